@@ -1,0 +1,130 @@
+//! When a batch is written: limits in rows, bytes and age. Pure, no clock of its own.
+
+use std::time::{Duration, Instant};
+
+/// A batch of fewer rows than this says that load is low, and the next one
+/// does not wait to fill: there is nothing to gain by it.
+const LOW_LOAD_ROWS: usize = 256;
+
+/// The bounds of one batch.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    /// Most rows.
+    pub rows: usize,
+    /// Most bytes of tickets.
+    pub bytes: usize,
+    /// Longest wait to fill while tickets keep coming.
+    pub age: Duration,
+}
+
+/// What is gathered for the next transaction. The first item always fits.
+#[derive(Debug)]
+pub struct Batch<T> {
+    limits: Limits,
+    items: Vec<T>,
+    rows: usize,
+    bytes: usize,
+    since: Option<Instant>,
+    last_rows: usize,
+}
+
+impl<T> Batch<T> {
+    /// An empty batch.
+    pub fn new(limits: Limits) -> Self {
+        Self {
+            limits,
+            items: Vec::new(),
+            rows: 0,
+            bytes: 0,
+            since: None,
+            last_rows: 0,
+        }
+    }
+
+    /// Adds an item that stands for so many rows and bytes.
+    pub fn push(&mut self, item: T, rows: usize, bytes: usize, now: Instant) {
+        self.since.get_or_insert(now);
+        self.items.push(item);
+        self.rows += rows;
+        self.bytes += bytes;
+    }
+
+    /// Whether no more should be added before it is taken.
+    pub fn is_full(&self) -> bool {
+        self.rows >= self.limits.rows || self.bytes >= self.limits.bytes
+    }
+
+    /// When it should be written; none while it is empty. A time that has
+    /// passed means now.
+    pub fn due(&self) -> Option<Instant> {
+        let since = self.since?;
+        if self.is_full() || self.last_rows < LOW_LOAD_ROWS {
+            return Some(since);
+        }
+        Some(since + self.limits.age)
+    }
+
+    /// Hands out what was gathered and begins anew.
+    pub fn take(&mut self) -> Vec<T> {
+        self.last_rows = self.rows;
+        self.rows = 0;
+        self.bytes = 0;
+        self.since = None;
+        std::mem::take(&mut self.items)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const AGE: Duration = Duration::from_millis(10);
+
+    fn batch() -> Batch<u32> {
+        Batch::new(Limits {
+            rows: 1000,
+            bytes: 100_000,
+            age: AGE,
+        })
+    }
+
+    #[test]
+    fn an_empty_batch_is_never_due() {
+        assert_eq!(batch().due(), None);
+    }
+
+    #[test]
+    fn at_low_load_it_is_due_at_once() {
+        let now = Instant::now();
+        let mut batch = batch();
+        batch.push(1, 1, 100, now);
+        assert_eq!(batch.due(), Some(now));
+    }
+
+    #[test]
+    fn at_high_load_it_waits_for_its_age_or_a_limit() {
+        let now = Instant::now();
+        let mut batch = batch();
+        batch.push(1, LOW_LOAD_ROWS, 100, now);
+        assert_eq!(batch.take(), [1]);
+
+        batch.push(2, 1, 100, now);
+        assert_eq!(batch.due(), Some(now + AGE));
+        batch.push(3, 1, 100, now + AGE / 2);
+        assert_eq!(batch.due(), Some(now + AGE), "the age is the oldest item's");
+
+        batch.push(4, 998, 100, now + AGE / 2);
+        assert!(batch.is_full());
+        assert_eq!(batch.due(), Some(now));
+    }
+
+    #[test]
+    fn bytes_are_a_limit_too_and_the_first_item_always_fits() {
+        let mut batch = batch();
+        batch.push(1, 1, 500_000, Instant::now());
+        assert!(batch.is_full());
+        assert_eq!(batch.take(), [1]);
+        assert!(!batch.is_full());
+        assert_eq!(batch.due(), None);
+    }
+}

@@ -1,0 +1,407 @@
+//! Every setting, its default and the reason for it.
+//!
+//! A setting is a flag, else an environment variable, else its default. A wrong
+//! value stops the start with a message that names the setting.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::str::FromStr;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use lapin::uri::{AMQPScheme, AMQPUri};
+
+/// The largest group that is published, in bytes. It keeps what one prefetch
+/// window may hold in the consumer's memory at `PREFETCH` × 256 KiB.
+pub const GROUP_BYTES_MAX: usize = 256 * 1024;
+
+/// What all tickets between the HTTP handler and their confirm may hold, in bytes.
+pub const INFLIGHT_BYTES_MAX: usize = 64 * 1024 * 1024;
+
+/// The command line.
+#[derive(Debug, Parser)]
+#[command(name = "ticketd", version, about, max_term_width = 100)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+    /// How logs are written to standard error.
+    #[arg(long, env = "LOG_FORMAT", value_enum, default_value_t = LogFormat::Text, global = true)]
+    pub log_format: LogFormat,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Take tickets over HTTP and store them: both roles in one process
+    Serve(Box<ServeSettings>),
+    /// Take tickets over HTTP and publish them to RabbitMQ
+    Accept(Box<AcceptSettings>),
+    /// Store published tickets in PostgreSQL
+    Consume(Box<ConsumeSettings>),
+    /// Create the tables, or bring them up to date, and exit
+    Migrate(Box<DatabaseSettings>),
+    /// Say of each file whether it is a valid ticket, or why not
+    Check {
+        /// Files with one ticket each; - is standard input
+        #[arg(required = true)]
+        files: Vec<PathBuf>,
+    },
+    /// Look at tickets that could not be stored, or send them round again
+    Dead(Box<DeadSettings>),
+    /// Exit 0 if the ticketd of these settings answers that it is alive, else 1
+    Healthcheck(ListenSettings),
+}
+
+/// The settings of `dead`.
+#[derive(Debug, Args)]
+pub struct DeadSettings {
+    /// What to do with them.
+    #[command(subcommand)]
+    pub action: DeadAction,
+    /// Where they are.
+    #[command(flatten)]
+    pub database: DatabaseSettings,
+    /// Where they go again.
+    #[command(flatten)]
+    pub broker: BrokerSettings,
+}
+
+/// What to do with the rows of `dead_tickets`.
+#[derive(Debug, Clone, Copy, Subcommand)]
+pub enum DeadAction {
+    /// List them, oldest first: number, ticket id, time, reason
+    List,
+    /// Write the body of one to standard output
+    Show {
+        /// Its number in the list
+        number: i64,
+    },
+    /// Publish one again as a ticket of its own, and take it off the list once that is confirmed
+    Replay {
+        /// Its number in the list
+        number: i64,
+    },
+}
+
+/// How logs are written.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub enum LogFormat {
+    /// A line for people.
+    Text,
+    /// A JSON object a line, for machines.
+    Json,
+}
+
+/// The settings of `serve`.
+#[derive(Debug, Args)]
+pub struct ServeSettings {
+    /// Where tickets go through.
+    #[command(flatten)]
+    pub broker: BrokerSettings,
+    /// Where tickets end.
+    #[command(flatten)]
+    pub database: DatabaseSettings,
+    /// Where requests come in.
+    #[command(flatten)]
+    pub listen: ListenSettings,
+    /// The accepting half.
+    #[command(flatten)]
+    pub publish: PublishSettings,
+    /// The storing half.
+    #[command(flatten)]
+    pub store: StoreSettings,
+    /// How it ends.
+    #[command(flatten)]
+    pub shutdown: ShutdownSettings,
+}
+
+/// The settings of `accept`.
+#[derive(Debug, Args)]
+pub struct AcceptSettings {
+    /// Where tickets go through.
+    #[command(flatten)]
+    pub broker: BrokerSettings,
+    /// PostgreSQL, only to answer GET /ticket/{id}; without it there is no such route
+    #[arg(long, env = "DATABASE_URL", value_parser = database_url, hide_env_values = true)]
+    pub database_url: Option<tokio_postgres::Config>,
+    /// Where requests come in.
+    #[command(flatten)]
+    pub listen: ListenSettings,
+    /// The accepting half.
+    #[command(flatten)]
+    pub publish: PublishSettings,
+    /// How it ends.
+    #[command(flatten)]
+    pub shutdown: ShutdownSettings,
+}
+
+/// The settings of `consume`.
+#[derive(Debug, Args)]
+pub struct ConsumeSettings {
+    /// Where tickets come from.
+    #[command(flatten)]
+    pub broker: BrokerSettings,
+    /// Where tickets end.
+    #[command(flatten)]
+    pub database: DatabaseSettings,
+    /// Where /metrics, /livez and /readyz answer; none by default
+    #[arg(long, env = "ADMIN_LISTEN", value_name = "ADDRESS:PORT")]
+    pub admin_listen: Option<SocketAddr>,
+    /// The storing half.
+    #[command(flatten)]
+    pub store: StoreSettings,
+    /// How it ends.
+    #[command(flatten)]
+    pub shutdown: ShutdownSettings,
+}
+
+/// RabbitMQ and the names used there.
+#[derive(Debug, Clone, Args)]
+pub struct BrokerSettings {
+    /// RabbitMQ, as amqp://user:password@host:port/vhost (%2f is the vhost "/"); RABBITMQ_URL is taken where this is not set [default: amqp://127.0.0.1:5672/%2f]
+    #[arg(long, env = "AMQP_URL", value_parser = amqp_url, hide_env_values = true)]
+    amqp_url: Option<AMQPUri>,
+    /// The name that other software uses for AMQP_URL
+    #[arg(long, env = "RABBITMQ_URL", value_parser = amqp_url, hide_env_values = true, hide = true)]
+    rabbitmq_url: Option<AMQPUri>,
+    /// The queue that tickets wait in
+    #[arg(long, env = "QUEUE", default_value = "tickets", value_parser = amqp_name)]
+    pub queue: String,
+    /// The exchange that tickets are published to [default: the name of the queue]
+    #[arg(long, env = "EXCHANGE", value_parser = amqp_name)]
+    exchange: Option<String>,
+    /// The queue for tickets that the exchange could not route, read like the first [default: {QUEUE}.unrouted]
+    #[arg(long, env = "UNROUTED_QUEUE", value_parser = amqp_name)]
+    unrouted_queue: Option<String>,
+    /// The queue for messages that RabbitMQ itself gave up delivering [default: {QUEUE}.dead]
+    #[arg(long, env = "DEAD_QUEUE", value_parser = amqp_name)]
+    dead_queue: Option<String>,
+}
+
+/// PostgreSQL.
+#[derive(Debug, Clone, Args)]
+pub struct DatabaseSettings {
+    /// PostgreSQL, as postgres://user:password@host:port/database
+    #[arg(long, env = "DATABASE_URL", value_parser = database_url, hide_env_values = true)]
+    pub database_url: tokio_postgres::Config,
+}
+
+/// Where requests come in.
+#[derive(Debug, Clone, Args)]
+pub struct ListenSettings {
+    /// Where POST /ticket answers
+    // Loopback: a till's network is opened on purpose, not by default.
+    #[arg(
+        long,
+        env = "LISTEN",
+        default_value = "127.0.0.1:8080",
+        value_name = "ADDRESS:PORT"
+    )]
+    pub listen: SocketAddr,
+    /// Where /metrics, /livez and /readyz answer besides, so that load cannot blind them; none by default
+    #[arg(long, env = "ADMIN_LISTEN", value_name = "ADDRESS:PORT")]
+    pub admin_listen: Option<SocketAddr>,
+}
+
+/// The accepting half.
+#[derive(Debug, Clone, Args)]
+pub struct PublishSettings {
+    /// Most tickets in one message; 1 turns grouping off
+    // Beyond a thousand, the broker's cost per message no longer shows.
+    #[arg(long, env = "PUBLISH_GROUP_MAX", default_value_t = 1024, value_parser = clap::value_parser!(u32).range(1..=16384))]
+    pub publish_group_max: u32,
+    /// Most tickets between arrival and confirm; further ones are answered 503
+    // Eight tickets for each of a few thousand connections, and about 10 MB of small tickets.
+    #[arg(long, env = "INFLIGHT_MAX", default_value_t = 32768, value_parser = clap::value_parser!(u32).range(1..=4194304))]
+    pub inflight_max: u32,
+    /// Largest ticket, in bytes; larger ones are answered 413
+    // A receipt of 2,000 lines; far below any broker's message limit.
+    #[arg(long, env = "BODY_MAX", default_value_t = 65536, value_parser = clap::value_parser!(u32).range(1..=1048576))]
+    pub body_max: u32,
+    /// Longest wait for RabbitMQ's confirm, then 503
+    // Senders give up after 10 to 30 s; a confirm may take a few hundred ms.
+    #[arg(long, env = "CONFIRM_TIMEOUT", default_value = "5s", value_parser = duration_at_least::<100>)]
+    pub confirm_timeout: Duration,
+}
+
+/// The storing half.
+#[derive(Debug, Clone, Args)]
+pub struct StoreSettings {
+    /// Most messages (groups of tickets) held unacknowledged
+    // Two full batches of small groups; RabbitMQ caps a quorum queue's at 2000.
+    #[arg(long, env = "PREFETCH", default_value_t = 256, value_parser = clap::value_parser!(u16).range(1..=2000))]
+    pub prefetch: u16,
+    /// Most tickets in one transaction
+    #[arg(long, env = "BATCH_ROWS", default_value_t = 8192, value_parser = clap::value_parser!(u32).range(1..=1000000))]
+    pub batch_rows: u32,
+    /// Most bytes of tickets in one transaction
+    // The rows are built in memory once more, so a batch costs about twice this.
+    #[arg(long, env = "BATCH_BYTES", default_value_t = 8 * 1024 * 1024, value_parser = clap::value_parser!(u32).range(1024..=268435456))]
+    pub batch_bytes: u32,
+    /// Longest wait for a batch to fill while tickets keep coming
+    // Short beside the 100 ms in which a ticket should be stored.
+    #[arg(long, env = "BATCH_AGE", default_value = "10ms", value_parser = duration_at_least::<0>)]
+    pub batch_age: Duration,
+    /// Connections that write to PostgreSQL at the same time
+    // One connection stores more than one machine accepts.
+    #[arg(long, env = "WRITERS", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=64))]
+    pub writers: u16,
+    /// Longest that deliveries are held while PostgreSQL is away; then they go back to the queue until it returns
+    // Below RabbitMQ's consumer_timeout, which is 30 minutes by default and closes the channel.
+    #[arg(long, env = "HOLD_MAX", default_value = "20m", value_parser = duration_at_least::<1000>)]
+    pub hold_max: Duration,
+}
+
+/// How it ends.
+#[derive(Debug, Clone, Args)]
+pub struct ShutdownSettings {
+    /// Longest that SIGTERM waits for tickets in flight to be confirmed and stored
+    // Below the 30 s after which orchestrators kill.
+    #[arg(long, env = "SHUTDOWN_GRACE", default_value = "25s", value_parser = duration_at_least::<0>)]
+    pub shutdown_grace: Duration,
+}
+
+impl BrokerSettings {
+    /// RabbitMQ's address.
+    pub fn url(&self) -> Result<AMQPUri, String> {
+        match self.amqp_url.as_ref().or(self.rabbitmq_url.as_ref()) {
+            Some(url) => Ok(url.clone()),
+            None => amqp_url("amqp://127.0.0.1:5672/%2f"),
+        }
+    }
+
+    /// The exchange that tickets are published to.
+    pub fn exchange(&self) -> String {
+        self.exchange.clone().unwrap_or_else(|| self.queue.clone())
+    }
+
+    /// The queue for tickets that the exchange could not route.
+    pub fn unrouted_queue(&self) -> String {
+        self.unrouted_queue
+            .clone()
+            .unwrap_or_else(|| format!("{}.unrouted", self.queue))
+    }
+
+    /// The queue for messages that RabbitMQ gave up delivering.
+    pub fn dead_queue(&self) -> String {
+        self.dead_queue
+            .clone()
+            .unwrap_or_else(|| format!("{}.dead", self.queue))
+    }
+}
+
+fn amqp_url(text: &str) -> Result<AMQPUri, String> {
+    let mut uri = AMQPUri::from_str(text)?;
+    if uri.scheme == AMQPScheme::AMQPS {
+        return Err("amqps:// is not built in: use amqp:// on a trusted network or through a local TLS proxy".into());
+    }
+    // 128 KiB is RabbitMQ's own default; left open on both sides, the client would size its buffers for 4 GiB frames.
+    uri.query.frame_max.get_or_insert(131_072);
+    // A dead peer is noticed after two of these seconds times two.
+    uri.query.heartbeat.get_or_insert(10);
+    Ok(uri)
+}
+
+fn amqp_name(text: &str) -> Result<String, String> {
+    // 255 bytes is AMQP 0-9-1's short string (section 4.2.5.3); room is left for the derived names.
+    match text.len() {
+        1..=200 => Ok(text.to_owned()),
+        n => Err(format!("a name has 1 to 200 bytes, this one {n}")),
+    }
+}
+
+fn database_url(text: &str) -> Result<tokio_postgres::Config, String> {
+    let config = tokio_postgres::Config::from_str(text).map_err(|error| explain(&error))?;
+    if config.get_ssl_mode() == tokio_postgres::config::SslMode::Require {
+        return Err(
+            "sslmode=require is not built in: use a trusted network or a local TLS proxy".into(),
+        );
+    }
+    Ok(config)
+}
+
+fn explain(error: &dyn std::error::Error) -> String {
+    match error.source() {
+        Some(source) => format!("{error}: {}", explain(source)),
+        None => error.to_string(),
+    }
+}
+
+fn duration_at_least<const MS: u64>(text: &str) -> Result<Duration, String> {
+    let duration = humantime::parse_duration(text)
+        .map_err(|error| format!("{error} (a duration is written like 500ms, 5s or 2m)"))?;
+    if duration < Duration::from_millis(MS) || duration > Duration::from_secs(86_400) {
+        return Err(format!("it must be between {MS}ms and 1day"));
+    }
+    Ok(duration)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(args: &[&str]) -> Result<Cli, String> {
+        Cli::try_parse_from([&["ticketd"], args].concat()).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn a_wrong_value_is_refused_with_its_name() {
+        let cases: &[(&[&str], &str)] = &[
+            (&["accept", "--amqp-url", "http://x"], "--amqp-url"),
+            (&["accept", "--amqp-url", "amqps://x"], "--amqp-url"),
+            (&["accept", "--listen", "8080"], "--listen"),
+            (
+                &["accept", "--publish-group-max", "0"],
+                "--publish-group-max",
+            ),
+            (&["accept", "--confirm-timeout", "5"], "--confirm-timeout"),
+            (
+                &["consume", "--database-url", "postgres://a:b@[::1"],
+                "--database-url",
+            ),
+            (
+                &[
+                    "consume",
+                    "--database-url",
+                    "postgres://x",
+                    "--prefetch",
+                    "2001",
+                ],
+                "--prefetch",
+            ),
+            (
+                &[
+                    "migrate",
+                    "--database-url",
+                    "postgres://x/y?sslmode=require",
+                ],
+                "--database-url",
+            ),
+        ];
+        for (args, name) in cases {
+            let error = parse(args).expect_err("must be refused");
+            assert!(error.contains(name), "{args:?}: {error}");
+        }
+    }
+
+    #[test]
+    fn names_follow_the_queue() {
+        let cli = parse(&["accept", "--queue", "till"]).expect("valid");
+        let Command::Accept(settings) = cli.command else {
+            panic!("accept")
+        };
+        assert_eq!(settings.broker.exchange(), "till");
+        assert_eq!(settings.broker.unrouted_queue(), "till.unrouted");
+        assert_eq!(settings.broker.dead_queue(), "till.dead");
+    }
+
+    #[test]
+    fn the_vhost_of_a_url_is_kept() {
+        let uri = amqp_url("amqp://u:p@rabbitmq:5672/%2f").expect("valid");
+        assert_eq!(
+            (uri.vhost.as_str(), uri.authority.host.as_str()),
+            ("/", "rabbitmq")
+        );
+    }
+}

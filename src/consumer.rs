@@ -1,0 +1,377 @@
+//! Deliveries into batches, batches to writers, and an acknowledgement when
+//! they are committed.
+//!
+//! A delivery belongs to its batch until the batch's COMMIT. While PostgreSQL
+//! is away deliveries are held, not sent back: prefetch bounds how many. A
+//! subscription that fails is given up whole; what it had not acknowledged is
+//! delivered again, and the store makes that harmless.
+
+mod delivery;
+mod window;
+mod writer;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use futures_util::stream::{once, select_all};
+use futures_util::{Stream, StreamExt};
+use lapin::Channel;
+use lapin::message::Delivery;
+use lapin::options::{BasicAckOptions, BasicConsumeOptions, BasicQosOptions};
+use lapin::types::FieldTable;
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+use tokio::time::{MissedTickBehavior, interval, sleep, sleep_until};
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+use crate::backoff::Backoff;
+use crate::batch::{Batch, Limits};
+use crate::broker::{Broker, BrokerError, Link, within};
+use crate::config::StoreSettings;
+use crate::health::Health;
+use crate::metrics::StoreMetrics;
+use crate::store;
+use delivery::Message;
+use window::Window;
+use writer::{Event, Job, Stored, Writer};
+
+/// How often the age of unacknowledged deliveries is looked at.
+const HOLD_TICK: Duration = Duration::from_millis(500);
+
+/// Stores what comes out of RabbitMQ until `drain` is cancelled; then it
+/// finishes what it has begun.
+pub async fn run(
+    broker: Broker,
+    database: tokio_postgres::Config,
+    settings: StoreSettings,
+    health: Arc<Health>,
+    drain: CancellationToken,
+) {
+    if drain
+        .run_until_cancelled(migrate(&database))
+        .await
+        .is_none()
+    {
+        return;
+    }
+    let mut consumer = Consumer::new(broker, &database, settings, health, drain);
+    consumer.run().await;
+    consumer.writers.shutdown().await;
+}
+
+async fn migrate(database: &tokio_postgres::Config) {
+    let mut backoff = Backoff::new();
+    while let Err(failure) = store::migrate(database).await {
+        warn!("the tables in PostgreSQL could not be looked after: {failure}");
+        sleep(backoff.next()).await;
+    }
+}
+
+/// Why a subscription ended.
+enum End {
+    /// Everything that was begun is acknowledged, and the process is ending.
+    Drained,
+    /// It failed, or held deliveries for too long.
+    Failed(String),
+}
+
+struct Consumer {
+    broker: Broker,
+    settings: StoreSettings,
+    health: Arc<Health>,
+    metrics: StoreMetrics,
+    drain: CancellationToken,
+    writers: JoinSet<()>,
+    jobs: Vec<mpsc::Sender<Job>>,
+    /// Which writers are connected and have nothing to do.
+    idle: Vec<bool>,
+    events: mpsc::Receiver<Event>,
+    /// Kept so that the events never end.
+    _reports: mpsc::Sender<Event>,
+    /// Counts subscriptions, to tell the work of one from another's.
+    session: u64,
+}
+
+/// One subscription: a channel and what was delivered on it.
+struct Session {
+    link: Link,
+    channel: Channel,
+    batch: Batch<Message>,
+    window: Window,
+    /// When each batch that is not yet stored was handed out, by its number.
+    under_way: BTreeMap<u64, Instant>,
+    next_batch: u64,
+    abandoned: Arc<AtomicBool>,
+    draining: bool,
+}
+
+impl Consumer {
+    fn new(
+        broker: Broker,
+        database: &tokio_postgres::Config,
+        settings: StoreSettings,
+        health: Arc<Health>,
+        drain: CancellationToken,
+    ) -> Self {
+        let count = usize::from(settings.writers);
+        let (reports, events) = mpsc::channel(2 * count);
+        let mut writers = JoinSet::new();
+        let jobs = (0..count)
+            .map(|index| {
+                let (jobs, work) = mpsc::channel(1);
+                writers.spawn(
+                    Writer::new(
+                        index,
+                        database.clone(),
+                        work,
+                        reports.clone(),
+                        health.clone(),
+                    )
+                    .run(),
+                );
+                jobs
+            })
+            .collect();
+        let (metrics, idle) = (StoreMetrics::new(), vec![false; count]);
+        Self {
+            broker,
+            settings,
+            health,
+            metrics,
+            drain,
+            writers,
+            jobs,
+            idle,
+            events,
+            _reports: reports,
+            session: 0,
+        }
+    }
+
+    async fn run(&mut self) {
+        let mut backoff = Backoff::new();
+        let drain = self.drain.clone();
+        while let Some(opened) = drain.run_until_cancelled(self.open()).await {
+            let failed = match opened {
+                Ok((session, deliveries)) => {
+                    backoff.reset();
+                    match self.serve(session, deliveries).await {
+                        End::Drained => return,
+                        End::Failed(why) => why,
+                    }
+                }
+                Err(error) => error.to_string(),
+            };
+            warn!("consuming from RabbitMQ stopped: {failed}");
+            drain.run_until_cancelled(sleep(backoff.next())).await;
+        }
+    }
+
+    /// Subscribes, once there is a writer that could store what comes.
+    async fn open(
+        &mut self,
+    ) -> Result<
+        (
+            Session,
+            impl Stream<Item = Delivered> + Unpin + Send + use<>,
+        ),
+        BrokerError,
+    > {
+        while !self.idle.contains(&true) {
+            if let Some(event) = self.events.recv().await {
+                self.note(event);
+            }
+        }
+        let link = self.broker.connect("consume").await?;
+        let channel = link.channel().await?;
+        within(channel.basic_qos(self.settings.prefetch, BasicQosOptions::default())).await?;
+        let mut streams = Vec::new();
+        for queue in self.broker.queues() {
+            let subscribed = channel.basic_consume(
+                queue,
+                "".into(),
+                BasicConsumeOptions::default(),
+                FieldTable::default(),
+            );
+            let consumer = within(subscribed).await?;
+            // The stream of a consumer that RabbitMQ cancels just ends: say so.
+            let ended = once(std::future::ready(Delivered::Ended(
+                "RabbitMQ cancelled the subscription".into(),
+            )));
+            streams.push(consumer.map(Delivered::from).chain(ended).boxed());
+        }
+        self.session += 1;
+        let limits = Limits {
+            rows: self.settings.batch_rows as usize,
+            bytes: self.settings.batch_bytes as usize,
+            age: self.settings.batch_age,
+        };
+        let session = Session {
+            link,
+            channel,
+            batch: Batch::new(limits),
+            window: Window::new(),
+            under_way: BTreeMap::new(),
+            next_batch: 0,
+            abandoned: Arc::default(),
+            draining: false,
+        };
+        Ok((session, select_all(streams)))
+    }
+
+    async fn serve(
+        &mut self,
+        mut session: Session,
+        deliveries: impl Stream<Item = Delivered> + Unpin + Send,
+    ) -> End {
+        info!("consuming from RabbitMQ");
+        self.health.consuming(true);
+        self.metrics.amqp_connected.increment(1.0);
+        let end = self.pump(&mut session, deliveries).await;
+        self.metrics.amqp_connected.decrement(1.0);
+        self.health.consuming(false);
+        session.abandoned.store(true, Ordering::Relaxed);
+        if matches!(end, End::Drained) {
+            session.link.close().await;
+        }
+        end
+    }
+
+    async fn pump(
+        &mut self,
+        session: &mut Session,
+        mut deliveries: impl Stream<Item = Delivered> + Unpin + Send,
+    ) -> End {
+        let mut tick = interval(HOLD_TICK);
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let drain = self.drain.clone();
+        loop {
+            self.hand_out(session);
+            if session.draining && session.under_way.is_empty() && session.batch.due().is_none() {
+                return End::Drained;
+            }
+            let step = tokio::select! {
+                Some(delivered) = deliveries.next(), if !session.draining && !session.batch.is_full() => session.take(delivered),
+                Some(event) = self.events.recv() => match self.note(event) {
+                    Some(stored) if stored.session == self.session => session.acknowledge(&stored).await,
+                    _ => Ok(()),
+                },
+                () = due(&session.batch), if self.idle.contains(&true) => Ok(()),
+                _ = tick.tick() => session.check_age(self.settings.hold_max),
+                () = drain.cancelled(), if !session.draining => {
+                    session.draining = true;
+                    Ok(())
+                }
+            };
+            if let Err(why) = step {
+                return End::Failed(why);
+            }
+        }
+    }
+
+    /// Gives the batch to a writer, if it is due and one is idle.
+    fn hand_out(&mut self, session: &mut Session) {
+        let due = session
+            .batch
+            .due()
+            .is_some_and(|due| session.draining || due <= Instant::now());
+        let writer = self.idle.iter().position(|&idle| idle).filter(|_| due);
+        let Some((jobs, idle)) = writer.and_then(|at| self.jobs.get(at).zip(self.idle.get_mut(at)))
+        else {
+            return;
+        };
+        *idle = false;
+        session.next_batch += 1;
+        session.under_way.insert(session.next_batch, Instant::now());
+        let job = Job {
+            session: self.session,
+            batch: session.next_batch,
+            messages: session.batch.take(),
+            abandoned: session.abandoned.clone(),
+        };
+        if jobs.try_send(job).is_err() {
+            warn!("a writer is gone; its batch will be delivered again");
+        }
+    }
+
+    /// Takes note of a writer's news; returns what it stored.
+    fn note(&mut self, event: Event) -> Option<Stored> {
+        match event {
+            Event::Idle(writer) => {
+                if let Some(idle) = self.idle.get_mut(writer) {
+                    *idle = true;
+                }
+                None
+            }
+            Event::Stored(stored) => Some(stored),
+        }
+    }
+}
+
+impl Session {
+    fn take(&mut self, delivered: Delivered) -> Result<(), String> {
+        match delivered {
+            Delivered::Message(message) => {
+                let (tickets, bytes) = (message.tickets, message.bytes());
+                self.batch.push(message, tickets, bytes, Instant::now());
+                Ok(())
+            }
+            Delivered::Ended(why) => Err(why),
+        }
+    }
+
+    /// Acknowledges all that is stored without a gap. Only here, and only
+    /// after a writer reported a COMMIT.
+    async fn acknowledge(&mut self, stored: &Stored) -> Result<(), String> {
+        self.under_way.remove(&stored.batch);
+        let Some(tag) = self.window.store(&stored.tags) else {
+            return Ok(());
+        };
+        let acknowledged = self
+            .channel
+            .basic_ack(tag, BasicAckOptions { multiple: true });
+        within(acknowledged)
+            .await
+            .map_err(|error| error.to_string())
+    }
+
+    /// RabbitMQ closes a channel whose deliveries wait for too long; before it
+    /// does, they go back to the queue on our own terms.
+    fn check_age(&self, hold_max: Duration) -> Result<(), String> {
+        let oldest = self
+            .under_way
+            .values()
+            .any(|since| since.elapsed() > hold_max);
+        if oldest {
+            Err("PostgreSQL has been away for too long to hold deliveries".into())
+        } else {
+            Ok(())
+        }
+    }
+}
+
+/// What a subscription yields.
+enum Delivered {
+    Message(Message),
+    Ended(String),
+}
+
+impl From<Result<Delivery, lapin::Error>> for Delivered {
+    fn from(delivery: Result<Delivery, lapin::Error>) -> Self {
+        match delivery {
+            Ok(delivery) => Self::Message(delivery.into()),
+            Err(error) => Self::Ended(error.to_string()),
+        }
+    }
+}
+
+/// Waits until the batch is due; for ever while it is empty.
+async fn due(batch: &Batch<Message>) {
+    match batch.due() {
+        Some(at) => sleep_until(at.into()).await,
+        None => std::future::pending().await,
+    }
+}

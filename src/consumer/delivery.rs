@@ -1,0 +1,239 @@
+//! A delivery as the tickets in it.
+
+use lapin::BasicProperties;
+use lapin::message::Delivery;
+use lapin::types::AMQPValue;
+use uuid::Uuid;
+
+use crate::clock::now_us;
+use crate::message::{self, RECEIVED_AT, Record};
+
+/// A delivered message, which the batch owns until it is stored.
+#[derive(Debug)]
+pub struct Message {
+    /// What acknowledges it.
+    pub tag: u64,
+    /// How many tickets it holds.
+    pub tickets: usize,
+    data: Vec<u8>,
+    content: Content,
+}
+
+#[derive(Debug)]
+enum Content {
+    Ticket {
+        id: Uuid,
+        received_at_us: i64,
+    },
+    Group,
+    /// It can never be stored, and goes to `dead_tickets` whole.
+    Unreadable {
+        id: Uuid,
+        reason: String,
+    },
+}
+
+impl From<Delivery> for Message {
+    fn from(delivery: Delivery) -> Self {
+        let (content, tickets) = read(&delivery.properties, &delivery.data);
+        Self {
+            tag: delivery.delivery_tag,
+            tickets,
+            data: delivery.data,
+            content,
+        }
+    }
+}
+
+impl Message {
+    /// The size of its payload.
+    pub fn bytes(&self) -> usize {
+        self.data.len()
+    }
+
+    /// Its tickets, each with the reason for which it cannot be stored, if there is one.
+    pub fn records(&self) -> impl Iterator<Item = (Record<'_>, Option<&str>)> {
+        let (single, group) = match &self.content {
+            Content::Group => (None, self.data.as_slice()),
+            Content::Ticket { id, received_at_us } => (
+                Some((self.whole(*id, *received_at_us), None)),
+                [].as_slice(),
+            ),
+            Content::Unreadable { id, reason } => (
+                Some((self.whole(*id, 0), Some(reason.as_str()))),
+                [].as_slice(),
+            ),
+        };
+        single
+            .into_iter()
+            .chain(message::records(group).map(|record| (record, None)))
+    }
+
+    fn whole(&self, id: Uuid, received_at_us: i64) -> Record<'_> {
+        Record {
+            id,
+            received_at_us,
+            body: &self.data,
+        }
+    }
+}
+
+/// Ours or a foreign producer's: the content type decides, and a ticket needs an id.
+fn read(properties: &BasicProperties, data: &[u8]) -> (Content, usize) {
+    let content_type = properties
+        .content_type()
+        .as_ref()
+        .map_or(message::TICKET, |name| name.as_str());
+    let media_type = content_type.split(';').next().unwrap_or_default().trim();
+    let id = properties
+        .message_id()
+        .as_ref()
+        .and_then(|id| Uuid::try_parse(id.as_str()).ok());
+    if media_type.eq_ignore_ascii_case(message::GROUP) {
+        return match message::count(data) {
+            Ok(tickets) => (Content::Group, tickets),
+            Err(malformed) => unreadable(id, data, malformed.to_string()),
+        };
+    }
+    if !media_type.eq_ignore_ascii_case(message::TICKET) {
+        return unreadable(id, data, format!("unknown content type {content_type}"));
+    }
+    match id {
+        Some(id) => (
+            Content::Ticket {
+                id,
+                received_at_us: received_at(properties),
+            },
+            1,
+        ),
+        None => unreadable(id, data, "no message_id that is a UUID".into()),
+    }
+}
+
+fn unreadable(id: Option<Uuid>, data: &[u8], reason: String) -> (Content, usize) {
+    // Made from the bytes, so that a second delivery is the same dead ticket.
+    let id = id.unwrap_or_else(|| Uuid::new_v5(&Uuid::NAMESPACE_OID, data));
+    (Content::Unreadable { id, reason }, 1)
+}
+
+fn received_at(properties: &BasicProperties) -> i64 {
+    let header = properties
+        .headers()
+        .as_ref()
+        .and_then(|headers| headers.inner().get(RECEIVED_AT));
+    match (header, properties.timestamp()) {
+        (Some(AMQPValue::LongLongInt(us)), _) => *us,
+        (_, Some(seconds)) => i64::try_from(*seconds)
+            .unwrap_or(i64::MAX)
+            .saturating_mul(1_000_000),
+        _ => now_us(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use lapin::types::FieldTable;
+
+    const ID: &str = "018f0000-0000-7000-8000-000000000001";
+
+    fn message(properties: BasicProperties, data: &[u8]) -> Message {
+        let mut delivery = Delivery::mock(7, "".into(), "".into(), false, data.to_vec());
+        delivery.properties = properties;
+        delivery.into()
+    }
+
+    fn only(message: &Message) -> (Record<'_>, Option<&str>) {
+        let mut records = message.records();
+        let record = records.next().expect("a record");
+        assert_eq!((records.next(), message.tickets), (None, 1));
+        record
+    }
+
+    #[test]
+    fn a_single_ticket_has_its_id_and_time_from_the_properties() {
+        let mut headers = FieldTable::default();
+        headers.insert(RECEIVED_AT.into(), AMQPValue::LongLongInt(42));
+        let properties = BasicProperties::default()
+            .with_content_type("text/plain; charset=utf-8".into())
+            .with_message_id(ID.into())
+            .with_headers(headers);
+        let message = message(properties, b"x");
+        let (record, dead) = only(&message);
+        assert_eq!(
+            (
+                record.id.to_string().as_str(),
+                record.received_at_us,
+                record.body,
+                dead
+            ),
+            (ID, 42, b"x".as_slice(), None)
+        );
+    }
+
+    #[test]
+    fn a_foreign_ticket_may_have_only_a_timestamp_in_seconds() {
+        let properties = BasicProperties::default()
+            .with_message_id(ID.into())
+            .with_timestamp(3);
+        assert_eq!(only(&message(properties, b"x")).0.received_at_us, 3_000_000);
+    }
+
+    #[test]
+    fn a_group_gives_its_records() {
+        let mut payload = Vec::new();
+        for n in 1..=3_u128 {
+            message::append(
+                &mut payload,
+                Record {
+                    id: Uuid::from_u128(n),
+                    received_at_us: 5,
+                    body: b"abc",
+                },
+            );
+        }
+        let properties = BasicProperties::default().with_content_type(message::GROUP.into());
+        let message = message(properties, &payload);
+        let ids: Vec<_> = message
+            .records()
+            .map(|(record, dead)| (record.id.as_u128(), dead))
+            .collect();
+        assert_eq!(
+            (ids, message.tickets),
+            (vec![(1, None), (2, None), (3, None)], 3)
+        );
+    }
+
+    #[test]
+    fn what_cannot_be_read_is_one_dead_ticket_with_all_its_bytes() {
+        let cases = [
+            (BasicProperties::default(), "message_id"),
+            (
+                BasicProperties::default().with_message_id("7".into()),
+                "message_id",
+            ),
+            (
+                BasicProperties::default()
+                    .with_message_id(ID.into())
+                    .with_content_type("image/png".into()),
+                "image/png",
+            ),
+            (
+                BasicProperties::default().with_content_type(message::GROUP.into()),
+                "malformed group at byte 0",
+            ),
+        ];
+        for (properties, why) in cases {
+            let (first, second) = (
+                message(properties.clone(), b"abc"),
+                message(properties, b"abc"),
+            );
+            let (record, dead) = only(&first);
+            assert!(dead.is_some_and(|reason| reason.contains(why)), "{dead:?}");
+            assert_eq!(
+                (record.body, record.id),
+                (b"abc".as_slice(), only(&second).0.id)
+            );
+        }
+    }
+}

@@ -1,0 +1,365 @@
+//! A batch's tickets into PostgreSQL, however long that takes.
+//!
+//! A batch that cannot be stored as a whole because of one of its tickets is
+//! halved until that ticket stands alone and goes to `dead_tickets`. Whatever
+//! else fails is repeated on a new connection.
+
+use std::collections::HashMap;
+use std::ops::Range;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
+
+use tokio::sync::mpsc;
+use tracing::{error, info, warn};
+use uuid::Uuid;
+
+use super::delivery::Message;
+use crate::backoff::Backoff;
+use crate::clock::now_us;
+use crate::copy::{Dead, Encoded, Rows};
+use crate::health::Health;
+use crate::message::Record;
+use crate::metrics::StoreMetrics;
+use crate::parser::parse;
+use crate::store::{Failure, Store};
+use crate::ticket::text;
+
+/// A row of COPY data takes about this much more than the ticket's text.
+const ROW_OVERHEAD_BYTES: usize = 128;
+
+/// A batch to store.
+pub struct Job {
+    /// The subscription it came from.
+    pub session: u64,
+    /// Its number there.
+    pub batch: u64,
+    /// Its messages.
+    pub messages: Vec<Message>,
+    /// Set when nobody can acknowledge it any more: it will be delivered again.
+    pub abandoned: Arc<AtomicBool>,
+}
+
+/// What a writer tells the consumer.
+pub enum Event {
+    /// This writer is connected and has nothing to do.
+    Idle(usize),
+    /// This batch is committed.
+    Stored(Stored),
+}
+
+/// A committed batch.
+pub struct Stored {
+    /// The subscription it came from.
+    pub session: u64,
+    /// Its number there.
+    pub batch: u64,
+    /// The delivery tags of its messages.
+    pub tags: Vec<u64>,
+}
+
+/// What is to be done with one ticket.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Verdict {
+    Store,
+    /// It is stored already.
+    Duplicate,
+    /// It goes to `dead_tickets` for this reason.
+    Dead(String),
+}
+
+/// The tickets of a batch and what is to be done with each.
+struct Plan<'a> {
+    records: Vec<Record<'a>>,
+    verdicts: Vec<Verdict>,
+}
+
+/// One connection that stores.
+pub struct Writer {
+    index: usize,
+    config: tokio_postgres::Config,
+    jobs: mpsc::Receiver<Job>,
+    events: mpsc::Sender<Event>,
+    health: Arc<Health>,
+    metrics: StoreMetrics,
+    store: Option<Store>,
+}
+
+impl Writer {
+    /// Not connected yet. `index` is its place among the writers.
+    pub fn new(
+        index: usize,
+        config: tokio_postgres::Config,
+        jobs: mpsc::Receiver<Job>,
+        events: mpsc::Sender<Event>,
+        health: Arc<Health>,
+    ) -> Self {
+        Self {
+            index,
+            config,
+            jobs,
+            events,
+            health,
+            metrics: StoreMetrics::new(),
+            store: None,
+        }
+    }
+
+    /// Stores one batch after the other, until no more can come.
+    pub async fn run(mut self) {
+        loop {
+            self.connect(&AtomicBool::new(false)).await;
+            if self.events.send(Event::Idle(self.index)).await.is_err() {
+                return;
+            }
+            let job = tokio::select! {
+                job = self.jobs.recv() => job,
+                () = closed(self.store.as_mut()) => {
+                    self.disconnect();
+                    continue;
+                }
+            };
+            let Some(job) = job else { return };
+            if self.write(&job).await {
+                let tags = job.messages.iter().map(|message| message.tag).collect();
+                // Without a listener the whole consumer has ended.
+                let stored = Stored {
+                    session: job.session,
+                    batch: job.batch,
+                    tags,
+                };
+                let _unheard = self.events.send(Event::Stored(stored)).await;
+            }
+        }
+    }
+
+    /// Stores a batch. False: it was abandoned before that succeeded.
+    async fn write(&mut self, job: &Job) -> bool {
+        let mut plan = Plan::new(&job.messages);
+        self.metrics
+            .batch_rows
+            .record(u32::try_from(plan.records.len()).map_or(f64::MAX, f64::from));
+        let mut backoff = Backoff::new();
+        let mut ranges = Vec::from([Range {
+            start: 0,
+            end: plan.records.len(),
+        }]);
+        while let Some(range) = ranges.pop() {
+            let failure = match self.flush(&plan, range.clone()).await {
+                Ok(()) => continue,
+                Err(Failure::Conflict) => {
+                    self.settle_conflicts(&mut plan, range.clone()).await.err()
+                }
+                Err(Failure::Data(why)) if range.len() > 1 => {
+                    info!(
+                        tickets = range.len(),
+                        "halving a batch that PostgreSQL cannot store: {why}"
+                    );
+                    let middle = range.start + range.len() / 2;
+                    ranges.extend([middle..range.end, range.start..middle]);
+                    self.metrics.failed("data");
+                    continue;
+                }
+                Err(Failure::Data(why)) => plan.bury(range.start, why).err(),
+                Err(away) => Some(away),
+            };
+            ranges.push(range);
+            if let Some(failure) = failure {
+                warn!("storing a batch failed and is repeated: {failure}");
+                self.metrics.failed("away");
+                self.disconnect();
+                tokio::time::sleep(backoff.next()).await;
+                if !self.connect(&job.abandoned).await {
+                    return false;
+                }
+            }
+        }
+        true
+    }
+
+    async fn flush(&mut self, plan: &Plan<'_>, range: Range<usize>) -> Result<(), Failure> {
+        let started = Instant::now();
+        let rows = plan.encode(range.clone());
+        self.metrics.encode.record(started.elapsed());
+        self.store()?.flush(&rows).await?;
+        self.count(plan, range, &rows);
+        Ok(())
+    }
+
+    /// Finds out which tickets are stored already, and with the same text.
+    async fn settle_conflicts(
+        &mut self,
+        plan: &mut Plan<'_>,
+        range: Range<usize>,
+    ) -> Result<(), Failure> {
+        let ids = plan.ids(range.clone());
+        let stored = self.store()?.stored_texts(&ids).await?;
+        self.metrics.failed("conflict");
+        plan.settle_conflicts(range, &stored);
+        Ok(())
+    }
+
+    fn store(&mut self) -> Result<&mut Store, Failure> {
+        self.store
+            .as_mut()
+            .ok_or_else(|| Failure::Away("not connected".into()))
+    }
+
+    fn count(&self, plan: &Plan<'_>, range: Range<usize>, rows: &Encoded<'_>) {
+        self.metrics.valid.increment(rows.valid);
+        self.metrics.invalid.increment(rows.invalid);
+        self.metrics.dead.increment(rows.dead.len() as u64);
+        let duplicates = range.len() as u64 - rows.valid - rows.invalid - rows.dead.len() as u64;
+        self.metrics.duplicate.increment(duplicates);
+        let now = now_us();
+        for record in plan.records.get(range).unwrap_or_default() {
+            // A sender's clock may be ahead of ours.
+            let waited_us = u64::try_from(now.saturating_sub(record.received_at_us)).unwrap_or(0);
+            self.metrics
+                .end_to_end
+                .record(std::time::Duration::from_micros(waited_us));
+        }
+    }
+
+    /// Connects, however long it takes; false once the work at hand is abandoned.
+    async fn connect(&mut self, abandoned: &AtomicBool) -> bool {
+        let mut backoff = Backoff::new();
+        while self.store.is_none() {
+            if abandoned.load(Ordering::Relaxed) {
+                return false;
+            }
+            match Store::open(&self.config, self.metrics.clone()).await {
+                Ok(store) => {
+                    info!("storing in PostgreSQL");
+                    self.store = Some(store);
+                    self.metrics.pg_connected.increment(1.0);
+                    self.health.writer_up(true);
+                }
+                Err(failure) => {
+                    warn!("no connection to PostgreSQL for storing: {failure}");
+                    tokio::time::sleep(backoff.next()).await;
+                }
+            }
+        }
+        true
+    }
+
+    fn disconnect(&mut self) {
+        if self.store.take().is_some() {
+            self.metrics.pg_connected.decrement(1.0);
+            self.health.writer_up(false);
+        }
+    }
+}
+
+impl Drop for Writer {
+    fn drop(&mut self) {
+        self.disconnect();
+    }
+}
+
+async fn closed(store: Option<&mut Store>) {
+    match store {
+        Some(store) => store.closed().await,
+        None => std::future::pending().await,
+    }
+}
+
+impl<'a> Plan<'a> {
+    /// Everything is to be stored, except what cannot even be read.
+    fn new(messages: &'a [Message]) -> Self {
+        let (records, verdicts) = messages
+            .iter()
+            .flat_map(Message::records)
+            .map(|(record, dead)| {
+                (
+                    record,
+                    dead.map_or(Verdict::Store, |reason| Verdict::Dead(reason.to_owned())),
+                )
+            })
+            .unzip();
+        Self { records, verdicts }
+    }
+
+    /// Reads tickets and writes their rows, in one pass over their bytes.
+    fn encode(&self, range: Range<usize>) -> Encoded<'a> {
+        let records = self.records.get(range.clone()).unwrap_or_default();
+        let verdicts = self.verdicts.get(range).unwrap_or_default();
+        let bytes: usize = records
+            .iter()
+            .map(|record| record.body.len() + ROW_OVERHEAD_BYTES)
+            .sum();
+        let mut rows = Rows::new(bytes);
+        let mut products = Vec::new();
+        for (record, verdict) in records.iter().zip(verdicts) {
+            let dead = |reason: String| Dead {
+                ticket_id: record.id,
+                reason,
+                body: record.body,
+            };
+            match (verdict, text(record.body)) {
+                (Verdict::Duplicate, _) => {}
+                (Verdict::Dead(reason), _) => rows.dead(dead(reason.clone())),
+                (Verdict::Store, Err(why)) => rows.dead(dead(why.to_string())),
+                (Verdict::Store, Ok(text)) => {
+                    let ticket = parse(text, &mut products);
+                    rows.ticket(
+                        record.id,
+                        record.received_at_us,
+                        text,
+                        &ticket,
+                        &mut products,
+                    );
+                }
+            }
+        }
+        rows.finish()
+    }
+
+    fn ids(&self, range: Range<usize>) -> Vec<Uuid> {
+        self.records
+            .get(range)
+            .unwrap_or_default()
+            .iter()
+            .map(|record| record.id)
+            .collect()
+    }
+
+    /// The first ticket of an id stays. The same text again is a duplicate;
+    /// another text is a key used for two tickets.
+    fn settle_conflicts(&mut self, range: Range<usize>, stored: &HashMap<Uuid, String>) {
+        let mut first: HashMap<Uuid, &[u8]> = stored
+            .iter()
+            .map(|(id, text)| (*id, text.as_bytes()))
+            .collect();
+        let records = self.records.get(range.clone()).unwrap_or_default();
+        let verdicts = self.verdicts.get_mut(range).unwrap_or_default();
+        for (record, verdict) in records.iter().zip(verdicts) {
+            if *verdict != Verdict::Store || text(record.body).is_err() {
+                continue;
+            }
+            match first.get(&record.id) {
+                None => {
+                    first.insert(record.id, record.body);
+                }
+                Some(&body) if body == record.body => *verdict = Verdict::Duplicate,
+                Some(_) => {
+                    *verdict =
+                        Verdict::Dead("the idempotency key was used with another body".into())
+                }
+            }
+        }
+    }
+
+    /// Sends one ticket to `dead_tickets`; an error if that is what PostgreSQL refused.
+    fn bury(&mut self, at: usize, why: String) -> Result<(), Failure> {
+        match self.verdicts.get_mut(at) {
+            Some(verdict @ Verdict::Store) => {
+                error!("a ticket cannot be stored and goes to dead_tickets: {why}");
+                *verdict = Verdict::Dead(why);
+                Ok(())
+            }
+            _ => Err(Failure::Away(why)),
+        }
+    }
+}

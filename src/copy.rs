@@ -1,0 +1,351 @@
+//! Tickets as rows of PostgreSQL's binary COPY. Pure.
+//!
+//! The format: <https://www.postgresql.org/docs/current/sql-copy.html>, "Binary
+//! Format". Columns must come in the order of the staging tables, with exactly
+//! their types.
+
+use std::borrow::Cow;
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::fmt::Write;
+
+use bytes::Bytes;
+use rust_decimal::Decimal;
+use uuid::Uuid;
+
+use crate::ticket::{Product, Ticket};
+
+/// Signature, no flags, no header extension.
+const HEADER: &[u8] = b"PGCOPY\n\xff\r\n\0\0\0\0\0\0\0\0\0";
+
+/// A field count of -1 ends the rows.
+const TRAILER: [u8; 2] = (-1_i16).to_be_bytes();
+
+/// A length of -1 is null.
+const NULL: [u8; 4] = (-1_i32).to_be_bytes();
+
+/// PostgreSQL counts time from 2000-01-01, in µs: this many after Unix' epoch.
+const POSTGRES_EPOCH_US: i64 = 946_684_800_000_000;
+
+/// The columns of `ticket_stage`, in the order in which they are written here.
+pub const TICKET_COLUMNS: &str = "ticket_id uuid, order_id text, vat numeric, total numeric, valid boolean, \
+     invalid_reason text, ticket_text text, received_at timestamptz";
+
+/// The columns of `product_stage`, in the order in which they are written here.
+pub const PRODUCT_COLUMNS: &str = "product_id text, name text, price numeric, \
+     ticket_received_at timestamptz, ticket_id uuid";
+
+/// A ticket that cannot be a row of `tickets`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Dead<'a> {
+    /// Its id.
+    pub ticket_id: Uuid,
+    /// Why it cannot be stored.
+    pub reason: String,
+    /// Its bytes as they came.
+    pub body: &'a [u8],
+}
+
+/// Gathers the rows of one transaction.
+#[derive(Debug)]
+pub struct Rows<'a> {
+    tickets: Vec<u8>,
+    valid: u64,
+    invalid: u64,
+    products: HashMap<Cow<'a, str>, Latest<'a>>,
+    dead: Vec<Dead<'a>>,
+}
+
+/// A product as its newest ticket has it.
+#[derive(Debug)]
+struct Latest<'a> {
+    received_at_us: i64,
+    ticket_id: Uuid,
+    name: Cow<'a, str>,
+    price: Decimal,
+}
+
+/// The rows of one transaction, ready to send, as often as it takes.
+#[derive(Debug)]
+pub struct Encoded<'a> {
+    /// COPY data for `ticket_stage`.
+    pub tickets: Bytes,
+    /// How many of its rows are valid tickets.
+    pub valid: u64,
+    /// How many of its rows are invalid tickets.
+    pub invalid: u64,
+    /// COPY data for `product_stage`, at most one row a product.
+    pub products: Bytes,
+    /// How many rows that is.
+    pub product_count: u64,
+    /// What goes to `dead_tickets`.
+    pub dead: Vec<Dead<'a>>,
+}
+
+impl<'a> Rows<'a> {
+    /// No rows yet; `bytes` is about how much the tickets will take.
+    pub fn new(bytes: usize) -> Self {
+        let mut tickets = Vec::with_capacity(bytes);
+        tickets.extend_from_slice(HEADER);
+        Self {
+            tickets,
+            valid: 0,
+            invalid: 0,
+            products: HashMap::new(),
+            dead: Vec::new(),
+        }
+    }
+
+    /// Adds a ticket and takes its products.
+    pub fn ticket(
+        &mut self,
+        id: Uuid,
+        received_at_us: i64,
+        text: &str,
+        ticket: &Ticket<'a>,
+        products: &mut Vec<Product<'a>>,
+    ) {
+        let out = &mut self.tickets;
+        out.extend_from_slice(&8_i16.to_be_bytes());
+        field(out, id.as_bytes());
+        optional(out, ticket.order_id, |out, order_id| {
+            field(out, order_id.as_bytes())
+        });
+        optional(out, ticket.vat, numeric);
+        optional(out, ticket.total, numeric);
+        field(out, &[u8::from(ticket.invalid.is_none())]);
+        optional(out, ticket.invalid, |out, invalid| {
+            let mut reason = String::new();
+            // Writing to a String does not fail.
+            let _written = write!(reason, "{invalid}");
+            field(out, reason.as_bytes());
+        });
+        field(out, text.as_bytes());
+        field(out, &timestamp(received_at_us));
+
+        match ticket.invalid {
+            None => self.valid += 1,
+            Some(_) => self.invalid += 1,
+        }
+        for product in products.drain(..) {
+            self.product(id, received_at_us, product);
+        }
+    }
+
+    /// Adds a ticket that goes to `dead_tickets`.
+    pub fn dead(&mut self, dead: Dead<'a>) {
+        self.dead.push(dead);
+    }
+
+    /// Keeps a product if no newer ticket of this batch has it. The last line
+    /// wins where one ticket has it twice.
+    fn product(&mut self, ticket_id: Uuid, received_at_us: i64, product: Product<'a>) {
+        let latest = Latest {
+            received_at_us,
+            ticket_id,
+            name: product.name,
+            price: product.price,
+        };
+        match self.products.entry(product.product_id) {
+            Entry::Vacant(entry) => {
+                entry.insert(latest);
+            }
+            Entry::Occupied(mut entry) => {
+                let known = entry.get_mut();
+                if (known.received_at_us, known.ticket_id) <= (received_at_us, ticket_id) {
+                    *known = latest;
+                }
+            }
+        }
+    }
+
+    /// Closes the rows.
+    pub fn finish(self) -> Encoded<'a> {
+        let mut tickets = self.tickets;
+        tickets.extend_from_slice(&TRAILER);
+        let mut products = Vec::with_capacity(HEADER.len() + self.products.len() * 96);
+        products.extend_from_slice(HEADER);
+        for (product_id, latest) in &self.products {
+            products.extend_from_slice(&5_i16.to_be_bytes());
+            field(&mut products, product_id.as_bytes());
+            field(&mut products, latest.name.as_bytes());
+            numeric(&mut products, latest.price);
+            field(&mut products, &timestamp(latest.received_at_us));
+            field(&mut products, latest.ticket_id.as_bytes());
+        }
+        products.extend_from_slice(&TRAILER);
+        Encoded {
+            tickets: tickets.into(),
+            valid: self.valid,
+            invalid: self.invalid,
+            products: products.into(),
+            product_count: self.products.len() as u64,
+            dead: self.dead,
+        }
+    }
+}
+
+fn field(out: &mut Vec<u8>, bytes: &[u8]) {
+    // A field is part of a message of at most 2 GiB, so its length fits.
+    let length = i32::try_from(bytes.len()).unwrap_or(i32::MAX);
+    out.extend_from_slice(&length.to_be_bytes());
+    out.extend_from_slice(bytes);
+}
+
+fn optional<T>(out: &mut Vec<u8>, value: Option<T>, write: impl FnOnce(&mut Vec<u8>, T)) {
+    match value {
+        Some(value) => write(out, value),
+        None => out.extend_from_slice(&NULL),
+    }
+}
+
+/// A time that PostgreSQL cannot hold stays one, so that it is refused; its
+/// smallest number would mean -infinity.
+fn timestamp(unix_us: i64) -> [u8; 8] {
+    unix_us
+        .saturating_sub(POSTGRES_EPOCH_US)
+        .max(i64::MIN + 1)
+        .to_be_bytes()
+}
+
+/// The most base-10000 digits of a decimal: 28 decimal digits, which the point
+/// may part so that one more group begins.
+const NUMERIC_DIGITS_MAX: usize = 8;
+
+/// `numeric` as PostgreSQL sends it (`numeric_send`): digit count, weight of
+/// the first digit, sign, scale, then digits in base 10000, aligned to the point.
+fn numeric(out: &mut Vec<u8>, value: Decimal) {
+    let scale = value.scale() as usize;
+    let padding = (4 - scale % 4) % 4;
+    let mut rest = value.mantissa().unsigned_abs() * 10_u128.pow(padding as u32);
+    let mut digits = [0_u16; NUMERIC_DIGITS_MAX + 1];
+    let mut count = 0;
+    while let Some(digit) = digits.get_mut(count).filter(|_| rest > 0) {
+        let (quotient, remainder) = divide(rest);
+        (rest, *digit) = (quotient, remainder);
+        count += 1;
+    }
+    let weight = count as i16 - ((scale + padding) / 4) as i16 - 1;
+    let digits = digits.get(..count).unwrap_or_default();
+    let zeros = digits.iter().take_while(|&&digit| digit == 0).count();
+    let digits = digits.get(zeros..).unwrap_or_default();
+    let negative = value.is_sign_negative() && !digits.is_empty();
+
+    out.extend_from_slice(&(8 + 2 * digits.len() as i32).to_be_bytes());
+    out.extend_from_slice(&(digits.len() as i16).to_be_bytes());
+    out.extend_from_slice(&(if digits.is_empty() { 0 } else { weight }).to_be_bytes());
+    out.extend_from_slice(&(if negative { 0x4000_u16 } else { 0 }).to_be_bytes());
+    out.extend_from_slice(&(scale as i16).to_be_bytes());
+    for digit in digits.iter().rev() {
+        out.extend_from_slice(&digit.to_be_bytes());
+    }
+}
+
+/// By 10000, in 64 bits where they suffice: 128-bit division is a function call.
+fn divide(value: u128) -> (u128, u16) {
+    match u64::try_from(value) {
+        Ok(small) => (u128::from(small / 10_000), (small % 10_000) as u16),
+        Err(_) => (value / 10_000, (value % 10_000) as u16),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::parser::parse;
+
+    fn encoded_numeric(text: &str) -> Vec<u8> {
+        let mut out = Vec::new();
+        numeric(&mut out, text.parse().expect("a decimal"));
+        out
+    }
+
+    fn words(words: &[i16]) -> Vec<u8> {
+        let mut out = (words.len() as i32 * 2).to_be_bytes().to_vec();
+        words.iter().for_each(|word| out.extend(word.to_be_bytes()));
+        out
+    }
+
+    #[test]
+    fn numerics_are_what_postgres_sends() {
+        // As numeric_send answers on PostgreSQL 15.
+        let cases: &[(&str, &[i16])] = &[
+            ("0", &[0, 0, 0, 0]),
+            ("0.00", &[0, 0, 0, 2]),
+            ("2", &[1, 0, 0, 0, 2]),
+            ("2.00", &[1, 0, 0, 2, 2]),
+            ("14.90", &[2, 0, 0, 2, 14, 9000]),
+            ("-14.90", &[2, 0, 0x4000, 2, 14, 9000]),
+            ("10000", &[1, 1, 0, 0, 1]),
+            ("0.0001", &[1, -1, 0, 4, 1]),
+            ("0.00001", &[1, -2, 0, 5, 1000]),
+            ("123456789.123", &[4, 2, 0, 3, 1, 2345, 6789, 1230]),
+        ];
+        for (text, expected) in cases {
+            assert_eq!(encoded_numeric(text), words(expected), "{text}");
+        }
+    }
+
+    #[test]
+    fn the_longest_decimals_keep_every_digit() {
+        for scale in 0..=28_u32 {
+            let value = Decimal::from_i128_with_scale(9_999_999_999_999_999_999_999_999_999, scale);
+            let mut out = Vec::new();
+            numeric(&mut out, value);
+            let digits: String = out[12..]
+                .chunks(2)
+                .map(|d| format!("{:04}", u16::from_be_bytes([d[0], d[1]])))
+                .collect();
+            assert_eq!(digits.matches('9').count(), 28, "scale {scale}");
+        }
+    }
+
+    fn rows<'a>(tickets: &[(u128, i64, &'a str)]) -> Rows<'a> {
+        let mut rows = Rows::new(1000);
+        let mut products = Vec::new();
+        for &(id, received_at_us, text) in tickets {
+            let ticket = parse(text, &mut products);
+            rows.ticket(
+                Uuid::from_u128(id),
+                received_at_us,
+                text,
+                &ticket,
+                &mut products,
+            );
+        }
+        rows
+    }
+
+    const CHEAP: &str = "Order: 1\nVAT: 1\nTotal: 1\n\nproduct,product_id,price\nTea,T,1\n";
+    const DEAR: &str = "Order: 2\nVAT: 1\nTotal: 2\n\nproduct,product_id,price\nThé,T,2\n";
+
+    #[test]
+    fn the_newest_ticket_names_and_prices_a_product_whatever_the_order() {
+        for tickets in [
+            [(1, 10, CHEAP), (2, 20, DEAR)],
+            [(2, 20, DEAR), (1, 10, CHEAP)],
+        ] {
+            let rows = rows(&tickets);
+            let latest = &rows.products["T"];
+            assert_eq!((latest.name.as_ref(), latest.price), ("Thé", Decimal::TWO));
+        }
+    }
+
+    #[test]
+    fn of_two_at_the_same_time_the_greater_id_counts() {
+        let rows = rows(&[(2, 10, DEAR), (1, 10, CHEAP)]);
+        assert_eq!(rows.products["T"].price, Decimal::TWO);
+    }
+
+    #[test]
+    fn rows_are_counted_by_verdict_and_framed() {
+        let encoded = rows(&[(1, 10, CHEAP), (2, 20, "nonsense")]).finish();
+        assert_eq!(
+            (encoded.valid, encoded.invalid, encoded.product_count),
+            (1, 1, 1)
+        );
+        for data in [&encoded.tickets, &encoded.products] {
+            assert!(data.starts_with(HEADER) && data.ends_with(&TRAILER));
+        }
+    }
+}

@@ -1,0 +1,91 @@
+//! `ticketd dead`: the tickets that could not be stored, for people.
+
+use std::io::Write;
+
+use anyhow::{Context, bail};
+use bytes::Bytes;
+use tokio_postgres::Client;
+use uuid::Uuid;
+
+use crate::broker::Broker;
+use crate::clock::now_us;
+use crate::config::{BrokerSettings, DeadAction, DeadSettings, INFLIGHT_BYTES_MAX};
+use crate::health::Health;
+use crate::publisher::{Limits, publisher};
+use crate::store::{self, Connected};
+
+/// Longest for one ticket's way back into RabbitMQ.
+const REPLAY_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(10);
+
+/// Lists dead tickets, shows one, or sends one round again.
+pub async fn dead(settings: &DeadSettings, out: &mut impl Write) -> anyhow::Result<()> {
+    let connected = store::connect(&settings.database.database_url, "ticketd dead").await;
+    let Connected {
+        client,
+        task: _alive,
+    } = connected.context("DATABASE_URL")?;
+    match settings.action {
+        DeadAction::List => list(&client, out).await,
+        DeadAction::Show { number } => Ok(out.write_all(&body(&client, number).await?)?),
+        DeadAction::Replay { number } => {
+            let id = replay(&settings.broker, body(&client, number).await?).await?;
+            client
+                .execute("delete from dead_tickets where id = $1", &[&number])
+                .await?;
+            Ok(writeln!(out, "{id}")?)
+        }
+    }
+}
+
+async fn list(client: &Client, out: &mut impl Write) -> anyhow::Result<()> {
+    let query = "select id, ticket_id, created_at::text, reason from dead_tickets order by id";
+    for row in client.query(query, &[]).await? {
+        let (number, id): (i64, Uuid) = (row.try_get(0)?, row.try_get(1)?);
+        let (at, reason): (String, String) = (row.try_get(2)?, row.try_get(3)?);
+        writeln!(out, "{number}\t{id}\t{at}\t{reason}")?;
+    }
+    Ok(())
+}
+
+async fn body(client: &Client, number: i64) -> anyhow::Result<Vec<u8>> {
+    let row = client
+        .query_opt("select body from dead_tickets where id = $1", &[&number])
+        .await?;
+    match row {
+        Some(row) => Ok(row.try_get(0)?),
+        None => bail!("there is no dead ticket {number}"),
+    }
+}
+
+/// Publishes a body as a new ticket, which is what its sender meant it to be.
+async fn replay(broker: &BrokerSettings, body: Vec<u8>) -> anyhow::Result<Uuid> {
+    let broker = Broker::new(broker)
+        .map_err(anyhow::Error::msg)
+        .context("AMQP_URL")?;
+    let limits = Limits {
+        group: 1,
+        inflight: 1,
+        inflight_bytes: INFLIGHT_BYTES_MAX,
+        confirm_timeout: REPLAY_TIMEOUT,
+    };
+    let health = std::sync::Arc::new(Health::new(1, false));
+    let (publisher, task) = publisher(broker, limits, health.clone());
+    let _task = tokio::spawn(task);
+    let id = Uuid::now_v7();
+    let published = async {
+        while !health.readiness().ready() {
+            tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+        }
+        publisher
+            .submit(id, now_us(), Bytes::from(body))
+            .map_err(|refusal| refusal.reason())?
+            .await
+            .map_err(|_gone| "gone")?
+            .map_err(|refusal| refusal.reason())
+    };
+    match tokio::time::timeout(REPLAY_TIMEOUT, published).await {
+        Ok(Ok(())) => Ok(id),
+        Ok(Err(reason)) => bail!("RabbitMQ did not take it: {reason}"),
+        Err(_late) => bail!("RabbitMQ did not answer in time"),
+    }
+}

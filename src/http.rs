@@ -1,0 +1,251 @@
+//! Requests in, answers out: routes, limits, and what each outcome is as a status.
+//!
+//! | request | answer |
+//! |---|---|
+//! | POST /ticket, confirmed | 202, `Location`, `{"id":"…"}` |
+//! | empty, not UTF-8, NUL in it, bad key | 400 |
+//! | too large | 413, connection closed |
+//! | too slow | 408, connection closed |
+//! | known path, other method | 405 with `Allow` |
+//! | not confirmed, whyever | 503 with `Retry-After` |
+//!
+//! A body is never read as a ticket here: it is checked only for what cannot be
+//! stored at all. Errors are problem documents (RFC 9457).
+
+mod body;
+mod reply;
+mod server;
+
+pub use server::{Server, Workers};
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use bytes::Bytes;
+use hyper::body::Incoming;
+use hyper::header::HeaderMap;
+use hyper::{Method, Request};
+use metrics_exporter_prometheus::PrometheusHandle;
+use uuid::Uuid;
+
+use crate::clock::now_us;
+use crate::health::Health;
+use crate::metrics::HttpMetrics;
+use crate::publisher::{Publisher, Refusal};
+use crate::status::{Status, Unavailable};
+use crate::ticket::text;
+use reply::Reply;
+
+/// The namespace of ids made from keys (UUID version 5, RFC 9562 section 5.5).
+/// Changing it would make every repeated ticket a new one.
+const KEY_NAMESPACE: Uuid = Uuid::from_u128(0x7b0d_51b2_6f5c_4e0a_9f8e_1c0d_3a6b_27d4);
+
+/// The longest key, in bytes.
+const KEY_BYTES_MAX: usize = 255;
+
+/// The headers that make a repetition recognisable: the IETF's draft of
+/// Idempotency-Key, and Standard Webhooks. The first one present counts.
+const KEY_HEADERS: [&str; 2] = ["idempotency-key", "webhook-id"];
+
+/// What requests are answered from; one for each worker.
+pub struct Service {
+    /// Takes tickets; none on a listener that only serves /metrics and health.
+    pub publisher: Option<Publisher>,
+    /// Knows stored tickets; none without a database.
+    pub status: Option<Status>,
+    /// The largest body, in bytes.
+    pub body_max: usize,
+    /// What /readyz answers from.
+    pub health: Arc<Health>,
+    /// What /metrics answers from.
+    pub prometheus: PrometheusHandle,
+    /// What is counted here.
+    pub metrics: HttpMetrics,
+}
+
+/// Where a request leads.
+enum Route {
+    Ticket,
+    TicketState(Uuid),
+    Metrics,
+    Live,
+    Ready,
+}
+
+impl Service {
+    /// Answers one request.
+    pub async fn answer(self: Arc<Self>, request: Request<Incoming>) -> Reply {
+        let started = Instant::now();
+        let reply = self.route(request).await;
+        self.metrics.answered(reply.status().as_u16());
+        self.metrics.duration.record(started.elapsed());
+        reply
+    }
+
+    async fn route(&self, request: Request<Incoming>) -> Reply {
+        let Some(route) = self.find(request.uri().path()) else {
+            return reply::not_found();
+        };
+        match (route, request.method()) {
+            (Route::Ticket, &Method::POST) => self.take(request).await,
+            (Route::Ticket, _) => reply::method_not_allowed("POST"),
+            (Route::TicketState(id), &(Method::GET | Method::HEAD)) => self.state(id).await,
+            (Route::Metrics, &(Method::GET | Method::HEAD)) => {
+                reply::metrics(self.prometheus.render())
+            }
+            (Route::Live, &(Method::GET | Method::HEAD)) => reply::live(),
+            (Route::Ready, &(Method::GET | Method::HEAD)) => reply::ready(self.health.readiness()),
+            _ => reply::method_not_allowed("GET, HEAD"),
+        }
+    }
+
+    fn find(&self, path: &str) -> Option<Route> {
+        match path {
+            "/ticket" => self.publisher.is_some().then_some(Route::Ticket),
+            "/metrics" => Some(Route::Metrics),
+            "/livez" => Some(Route::Live),
+            "/readyz" | "/healthz" => Some(Route::Ready),
+            _ => {
+                let id = path
+                    .strip_prefix("/ticket/")
+                    .filter(|_| self.status.is_some())?;
+                Some(Route::TicketState(Uuid::try_parse(id).ok()?))
+            }
+        }
+    }
+
+    /// POST /ticket.
+    async fn take(&self, request: Request<Incoming>) -> Reply {
+        let Some(publisher) = &self.publisher else {
+            return reply::not_found();
+        };
+        let received_at_us = now_us();
+        let id = match ticket_id(request.headers()) {
+            Ok(id) => id,
+            Err(why) => return self.reject("bad_key", reply::bad_request(why)),
+        };
+        let body = match body::read(request.into_body(), self.body_max).await {
+            Ok(body) => body,
+            Err(body::Unread::TooLarge) => {
+                return self.reject("too_large", reply::too_large(self.body_max));
+            }
+            Err(body::Unread::TooSlow) => return self.reject("too_slow", reply::too_slow()),
+            Err(body::Unread::Broken) => return self.reject("broken_body", reply::broken_body()),
+        };
+        if let Err(why) = text(&body) {
+            return self.reject("not_text", reply::bad_request(&why.to_string()));
+        }
+        if self.health.draining() {
+            return self.reject(
+                Refusal::Draining.reason(),
+                reply::refused(Refusal::Draining),
+            );
+        }
+        match publish(publisher, id, received_at_us, body).await {
+            Ok(()) => {
+                self.metrics.accepted.increment(1);
+                reply::accepted(id, self.status.is_some())
+            }
+            Err(refusal) => self.reject(refusal.reason(), reply::refused(refusal)),
+        }
+    }
+
+    fn reject(&self, reason: &'static str, reply: Reply) -> Reply {
+        self.metrics.rejected(reason);
+        reply
+    }
+
+    /// GET /ticket/{id}.
+    async fn state(&self, id: Uuid) -> Reply {
+        let Some(status) = &self.status else {
+            return reply::not_found();
+        };
+        match status.of(id).await {
+            Ok(Some(json)) => reply::state(json),
+            Ok(None) => reply::not_stored(),
+            Err(Unavailable) => reply::database_away(),
+        }
+    }
+}
+
+async fn publish(
+    publisher: &Publisher,
+    id: Uuid,
+    received_at_us: i64,
+    body: Bytes,
+) -> Result<(), Refusal> {
+    let outcome = publisher.submit(id, received_at_us, body)?;
+    // A publisher that ends without an answer has not seen a confirm.
+    outcome.await.unwrap_or(Err(Refusal::Draining))
+}
+
+/// The id of a ticket: made from its key, so that a repetition is recognised,
+/// or else a new one that grows with time (UUID version 7).
+fn ticket_id(headers: &HeaderMap) -> Result<Uuid, &'static str> {
+    for name in KEY_HEADERS {
+        let mut keys = headers.get_all(name).iter();
+        let Some(key) = keys.next() else { continue };
+        let key = key.as_bytes();
+        if keys.next().is_some() {
+            return Err("more than one key");
+        }
+        if key.is_empty() || key.len() > KEY_BYTES_MAX || !key.iter().all(u8::is_ascii_graphic) {
+            return Err("a key has 1 to 255 visible ASCII characters");
+        }
+        return Ok(Uuid::new_v5(&KEY_NAMESPACE, key));
+    }
+    Ok(Uuid::now_v7())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use hyper::header::HeaderValue;
+
+    fn with(name: &'static str, value: &[u8]) -> HeaderMap {
+        let mut headers = HeaderMap::new();
+        headers.insert(
+            name,
+            HeaderValue::from_bytes(value).expect("a header value"),
+        );
+        headers
+    }
+
+    #[test]
+    fn the_same_key_is_the_same_ticket_whichever_header_brings_it() {
+        let id = ticket_id(&with("idempotency-key", b"till-7/4711")).expect("a good key");
+        assert_eq!(
+            id,
+            ticket_id(&with("webhook-id", b"till-7/4711")).expect("a good key")
+        );
+        assert_ne!(
+            id,
+            ticket_id(&with("webhook-id", b"till-7/4712")).expect("a good key")
+        );
+        assert_eq!(id.get_version_num(), 5);
+    }
+
+    #[test]
+    fn without_a_key_every_ticket_is_new() {
+        let (one, two) = (ticket_id(&HeaderMap::new()), ticket_id(&HeaderMap::new()));
+        assert_ne!(one, two);
+        assert_eq!(one.expect("an id").get_version_num(), 7);
+    }
+
+    #[test]
+    fn a_key_is_short_visible_and_alone() {
+        for key in [
+            b"".as_slice(),
+            &[b'k'; 256],
+            b"two words",
+            "clé".as_bytes(),
+            b"tab\t",
+        ] {
+            assert!(ticket_id(&with("idempotency-key", key)).is_err(), "{key:?}");
+        }
+        assert!(ticket_id(&with("idempotency-key", &[b'k'; 255])).is_ok());
+        let mut twice = with("idempotency-key", b"a");
+        twice.append("idempotency-key", HeaderValue::from_static("b"));
+        assert!(ticket_id(&twice).is_err());
+    }
+}

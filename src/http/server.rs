@@ -1,0 +1,315 @@
+//! Listening, accepting and serving connections, and letting them end.
+//!
+//! Connections are accepted in one place and dealt round to workers: a worker is
+//! a thread with a runtime of its own, so that a ticket's way from socket to
+//! publisher and back stays on one core.
+
+use std::convert::Infallible;
+use std::io::ErrorKind;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::thread;
+use std::time::Duration;
+
+use hyper::Request;
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use socket2::{Domain, Protocol, Socket, Type};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
+use tokio::task::JoinSet;
+use tokio::time::{sleep, timeout};
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, warn};
+
+use super::{Service, reply};
+
+/// Longest for a request's head, and longest that a connection may idle.
+const HEADER_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// The largest head of a request.
+const HEADER_BYTES_MAX: usize = 16 * 1024;
+
+/// What a connection may buffer of what it reads, and of what it writes.
+const BUFFER_BYTES_MAX: usize = 64 * 1024;
+
+/// Connections that may wait to be accepted.
+const BACKLOG: i32 = 4096;
+
+/// Most connections at once, files permitting; at 20 KiB each, they stay below 350 MB.
+const CONNECTIONS_MAX: u64 = 16_384;
+
+/// Files kept free for RabbitMQ, PostgreSQL and the runtimes.
+const FILES_RESERVED: u64 = 64;
+
+/// After an error that passes by itself, such as too few files, it is tried again this much later.
+const ACCEPT_RETRY: Duration = Duration::from_millis(50);
+
+/// Longest that a connection we close is read on, so that what the client is
+/// still sending does not reset it before it has read our answer.
+const LINGER: Duration = Duration::from_secs(1);
+
+/// A listening socket.
+pub struct Server {
+    listener: TcpListener,
+    connections: Arc<Semaphore>,
+}
+
+/// A connection, with its place among those that there may be.
+struct Accepted {
+    stream: std::net::TcpStream,
+    place: OwnedSemaphorePermit,
+}
+
+impl Server {
+    /// Listens. Fails where the address is taken or not ours.
+    pub fn bind(address: SocketAddr) -> std::io::Result<Self> {
+        let socket = Socket::new(
+            Domain::for_address(address),
+            Type::STREAM,
+            Some(Protocol::TCP),
+        )?;
+        // A restart must not wait for the old connections' TIME_WAIT.
+        socket.set_reuse_address(true)?;
+        socket.set_nonblocking(true)?;
+        socket.bind(&address.into())?;
+        socket.listen(BACKLOG)?;
+        let places = usize::try_from(places(rlimit::increase_nofile_limit(u64::MAX)?)).unwrap_or(1);
+        Ok(Self {
+            listener: TcpListener::from_std(socket.into())?,
+            connections: Arc::new(Semaphore::new(places)),
+        })
+    }
+
+    /// The address listened on, with the port that was chosen for port 0.
+    pub fn address(&self) -> std::io::Result<SocketAddr> {
+        self.listener.local_addr()
+    }
+
+    /// Serves on the current runtime, until `drain` is cancelled and every
+    /// connection has ended.
+    pub async fn serve(self, service: Arc<Service>, drain: CancellationToken) {
+        let (accepted, incoming) = mpsc::channel(1);
+        let accepting = self.accept(vec![accepted], drain.clone());
+        tokio::join!(accepting, connections(incoming, service, drain));
+    }
+
+    /// Serves on the workers, until `drain` is cancelled and every connection has ended.
+    pub async fn serve_on(self, workers: Workers, drain: CancellationToken) {
+        let Workers { incoming, ended } = workers;
+        self.accept(incoming, drain).await;
+        for worker in ended {
+            // A worker that died has nothing left to wait for.
+            let _ended = worker.await;
+        }
+    }
+
+    /// Accepts and deals round, until `drain` is cancelled; then the port is closed.
+    async fn accept(self, workers: Vec<mpsc::Sender<Accepted>>, drain: CancellationToken) {
+        let mut turn = 0;
+        loop {
+            let accepted = tokio::select! {
+                accepted = self.next() => accepted,
+                () = drain.cancelled() => return,
+            };
+            turn = (turn + 1) % workers.len().max(1);
+            if let Some(worker) = workers.get(turn)
+                && worker.send(accepted).await.is_err()
+            {
+                warn!("a worker is gone; its connection is closed");
+            }
+        }
+    }
+
+    /// The next connection, once there is a place for one.
+    async fn next(&self) -> Accepted {
+        loop {
+            let place = self.connections.clone().acquire_owned().await;
+            match self
+                .listener
+                .accept()
+                .await
+                .and_then(|(stream, _peer)| stream.into_std())
+            {
+                Ok(stream) => {
+                    if let Ok(place) = place {
+                        return Accepted { stream, place };
+                    }
+                }
+                Err(error) if is_the_clients(&error) => {
+                    debug!("a connection failed before it began: {error}")
+                }
+                Err(error) => {
+                    warn!("no connection can be accepted: {error}");
+                    sleep(ACCEPT_RETRY).await;
+                }
+            }
+        }
+    }
+}
+
+fn is_the_clients(error: &std::io::Error) -> bool {
+    matches!(
+        error.kind(),
+        ErrorKind::ConnectionAborted | ErrorKind::ConnectionReset | ErrorKind::ConnectionRefused
+    )
+}
+
+/// How many connections so many files allow.
+fn places(files: u64) -> u64 {
+    files
+        .saturating_sub(FILES_RESERVED.min(files / 2))
+        .clamp(1, CONNECTIONS_MAX)
+}
+
+/// Threads that serve connections.
+pub struct Workers {
+    incoming: Vec<mpsc::Sender<Accepted>>,
+    ended: Vec<oneshot::Receiver<()>>,
+}
+
+impl Workers {
+    /// Starts a thread for each service, with the task that the service needs
+    /// at its side; a worker ends when its connections and that task have.
+    pub fn start<T>(
+        services: impl IntoIterator<Item = (Arc<Service>, T)>,
+        drain: &CancellationToken,
+    ) -> std::io::Result<Self>
+    where
+        T: Future<Output = ()> + Send + 'static,
+    {
+        let mut workers = Self {
+            incoming: Vec::new(),
+            ended: Vec::new(),
+        };
+        for (service, task) in services {
+            let (accepted, incoming) = mpsc::channel(16);
+            let (end, ended) = oneshot::channel();
+            let drain = drain.clone();
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build()?;
+            thread::Builder::new()
+                .name("worker".into())
+                .spawn(move || {
+                    runtime.block_on(async move {
+                        let task = tokio::spawn(task);
+                        connections(incoming, service, drain).await;
+                        // Its service is gone by now, which ends the task.
+                        let _ended = task.await;
+                    });
+                    let _unheard = end.send(());
+                })?;
+            workers.incoming.push(accepted);
+            workers.ended.push(ended);
+        }
+        Ok(workers)
+    }
+}
+
+/// Serves connections as they come in, until no more can and all have ended.
+async fn connections(
+    mut incoming: mpsc::Receiver<Accepted>,
+    service: Arc<Service>,
+    drain: CancellationToken,
+) {
+    let mut running = JoinSet::new();
+    let mut open = true;
+    while open || !running.is_empty() {
+        tokio::select! {
+            accepted = incoming.recv(), if open => match accepted {
+                Some(accepted) => {
+                    running.spawn(connection(accepted, service.clone(), drain.clone()));
+                }
+                None => open = false,
+            },
+            Some(_ended) = running.join_next() => {}
+        }
+    }
+}
+
+async fn connection(accepted: Accepted, service: Arc<Service>, drain: CancellationToken) {
+    let Accepted {
+        stream,
+        place: _place,
+    } = accepted;
+    let stream = match TcpStream::from_std(stream)
+        .and_then(|stream| stream.set_nodelay(true).map(|()| stream))
+    {
+        Ok(stream) => stream,
+        Err(error) => return debug!("a connection ended before it began: {error}"),
+    };
+    let answer = service_fn(move |request: Request<Incoming>| {
+        let service = service.clone();
+        // Boxed, because only then does hyper let the connection go at its end.
+        Box::pin(async move { Ok::<_, Infallible>(service.answer(request).await) })
+    });
+    let mut connection = builder().serve_connection(TokioIo::new(stream), answer);
+    let mut draining = false;
+    let served = loop {
+        tokio::select! {
+            served = std::future::poll_fn(|cx| connection.poll_without_shutdown(cx)) => break served,
+            () = drain.cancelled(), if !draining => {
+                draining = true;
+                std::pin::Pin::new(&mut connection).graceful_shutdown();
+            }
+        }
+    };
+    let parts = connection.into_parts();
+    let mut stream = parts.io.into_inner();
+    if let Err(error) = served {
+        debug!("a connection failed: {error}");
+        // An idle connection is just closed; a request that was begun is answered.
+        if error.is_timeout() && !parts.read_buf.is_empty() {
+            answer_too_slow(&mut stream).await;
+        }
+    }
+    close(stream).await;
+}
+
+fn builder() -> http1::Builder {
+    let mut builder = http1::Builder::new();
+    builder
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEADER_TIMEOUT)
+        .max_header_size(HEADER_BYTES_MAX)
+        .max_buf_size(BUFFER_BYTES_MAX)
+        // A client that has sent all it will may close its half and still be answered.
+        .half_close(true);
+    builder
+}
+
+async fn answer_too_slow(stream: &mut TcpStream) {
+    if let Err(error) = stream.write_all(reply::TOO_SLOW_HEADERS).await {
+        debug!("a slow client is gone: {error}");
+    }
+}
+
+/// Closes our half, and reads on until the client has closed its own.
+async fn close(mut stream: TcpStream) {
+    let lingering = async {
+        stream.shutdown().await?;
+        let mut waste = [0; 4096];
+        while stream.read(&mut waste).await? > 0 {}
+        Ok::<_, std::io::Error>(())
+    };
+    if let Ok(Err(error)) = timeout(LINGER, lingering).await {
+        debug!("a connection was not closed cleanly: {error}");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn files_are_kept_free_for_everything_else() {
+        assert_eq!(places(1024), 960);
+        assert_eq!(places(64), 32);
+        assert_eq!(places(1), 1);
+        assert_eq!(places(1 << 20), CONNECTIONS_MAX);
+    }
+}

@@ -1,0 +1,85 @@
+//! The command line: settings, logs, metrics, run, exit code.
+
+use std::io::{IsTerminal, stderr, stdout};
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use anyhow::bail;
+use clap::Parser;
+use ticketd::config::{Cli, Command, LogFormat};
+use ticketd::{Parts, Service};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::Notify;
+use tracing::error;
+use tracing_subscriber::EnvFilter;
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    log(cli.log_format);
+    let run = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(anyhow::Error::from)
+        .and_then(|runtime| runtime.block_on(run(cli.command)));
+    match run {
+        Ok(code) => code,
+        Err(why) => {
+            error!("{why:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run(command: Command) -> anyhow::Result<ExitCode> {
+    match command {
+        Command::Serve(settings) => serve((*settings).into()).await?,
+        Command::Accept(settings) => serve((*settings).into()).await?,
+        Command::Consume(settings) => serve((*settings).into()).await?,
+        Command::Migrate(settings) => ticketd::migrate(&settings).await?,
+        Command::Dead(settings) => ticketd::dead(&settings, &mut stdout()).await?,
+        Command::Healthcheck(settings) => ticketd::healthcheck(&settings).await?,
+        Command::Check { files } => {
+            return Ok(if ticketd::check(&files, &mut stdout())? {
+                ExitCode::SUCCESS
+            } else {
+                ExitCode::FAILURE
+            });
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn serve(parts: Parts) -> anyhow::Result<()> {
+    let prometheus = ticketd::install_metrics()?;
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut signalled = async || {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+    };
+    let first = Arc::new(Notify::new());
+    let service = Service::bind(parts, prometheus)?.run(first.clone().notified_owned());
+    let second = async {
+        signalled().await;
+        first.notify_one();
+        signalled().await;
+    };
+    tokio::select! {
+        ended = service => ended,
+        () = second => bail!("a second signal: not waiting for what is under way"),
+    }
+}
+
+fn log(format: LogFormat) {
+    let filter =
+        EnvFilter::try_from_default_env().unwrap_or_else(|_unset| EnvFilter::new("info,lapin=off"));
+    let logs = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(stderr);
+    match format {
+        LogFormat::Text => logs.with_ansi(stderr().is_terminal()).init(),
+        LogFormat::Json => logs.json().init(),
+    }
+}

@@ -1,0 +1,213 @@
+//! Every metric's name, labels and buckets; nothing else names a metric.
+//!
+//! Names follow Prometheus' practice (<https://prometheus.io/docs/practices/naming/>):
+//! base units, `_total` for counters, labels of a few fixed values. Handles are
+//! made once and kept by the part that counts, so the hot paths look nothing up.
+
+use std::time::Duration;
+
+use ::metrics::{
+    Counter, Gauge, Histogram, counter, describe_counter, describe_gauge, describe_histogram,
+    gauge, histogram,
+};
+use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
+
+/// How often histograms are folded into their buckets, so that they do not grow between scrapes.
+pub const UPKEEP_EVERY: Duration = Duration::from_secs(1);
+
+/// From a fast answer on loopback to the confirm deadline.
+const LATENCY_SECONDS: &[f64] = &[
+    0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 60.0,
+];
+/// Tickets in one message or transaction: powers of four.
+const COUNTS: &[f64] = &[1.0, 4.0, 16.0, 64.0, 256.0, 1024.0, 4096.0, 16384.0];
+
+/// The status codes that http answers, each with a counter made at start.
+pub const CODES: [u16; 10] = [200, 202, 400, 404, 405, 408, 413, 431, 500, 503];
+
+/// Installs the process-wide recorder; fails if there is one already.
+pub fn install() -> Result<PrometheusHandle, BuildError> {
+    let handle = PrometheusBuilder::new()
+        .set_buckets_for_metric(Matcher::Suffix("_seconds".into()), LATENCY_SECONDS)?
+        .set_buckets_for_metric(Matcher::Suffix("_size".into()), COUNTS)?
+        .set_buckets_for_metric(Matcher::Suffix("_rows".into()), COUNTS)?
+        .install_recorder()?;
+    describe();
+    gauge!("ticketd_build_info", "version" => env!("CARGO_PKG_VERSION")).set(1.0);
+    Ok(handle)
+}
+
+fn describe() {
+    describe_counter!(
+        "ticketd_http_requests_total",
+        "Requests answered, by status code."
+    );
+    describe_histogram!(
+        "ticketd_http_request_duration_seconds",
+        "From a request's head to its answer."
+    );
+    describe_counter!("ticketd_accepted_total", "Tickets answered 202.");
+    describe_counter!(
+        "ticketd_rejected_total",
+        "Tickets not answered 202, by reason."
+    );
+    describe_counter!("ticketd_publish_groups_total", "Messages published.");
+    describe_histogram!("ticketd_publish_group_size", "Tickets in one message.");
+    describe_histogram!(
+        "ticketd_publish_confirm_seconds",
+        "From a message's publishing to its confirm."
+    );
+    describe_counter!(
+        "ticketd_publish_failed_total",
+        "Messages not confirmed, by reason."
+    );
+    describe_gauge!("ticketd_inflight", "Tickets between arrival and confirm.");
+    describe_counter!("ticketd_stored_total", "Tickets committed, by result.");
+    describe_histogram!("ticketd_batch_rows", "Tickets in one transaction.");
+    describe_histogram!("ticketd_flush_seconds", "The stages of storing one batch.");
+    describe_counter!(
+        "ticketd_flush_failed_total",
+        "Attempts to store a batch that failed and were repeated, by reason."
+    );
+    describe_histogram!(
+        "ticketd_end_to_end_seconds",
+        "From a ticket's arrival to its commit."
+    );
+    describe_gauge!(
+        "ticketd_amqp_connected",
+        "Links to RabbitMQ that are up, by role."
+    );
+    describe_gauge!("ticketd_amqp_blocked", "Links that RabbitMQ has blocked.");
+    describe_gauge!(
+        "ticketd_pg_connected",
+        "Connections to PostgreSQL that can store tickets."
+    );
+    describe_gauge!("ticketd_build_info", "1, with the version as a label.");
+}
+
+/// What http counts.
+#[derive(Clone)]
+pub struct HttpMetrics {
+    requests: [Counter; CODES.len()],
+    /// From a request's head to its answer.
+    pub duration: Histogram,
+    /// Tickets answered 202.
+    pub accepted: Counter,
+}
+
+impl HttpMetrics {
+    /// Makes the handles.
+    pub fn new() -> Self {
+        Self {
+            requests: CODES
+                .map(|code| counter!("ticketd_http_requests_total", "code" => code.to_string())),
+            duration: histogram!("ticketd_http_request_duration_seconds"),
+            accepted: counter!("ticketd_accepted_total"),
+        }
+    }
+
+    /// Counts an answer.
+    pub fn answered(&self, code: u16) {
+        if let Some(at) = CODES.iter().position(|&known| known == code)
+            && let Some(counter) = self.requests.get(at)
+        {
+            counter.increment(1);
+        }
+    }
+
+    /// Counts a ticket that was not answered 202.
+    pub fn rejected(&self, reason: &'static str) {
+        counter!("ticketd_rejected_total", "reason" => reason).increment(1);
+    }
+}
+
+/// What the publisher counts.
+pub struct PublishMetrics {
+    /// Messages published.
+    pub groups: Counter,
+    /// Tickets in one message.
+    pub group_size: Histogram,
+    /// From publishing to confirm.
+    pub confirm: Histogram,
+    /// Tickets between arrival and confirm.
+    pub inflight: Gauge,
+    /// Links up.
+    pub connected: Gauge,
+    /// Links blocked.
+    pub blocked: Gauge,
+}
+
+impl PublishMetrics {
+    /// Makes the handles.
+    pub fn new() -> Self {
+        Self {
+            groups: counter!("ticketd_publish_groups_total"),
+            group_size: histogram!("ticketd_publish_group_size"),
+            confirm: histogram!("ticketd_publish_confirm_seconds"),
+            inflight: gauge!("ticketd_inflight"),
+            connected: gauge!("ticketd_amqp_connected", "role" => "publish"),
+            blocked: gauge!("ticketd_amqp_blocked"),
+        }
+    }
+
+    /// Counts a message that was not confirmed.
+    pub fn failed(&self, reason: &'static str) {
+        counter!("ticketd_publish_failed_total", "reason" => reason).increment(1);
+    }
+}
+
+/// What the consumer and its writers count.
+#[derive(Clone)]
+pub struct StoreMetrics {
+    /// New rows of valid tickets.
+    pub valid: Counter,
+    /// New rows of invalid tickets.
+    pub invalid: Counter,
+    /// Tickets that were stored before.
+    pub duplicate: Counter,
+    /// Tickets that went to `dead_tickets`.
+    pub dead: Counter,
+    /// Tickets in one transaction.
+    pub batch_rows: Histogram,
+    /// Reading tickets and building rows.
+    pub encode: Histogram,
+    /// COPY into the staging tables.
+    pub copy: Histogram,
+    /// From staging into the tables.
+    pub merge: Histogram,
+    /// COMMIT.
+    pub commit: Histogram,
+    /// From arrival to commit.
+    pub end_to_end: Histogram,
+    /// Connections up.
+    pub pg_connected: Gauge,
+    /// Links up.
+    pub amqp_connected: Gauge,
+}
+
+impl StoreMetrics {
+    /// Makes the handles.
+    pub fn new() -> Self {
+        let stored = |result: &'static str| counter!("ticketd_stored_total", "result" => result);
+        let stage = |stage: &'static str| histogram!("ticketd_flush_seconds", "stage" => stage);
+        Self {
+            valid: stored("valid"),
+            invalid: stored("invalid"),
+            duplicate: stored("duplicate"),
+            dead: stored("dead"),
+            batch_rows: histogram!("ticketd_batch_rows"),
+            encode: stage("encode"),
+            copy: stage("copy"),
+            merge: stage("merge"),
+            commit: stage("commit"),
+            end_to_end: histogram!("ticketd_end_to_end_seconds"),
+            pg_connected: gauge!("ticketd_pg_connected"),
+            amqp_connected: gauge!("ticketd_amqp_connected", "role" => "consume"),
+        }
+    }
+
+    /// Counts an attempt to store a batch that failed and is repeated.
+    pub fn failed(&self, reason: &'static str) {
+        counter!("ticketd_flush_failed_total", "reason" => reason).increment(1);
+    }
+}

@@ -1,0 +1,250 @@
+//! One transaction for one batch: COPY into staging, merge, COMMIT.
+//!
+//! A flush that reports success was committed with every statement's result
+//! read, and with `synchronous_commit` on. Everything else may or may not have
+//! been committed and is done again: `tickets.ticket_id` keeps one row an id,
+//! so a repetition changes nothing.
+
+mod connect;
+mod migrate;
+
+pub use connect::{Connected, connect};
+pub use migrate::migrate;
+
+use std::collections::HashMap;
+use std::fmt;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use futures_util::future::try_join;
+use futures_util::{SinkExt, TryFutureExt};
+use tokio::time::timeout;
+use tokio_postgres::types::ToSql;
+use tokio_postgres::{Client, CopyInSink, Error, Statement};
+use uuid::Uuid;
+
+use crate::copy::{self, Dead, Encoded};
+use crate::metrics::StoreMetrics;
+
+/// Longest for one flush. What hangs on a live connection, such as a stopped
+/// backend, ends only by this.
+const FLUSH_TIMEOUT: Duration = Duration::from_secs(40);
+
+/// COPY data goes out in pieces of this size: large enough to be passed on
+/// without another copy, small enough to flow while the rest is sent.
+const COPY_CHUNK_BYTES: usize = 256 * 1024;
+
+const COPY_TICKETS: &str = "copy ticket_stage from stdin (format binary)";
+const COPY_PRODUCTS: &str = "copy product_stage from stdin (format binary)";
+
+// Sorted, so that two writers lock rows in the same order and cannot deadlock.
+const MERGE_TICKETS: &str = "insert into tickets \
+    (ticket_id, order_id, vat, total, valid, invalid_reason, ticket_text, received_at) \
+    select ticket_id, order_id, vat, total, valid, invalid_reason, ticket_text, received_at \
+    from ticket_stage order by ticket_id \
+    on conflict (ticket_id) do nothing";
+
+const MERGE_PRODUCTS: &str = "insert into products as known \
+    (product_id, name, price, ticket_received_at, ticket_id) \
+    select product_id, name, price, ticket_received_at, ticket_id \
+    from product_stage order by product_id \
+    on conflict (product_id) do update set \
+        name = excluded.name, price = excluded.price, updated_at = now(), \
+        ticket_received_at = excluded.ticket_received_at, ticket_id = excluded.ticket_id \
+    where (known.ticket_received_at, known.ticket_id) < (excluded.ticket_received_at, excluded.ticket_id)";
+
+const INSERT_DEAD: &str = "insert into dead_tickets (ticket_id, reason, body) \
+    select * from unnest($1::uuid[], $2::text[], $3::bytea[]) on conflict do nothing";
+
+const STORED_TEXTS: &str = "select ticket_id, ticket_text from tickets where ticket_id = any($1)";
+
+/// Why nothing was stored, as far as is known.
+#[derive(Debug)]
+pub enum Failure {
+    /// Some ids are in `tickets` already.
+    Conflict,
+    /// PostgreSQL cannot store one of the rows, now or ever.
+    Data(String),
+    /// The connection or the server failed; the connection must not be used again.
+    Away(String),
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Conflict => write!(f, "some tickets are stored already"),
+            Self::Data(why) | Self::Away(why) => write!(f, "{why}"),
+        }
+    }
+}
+
+impl std::error::Error for Failure {}
+
+/// Sorts an error by its SQLSTATE class
+/// (<https://www.postgresql.org/docs/current/errcodes-appendix.html>): 22 data
+/// exception, 23 integrity constraint violation, 54 program limit exceeded are
+/// the rows' fault; everything else passes.
+#[expect(
+    clippy::needless_pass_by_value,
+    reason = "the shape that map_err takes"
+)]
+pub fn failure(error: Error) -> Failure {
+    match error.as_db_error() {
+        Some(db) if matches!(db.code().code().get(..2), Some("22" | "23" | "54")) => {
+            Failure::Data(format!("{}: {}", db.code().code(), db.message()))
+        }
+        Some(db) => Failure::Away(format!("{}: {}", db.code().code(), db.message())),
+        None => Failure::Away(connect::chain(&error)),
+    }
+}
+
+/// A connection with its staging tables and prepared statements.
+pub struct Store {
+    client: Client,
+    connection: connect::Task,
+    copy_tickets: Statement,
+    copy_products: Statement,
+    merge_tickets: Statement,
+    merge_products: Statement,
+    insert_dead: Statement,
+    stored_texts: Statement,
+    metrics: StoreMetrics,
+}
+
+impl Store {
+    /// Connects, makes the staging tables and prepares every statement, which
+    /// fails if the tables do not fit.
+    pub async fn open(
+        config: &tokio_postgres::Config,
+        metrics: StoreMetrics,
+    ) -> Result<Self, Failure> {
+        let Connected { client, task } = connect(config, "ticketd store").await?;
+        let preparing = timeout(FLUSH_TIMEOUT, Self::prepare(client, task, metrics)).await;
+        let store = preparing.map_err(|_late| Failure::Away("no answer in time".into()))?;
+        store.map_err(failure)
+    }
+
+    async fn prepare(
+        client: Client,
+        connection: connect::Task,
+        metrics: StoreMetrics,
+    ) -> Result<Self, Error> {
+        let staging = format!(
+            "create temp table ticket_stage ({}) on commit delete rows; \
+             create temp table product_stage ({}) on commit delete rows",
+            copy::TICKET_COLUMNS,
+            copy::PRODUCT_COLUMNS
+        );
+        client.batch_execute(&staging).await?;
+        Ok(Self {
+            copy_tickets: client.prepare(COPY_TICKETS).await?,
+            copy_products: client.prepare(COPY_PRODUCTS).await?,
+            merge_tickets: client.prepare(MERGE_TICKETS).await?,
+            merge_products: client.prepare(MERGE_PRODUCTS).await?,
+            insert_dead: client.prepare(INSERT_DEAD).await?,
+            stored_texts: client.prepare(STORED_TEXTS).await?,
+            client,
+            connection,
+            metrics,
+        })
+    }
+
+    /// Stores all rows, or none.
+    pub async fn flush(&mut self, rows: &Encoded<'_>) -> Result<(), Failure> {
+        match timeout(FLUSH_TIMEOUT, self.transaction(rows)).await {
+            Ok(result) => result,
+            Err(_late) => Err(Failure::Away("no answer in time".into())),
+        }
+    }
+
+    async fn transaction(&mut self, rows: &Encoded<'_>) -> Result<(), Failure> {
+        let merged = self.merge(rows).await;
+        let started = Instant::now();
+        // A server that answers COMMIT with ROLLBACK reports no error here, but
+        // only after a statement that failed, and then this is not reached.
+        let end = if merged.is_ok() { "commit" } else { "rollback" };
+        self.client
+            .batch_execute(end)
+            .await
+            .map_err(|error| Failure::Away(connect::chain(&error)))?;
+        self.metrics.commit.record(started.elapsed());
+        merged
+    }
+
+    async fn merge(&self, rows: &Encoded<'_>) -> Result<(), Failure> {
+        let started = Instant::now();
+        let begin = self.client.batch_execute("begin").map_err(failure);
+        let (_, copied) = try_join(begin, self.copy(&self.copy_tickets, &rows.tickets)).await?;
+        self.metrics.copy.record(started.elapsed());
+
+        let started = Instant::now();
+        if copied > 0 {
+            let inserted = self.execute(&self.merge_tickets).await?;
+            if inserted != copied {
+                return Err(Failure::Conflict);
+            }
+        }
+        if rows.product_count > 0 {
+            self.copy(&self.copy_products, &rows.products).await?;
+            self.execute(&self.merge_products).await?;
+        }
+        if !rows.dead.is_empty() {
+            self.insert_dead(&rows.dead).await?;
+        }
+        self.metrics.merge.record(started.elapsed());
+        Ok(())
+    }
+
+    async fn copy(&self, statement: &Statement, data: &Bytes) -> Result<u64, Failure> {
+        let copy = async {
+            let sink: CopyInSink<Bytes> = self.client.copy_in(statement).await?;
+            let mut sink = std::pin::pin!(sink);
+            let mut rest = data.clone();
+            while !rest.is_empty() {
+                sink.send(rest.split_to(rest.len().min(COPY_CHUNK_BYTES)))
+                    .await?;
+            }
+            sink.finish().await
+        };
+        copy.await.map_err(failure)
+    }
+
+    async fn execute(&self, statement: &Statement) -> Result<u64, Failure> {
+        self.client.execute(statement, &[]).await.map_err(failure)
+    }
+
+    async fn insert_dead(&self, dead: &[Dead<'_>]) -> Result<u64, Failure> {
+        let ids: Vec<Uuid> = dead.iter().map(|dead| dead.ticket_id).collect();
+        let reasons: Vec<&str> = dead.iter().map(|dead| dead.reason.as_str()).collect();
+        let bodies: Vec<&[u8]> = dead.iter().map(|dead| dead.body).collect();
+        let inserted = self
+            .client
+            .execute(&self.insert_dead, &[&ids, &reasons, &bodies])
+            .await;
+        inserted.map_err(failure)
+    }
+
+    /// The texts that are stored under these ids.
+    pub async fn stored_texts(&mut self, ids: &[Uuid]) -> Result<HashMap<Uuid, String>, Failure> {
+        let parameters: [&(dyn ToSql + Sync); 1] = [&ids];
+        let query = self.client.query(&self.stored_texts, &parameters);
+        let rows = timeout(FLUSH_TIMEOUT, query)
+            .await
+            .map_err(|_late| Failure::Away("no answer in time".into()))?
+            .map_err(failure)?;
+        rows.iter()
+            .map(|row| {
+                Ok((
+                    row.try_get(0)?,
+                    row.try_get::<_, Option<String>>(1)?.unwrap_or_default(),
+                ))
+            })
+            .collect::<Result<_, Error>>()
+            .map_err(failure)
+    }
+
+    /// Waits until the connection ends.
+    pub async fn closed(&mut self) {
+        self.connection.ended().await;
+    }
+}

@@ -1,0 +1,111 @@
+//! A connection to PostgreSQL whose death is noticed, on both ends.
+
+use std::error::Error as _;
+use std::time::Duration;
+
+use tokio::task::JoinHandle;
+use tokio::time::timeout;
+use tokio_postgres::{Client, Config, Error, NoTls};
+use tracing::{debug, warn};
+
+use super::Failure;
+
+/// Longest for a connection, with authentication and session settings.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// After this much silence a peer is asked for a sign of life, and again at
+/// each interval.
+const KEEPALIVE_IDLE: Duration = Duration::from_secs(10);
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(5);
+const KEEPALIVE_RETRIES: u32 = 3;
+
+/// Unacknowledged bytes longer than this mean a dead peer.
+const TCP_USER_TIMEOUT: Duration = Duration::from_secs(15);
+
+// The tcp_ settings and client_connection_check_interval are the server's side:
+// a backend whose client vanished would keep its locks for hours. The time-outs
+// bound what a statement can wait for; all of it is repeated.
+const SESSION: &str = "\
+    set synchronous_commit = on; \
+    set client_encoding = 'UTF8'; \
+    set tcp_keepalives_idle = 10; \
+    set tcp_keepalives_interval = 5; \
+    set tcp_keepalives_count = 3; \
+    set statement_timeout = '30s'; \
+    set lock_timeout = '10s'; \
+    set idle_in_transaction_session_timeout = '30s'; \
+    set work_mem = '16MB'; \
+    set jit = off";
+
+/// Since PostgreSQL 12 and 14: nothing is lost without them but time.
+const SESSION_NEWER: [&str; 2] = [
+    "set tcp_user_timeout = 15000",
+    "set client_connection_check_interval = '5s'",
+];
+
+/// A connection that is set up, and the task that drives it and ends with it.
+pub struct Connected {
+    /// What statements go to.
+    pub client: Client,
+    /// Ends when the connection does.
+    pub task: Task,
+}
+
+/// A task that does not outlive its handle.
+pub struct Task(JoinHandle<()>);
+
+impl Task {
+    /// Waits until it ends.
+    pub async fn ended(&mut self) {
+        // It logs why it ended; how it was joined says nothing more.
+        let _joined = (&mut self.0).await;
+    }
+}
+
+impl Drop for Task {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+/// Connects and sets the session up. `name` shows in `pg_stat_activity`.
+pub async fn connect(config: &Config, name: &str) -> Result<Connected, Failure> {
+    let mut config = config.clone();
+    if config.get_application_name().is_none() {
+        config.application_name(name);
+    }
+    config
+        .connect_timeout(CONNECT_TIMEOUT)
+        .keepalives_idle(KEEPALIVE_IDLE)
+        .keepalives_interval(KEEPALIVE_INTERVAL)
+        .keepalives_retries(KEEPALIVE_RETRIES)
+        .tcp_user_timeout(TCP_USER_TIMEOUT);
+    match timeout(CONNECT_TIMEOUT, open(&config)).await {
+        Ok(connected) => connected.map_err(|error| Failure::Away(chain(&error))),
+        Err(_late) => Err(Failure::Away("no answer in time".into())),
+    }
+}
+
+async fn open(config: &Config) -> Result<Connected, Error> {
+    let (client, connection) = config.connect(NoTls).await?;
+    let task = Task(tokio::spawn(async move {
+        if let Err(error) = connection.await {
+            warn!("a connection to PostgreSQL ended: {}", chain(&error));
+        }
+    }));
+    client.batch_execute(SESSION).await?;
+    for setting in SESSION_NEWER {
+        if let Err(error) = client.batch_execute(setting).await {
+            debug!("{setting}: {}", chain(&error));
+        }
+    }
+    Ok(Connected { client, task })
+}
+
+/// An error with what caused it; tokio-postgres shows only itself.
+pub fn chain(error: &Error) -> String {
+    match error.source() {
+        Some(source) => format!("{error}: {source}"),
+        None => error.to_string(),
+    }
+}
