@@ -1,0 +1,206 @@
+//! The requests: whole POSTs made once, of which only the order number is written anew for each ticket.
+
+use std::fmt::Write as _;
+
+/// Templates are made for every percent, so that shares in percent come out exactly, and twice over,
+/// so that shares of valid and invalid tickets mix with shares of line ends.
+const TEMPLATES: usize = 200;
+
+/// Products to choose from, as a shop's catalogue.
+const CATALOGUE: usize = 1000;
+
+/// Digits of an order number: enough for any run, and fixed so that it is overwritten in place.
+const NUMBER_DIGITS: usize = 10;
+
+const NAMES: [&str; 8] = [
+    "Formule(s) midi",
+    "Café",
+    "Plat du jour",
+    "Salade niçoise",
+    "\"Vin rouge, verre\"",
+    "Eau minérale",
+    "Tarte Tatin",
+    "Thé vert",
+];
+
+/// What the tickets of a run look like.
+#[derive(clap::Args, Clone)]
+pub(crate) struct Mix {
+    /// Products on each ticket.
+    #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u16).range(1..=1000))]
+    products: u16,
+    /// Percentage of tickets that are not valid.
+    #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u8).range(0..=100))]
+    invalid: u8,
+    /// Percentage of tickets whose lines end in CRLF.
+    #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u8).range(0..=100))]
+    crlf: u8,
+}
+
+/// What is wrong with an invalid ticket; its order id can be read in each case, since the count of the
+/// stored rows goes by it.
+#[derive(Clone, Copy)]
+enum Fault {
+    TotalMismatch,
+    BadVat,
+    BadProductLine,
+    NoProducts,
+}
+
+/// One whole request, head and body.
+pub(crate) struct Template {
+    bytes: Vec<u8>,
+    number_at: usize,
+}
+
+impl Template {
+    /// The request for the ticket of this number.
+    pub(crate) fn stamped(&mut self, mut number: u64) -> &[u8] {
+        for digit in self.bytes[self.number_at..self.number_at + NUMBER_DIGITS]
+            .iter_mut()
+            .rev()
+        {
+            *digit = b'0' + (number % 10) as u8;
+            number /= 10;
+        }
+        &self.bytes
+    }
+}
+
+/// The order id that a stamped ticket carries.
+pub(crate) fn order_id(prefix: &str, number: u64) -> String {
+    format!("{prefix}{number:0NUMBER_DIGITS$}")
+}
+
+/// All templates of a run; each percentage is spread evenly over them.
+pub(crate) fn templates(mix: &Mix, prefix: &str, host: &str, path: &str) -> Vec<Template> {
+    (0..TEMPLATES)
+        .map(|index| {
+            // 37 and 61 share no factor with 100: both orders visit every percent once in 100.
+            let fault = (index * 37 % 100 < usize::from(mix.invalid)).then(|| fault(index));
+            let crlf = (index * 61 + index / 100) % 100 < usize::from(mix.crlf);
+            let body = body(index, usize::from(mix.products), fault, crlf, prefix);
+            request(host, path, prefix, &body)
+        })
+        .collect()
+}
+
+fn fault(index: usize) -> Fault {
+    [
+        Fault::TotalMismatch,
+        Fault::BadVat,
+        Fault::BadProductLine,
+        Fault::NoProducts,
+    ][index % 4]
+}
+
+fn request(host: &str, path: &str, prefix: &str, body: &str) -> Template {
+    let head = format!(
+        "POST {path} HTTP/1.1\r\nHost: {host}\r\nContent-Type: text/plain\r\nContent-Length: {}\r\n\r\n",
+        body.len()
+    );
+    let number_at = head.len() + "Order: ".len() + prefix.len();
+    Template {
+        bytes: [head.as_bytes(), body.as_bytes()].concat(),
+        number_at,
+    }
+}
+
+fn body(index: usize, products: usize, fault: Option<Fault>, crlf: bool, prefix: &str) -> String {
+    let mut lines = String::new();
+    let mut total_cents = 0;
+    for line in 0..products {
+        // A stride that shares no factor with the catalogue's size reaches all of it.
+        let product = (index * products + line) * 7919 % CATALOGUE;
+        let price_cents = 100 + product * 37 % 1900;
+        total_cents += price_cents;
+        let name = NAMES[product % NAMES.len()];
+        let _ = writeln!(lines, "{name},P{product:03},{}", amount(price_cents));
+    }
+    let vat = amount(total_cents / 11);
+    let order = order_id(prefix, 0);
+    let (vat, total_cents, lines) = match fault {
+        None => (vat, total_cents, lines),
+        Some(Fault::TotalMismatch) => (vat, total_cents + 1, lines),
+        Some(Fault::BadVat) => ("3,10".to_owned(), total_cents, lines),
+        Some(Fault::BadProductLine) => (vat, total_cents, lines + "only a name\n"),
+        Some(Fault::NoProducts) => (vat, total_cents, String::new()),
+    };
+    let total = amount(total_cents);
+    let body =
+        format!("Order: {order}\nVAT: {vat}\nTotal: {total}\n\nproduct,product_id,price\n{lines}");
+    if crlf {
+        body.replace('\n', "\r\n")
+    } else {
+        body
+    }
+}
+
+fn amount(cents: usize) -> String {
+    format!("{}.{:02}", cents / 100, cents % 100)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn bodies(mix: &Mix) -> Vec<String> {
+        templates(mix, "run-", "localhost", "/ticket")
+            .iter_mut()
+            .map(|template| {
+                let request = String::from_utf8(template.stamped(42).to_vec()).unwrap();
+                let (head, body) = request.split_once("\r\n\r\n").unwrap();
+                assert!(head.contains(&format!("Content-Length: {}", body.len())));
+                body.to_owned()
+            })
+            .collect()
+    }
+
+    fn adds_up(body: &str) -> bool {
+        let cents = |text: &str| text.replace('.', "").parse::<u64>().unwrap();
+        let total = body
+            .lines()
+            .find_map(|line| line.strip_prefix("Total: "))
+            .unwrap();
+        let prices = body
+            .lines()
+            .skip(5)
+            .map(|line| line.rsplit_once(',').unwrap().1);
+        prices.map(cents).sum::<u64>() == cents(total)
+    }
+
+    #[test]
+    fn every_valid_ticket_carries_its_number_and_adds_up() {
+        let mix = Mix {
+            products: 3,
+            invalid: 0,
+            crlf: 0,
+        };
+        for body in bodies(&mix) {
+            assert!(body.starts_with("Order: run-0000000042\nVAT: "), "{body}");
+            assert_eq!(body.lines().count(), 8);
+            assert!(adds_up(&body), "{body}");
+        }
+    }
+
+    #[test]
+    fn the_shares_come_out_exactly() {
+        let bodies = bodies(&Mix {
+            products: 2,
+            invalid: 0,
+            crlf: 30,
+        });
+        let crlf = bodies.iter().filter(|body| body.contains("\r\n")).count();
+        assert_eq!(crlf * 100, bodies.len() * 30);
+        let mix = Mix {
+            products: 2,
+            invalid: 100,
+            crlf: 0,
+        };
+        let no_products = self::bodies(&mix)
+            .iter()
+            .filter(|body| body.lines().count() == 5)
+            .count();
+        assert_eq!(no_products, TEMPLATES / 4);
+    }
+}
