@@ -13,6 +13,7 @@
 //! stored at all. Errors are problem documents (RFC 9457).
 
 mod body;
+mod connection;
 mod reply;
 mod server;
 

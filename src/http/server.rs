@@ -4,37 +4,22 @@
 //! a thread with a runtime of its own, so that a ticket's way from socket to
 //! publisher and back stays on one core.
 
-use std::convert::Infallible;
 use std::io::ErrorKind;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
-use hyper::Request;
-use hyper::body::Incoming;
-use hyper::server::conn::http1;
-use hyper::service::service_fn;
-use hyper_util::rt::{TokioIo, TokioTimer};
 use socket2::{Domain, Protocol, Socket, Type};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tokio::task::JoinSet;
-use tokio::time::{sleep, timeout};
+use tokio::time::{interval, sleep};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
-use super::{Service, reply};
-
-/// Longest for a request's head, and longest that a connection may idle.
-const HEADER_TIMEOUT: Duration = Duration::from_secs(30);
-
-/// The largest head of a request.
-const HEADER_BYTES_MAX: usize = 16 * 1024;
-
-/// What a connection may buffer of what it reads, and of what it writes.
-const BUFFER_BYTES_MAX: usize = 64 * 1024;
+use super::Service;
+use super::connection::{self, Connections, Control, SWEEP};
 
 /// Connections that may wait to be accepted.
 const BACKLOG: i32 = 4096;
@@ -47,10 +32,6 @@ const FILES_RESERVED: u64 = 64;
 
 /// After an error that passes by itself, such as too few files, it is tried again this much later.
 const ACCEPT_RETRY: Duration = Duration::from_millis(50);
-
-/// Longest that a connection we close is read on, so that what the client is
-/// still sending does not reset it before it has read our answer.
-const LINGER: Duration = Duration::from_secs(1);
 
 /// A listening socket.
 pub struct Server {
@@ -217,87 +198,44 @@ async fn connections(
     drain: CancellationToken,
 ) {
     let mut running = JoinSet::new();
-    let mut open = true;
+    let mut connections = Connections::default();
+    let mut sweep = interval(SWEEP);
+    let (mut open, mut draining) = (true, false);
     while open || !running.is_empty() {
         tokio::select! {
             accepted = incoming.recv(), if open => match accepted {
                 Some(accepted) => {
-                    running.spawn(connection(accepted, service.clone(), drain.clone()));
+                    let (number, control) = connections.insert();
+                    let service = service.clone();
+                    running.spawn(async move {
+                        connection(accepted, service, control).await;
+                        number
+                    });
                 }
                 None => open = false,
             },
-            Some(_ended) = running.join_next() => {}
+            Some(ended) = running.join_next() => match ended {
+                Ok(number) => connections.remove(number),
+                Err(error) => warn!("a connection's task failed: {error}"),
+            },
+            _ = sweep.tick() => connections.sweep(),
+            () = drain.cancelled(), if !draining => draining = true,
+        }
+        if draining {
+            connections.drain();
         }
     }
 }
 
-async fn connection(accepted: Accepted, service: Arc<Service>, drain: CancellationToken) {
+async fn connection(accepted: Accepted, service: Arc<Service>, control: Arc<Control>) {
     let Accepted {
         stream,
         place: _place,
     } = accepted;
-    let stream = match TcpStream::from_std(stream)
-        .and_then(|stream| stream.set_nodelay(true).map(|()| stream))
-    {
-        Ok(stream) => stream,
-        Err(error) => return debug!("a connection ended before it began: {error}"),
-    };
-    let answer = service_fn(move |request: Request<Incoming>| {
-        let service = service.clone();
-        // Boxed, because only then does hyper let the connection go at its end.
-        Box::pin(async move { Ok::<_, Infallible>(service.answer(request).await) })
-    });
-    let mut connection = builder().serve_connection(TokioIo::new(stream), answer);
-    let mut draining = false;
-    let served = loop {
-        tokio::select! {
-            served = std::future::poll_fn(|cx| connection.poll_without_shutdown(cx)) => break served,
-            () = drain.cancelled(), if !draining => {
-                draining = true;
-                std::pin::Pin::new(&mut connection).graceful_shutdown();
-            }
-        }
-    };
-    let parts = connection.into_parts();
-    let mut stream = parts.io.into_inner();
-    if let Err(error) = served {
-        debug!("a connection failed: {error}");
-        // An idle connection is just closed; a request that was begun is answered.
-        if error.is_timeout() && !parts.read_buf.is_empty() {
-            answer_too_slow(&mut stream).await;
-        }
-    }
-    close(stream).await;
-}
-
-fn builder() -> http1::Builder {
-    let mut builder = http1::Builder::new();
-    builder
-        .timer(TokioTimer::new())
-        .header_read_timeout(HEADER_TIMEOUT)
-        .max_header_size(HEADER_BYTES_MAX)
-        .max_buf_size(BUFFER_BYTES_MAX)
-        // A client that has sent all it will may close its half and still be answered.
-        .half_close(true);
-    builder
-}
-
-async fn answer_too_slow(stream: &mut TcpStream) {
-    if let Err(error) = stream.write_all(reply::TOO_SLOW_HEADERS).await {
-        debug!("a slow client is gone: {error}");
-    }
-}
-
-/// Closes our half, and reads on until the client has closed its own.
-async fn close(mut stream: TcpStream) {
-    let lingering = async {
-        stream.shutdown().await?;
-        let mut waste = [0; 4096];
-        while stream.read(&mut waste).await? > 0 {}
-        Ok::<_, std::io::Error>(())
-    };
-    if let Ok(Err(error)) = timeout(LINGER, lingering).await {
-        debug!("a connection was not closed cleanly: {error}");
+    let stream = TcpStream::from_std(stream);
+    match stream.and_then(|stream| stream.set_nodelay(true).map(|()| stream)) {
+        Ok(stream) => connection::serve(stream, service, control).await,
+        Err(error) => debug!("a connection ended before it began: {error}"),
     }
 }
 

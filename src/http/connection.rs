@@ -1,0 +1,248 @@
+//! One connection: serving its requests, and letting it end.
+//!
+//! Deadlines and the end of the process are looked after for all connections
+//! of a worker at once, by [`Connections`]: a timer and a subscription for each
+//! of them would be armed and disarmed with every request.
+
+use std::collections::HashMap;
+use std::convert::Infallible;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, AtomicU32, Ordering};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use futures_util::task::AtomicWaker;
+use hyper::Request;
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+use tracing::debug;
+
+use super::{Service, reply};
+
+/// How often connections are looked at that wait for a request.
+pub const SWEEP: Duration = Duration::from_secs(5);
+
+/// So many looks in a row without a whole request head end a connection: 30
+/// seconds for a head, and for a connection that idles.
+const SWEEPS_MAX: u8 = 6;
+
+/// The largest head of a request.
+const HEADER_BYTES_MAX: usize = 16 * 1024;
+
+/// What a connection may buffer of what it reads, and of what it writes.
+const BUFFER_BYTES_MAX: usize = 64 * 1024;
+
+/// Longest that a connection we close is read on, so that what the client is
+/// still sending does not reset it before it has read our answer.
+const LINGER: Duration = Duration::from_secs(1);
+
+/// The connections of one worker.
+#[derive(Default)]
+pub struct Connections {
+    controls: HashMap<u64, (Arc<Control>, Patience)>,
+    next: u64,
+}
+
+/// How long a connection has been waiting, in sweeps.
+#[derive(Default)]
+struct Patience {
+    requests: u32,
+    sweeps: u8,
+}
+
+impl Connections {
+    /// Takes note of a connection; its number is for [`Self::remove`].
+    pub fn insert(&mut self) -> (u64, Arc<Control>) {
+        let control = Arc::new(Control::default());
+        self.next += 1;
+        self.controls
+            .insert(self.next, (control.clone(), Patience::default()));
+        (self.next, control)
+    }
+
+    /// Forgets a connection that has ended.
+    pub fn remove(&mut self, number: u64) {
+        self.controls.remove(&number);
+    }
+
+    /// Ends connections that have waited for a request for too long.
+    pub fn sweep(&mut self) {
+        for (control, patience) in self.controls.values_mut() {
+            let requests = control.requests.load(Ordering::Relaxed);
+            if requests != patience.requests || requests % 2 == 1 {
+                *patience = Patience {
+                    requests,
+                    sweeps: 0,
+                };
+                continue;
+            }
+            patience.sweeps += 1;
+            if patience.sweeps >= SWEEPS_MAX {
+                control.tell(EXPIRED);
+            }
+        }
+    }
+
+    /// Tells every connection to end after the request it is serving.
+    pub fn drain(&self) {
+        for (control, _) in self.controls.values() {
+            control.tell(DRAINING);
+        }
+    }
+}
+
+const SERVING: u8 = 0;
+const DRAINING: u8 = 1;
+const EXPIRED: u8 = 2;
+
+/// What a connection is told from outside, and what it tells of itself.
+#[derive(Default)]
+pub struct Control {
+    order: AtomicU8,
+    /// Counts up when a request begins and when it is answered, so it is odd
+    /// while one is served.
+    requests: AtomicU32,
+    waker: AtomicWaker,
+}
+
+impl Control {
+    fn tell(&self, order: u8) {
+        self.order.fetch_max(order, Ordering::Release);
+        self.waker.wake();
+    }
+}
+
+/// Serves requests until the client or the control ends that.
+pub async fn serve(stream: TcpStream, service: Arc<Service>, control: Arc<Control>) {
+    let answers = {
+        let control = control.clone();
+        service_fn(move |request: Request<Incoming>| {
+            control.requests.fetch_add(1, Ordering::Relaxed);
+            let (service, control) = (service.clone(), control.clone());
+            // Boxed, because only then does hyper give the stream back at the end.
+            Box::pin(async move {
+                let reply = service.answer(request).await;
+                control.requests.fetch_add(1, Ordering::Relaxed);
+                Ok::<_, Infallible>(reply)
+            })
+        })
+    };
+    let mut connection = builder().serve_connection(TokioIo::new(stream), answers);
+    let mut told = None;
+    let served = std::future::poll_fn(|cx| {
+        match control.look(&mut told, cx) {
+            Some(EXPIRED) => return Poll::Ready(Ok(())),
+            Some(_) => Pin::new(&mut connection).graceful_shutdown(),
+            None => {}
+        }
+        connection.poll_without_shutdown(cx)
+    });
+    if let Err(error) = served.await {
+        debug!("a connection failed: {error}");
+    }
+    let parts = connection.into_parts();
+    let mut stream = parts.io.into_inner();
+    // An idle connection is just closed; a request that was begun is answered.
+    if told == Some(EXPIRED) && !parts.read_buf.is_empty() {
+        answer_too_slow(&mut stream).await;
+    }
+    close(stream).await;
+}
+
+impl Control {
+    /// A new order, if there is one. `told` is the last one seen, none before the first look.
+    fn look(&self, told: &mut Option<u8>, cx: &Context<'_>) -> Option<u8> {
+        if told.is_none() {
+            // A task's waker stays the same, so once is enough.
+            self.waker.register(cx.waker());
+            *told = Some(SERVING);
+        }
+        let order = self.order.load(Ordering::Acquire);
+        (*told != Some(order)).then(|| {
+            *told = Some(order);
+            order
+        })
+    }
+}
+
+fn builder() -> http1::Builder {
+    let mut builder = http1::Builder::new();
+    builder
+        // Deadlines are kept by the sweeps.
+        .header_read_timeout(None)
+        .max_header_size(HEADER_BYTES_MAX)
+        .max_buf_size(BUFFER_BYTES_MAX)
+        // A client that has sent all it will may close its half and still be answered.
+        .half_close(true);
+    builder
+}
+
+async fn answer_too_slow(stream: &mut TcpStream) {
+    if let Err(error) = stream.write_all(reply::TOO_SLOW_HEADERS).await {
+        debug!("a slow client is gone: {error}");
+    }
+}
+
+/// Closes our half, and reads on until the client has closed its own.
+async fn close(mut stream: TcpStream) {
+    let lingering = async {
+        stream.shutdown().await?;
+        let mut waste = [0; 4096];
+        while stream.read(&mut waste).await? > 0 {}
+        Ok::<_, std::io::Error>(())
+    };
+    if let Ok(Err(error)) = timeout(LINGER, lingering).await {
+        debug!("a connection was not closed cleanly: {error}");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn expired(control: &Control) -> bool {
+        control.order.load(Ordering::Relaxed) == EXPIRED
+    }
+
+    #[test]
+    fn a_connection_without_requests_expires() {
+        let mut connections = Connections::default();
+        let (_, control) = connections.insert();
+        for _ in 1..SWEEPS_MAX {
+            connections.sweep();
+        }
+        assert!(!expired(&control));
+        connections.sweep();
+        assert!(expired(&control));
+    }
+
+    #[test]
+    fn a_request_starts_the_wait_over_and_one_being_served_has_none() {
+        let mut connections = Connections::default();
+        let (_, control) = connections.insert();
+        for _ in 0..3 * SWEEPS_MAX {
+            control.requests.fetch_add(2, Ordering::Relaxed);
+            connections.sweep();
+        }
+        control.requests.fetch_add(1, Ordering::Relaxed);
+        for _ in 0..3 * SWEEPS_MAX {
+            connections.sweep();
+        }
+        assert!(!expired(&control));
+    }
+
+    #[test]
+    fn an_end_of_the_process_does_not_undo_an_expiry() {
+        let mut connections = Connections::default();
+        let (_, control) = connections.insert();
+        control.tell(EXPIRED);
+        connections.drain();
+        assert!(expired(&control));
+    }
+}
