@@ -1,0 +1,50 @@
+# What a developer does with this checkout. `make run`, `make test` and `make test_load` bring up a private
+# PostgreSQL and a private RabbitMQ first, unless DATABASE_URL and AMQP_URL name others: see deploy/stack.sh.
+
+# A shell that was open when Rust was installed does not know its folder yet.
+export PATH := $(PATH):$(HOME)/.cargo/bin
+
+STACK := deploy/stack.sh
+
+# The servers up, and their URLs in the environment of what follows in the same recipe.
+WITH_STACK := $(STACK) up && eval "$$($(STACK) env)"
+
+# Where cargo puts what it builds.
+BIN := $(or $(CARGO_TARGET_DIR),target)/release/ticketd
+
+# How long `make test_load` runs, and over how many connections.
+TIME ?= 30S
+CONNECTIONS ?= 100
+
+.DEFAULT_GOAL := help
+
+.PHONY: help
+help: ## Show this list
+	@awk -F ':.*## ' '/^[a-z_]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+.PHONY: run
+run: need_cargo ## Build, bring up the servers, and serve on 127.0.0.1:8080 until Ctrl-C
+	@cargo build --release && $(WITH_STACK) && exec $(BIN) serve
+
+.PHONY: test
+test: need_cargo ## Run every test against the real servers
+	@$(WITH_STACK) && cargo test
+
+.PHONY: lint
+lint: need_cargo ## Check the format and the lints; a warning is an error
+	cargo fmt --check
+	cargo clippy --all-targets -- -D warnings
+
+.PHONY: test_load
+test_load: need_cargo ## Load it with siege and count the rows; TIME=30S CONNECTIONS=100
+	@cargo build --release && $(WITH_STACK) && \
+		TIME='$(TIME)' CONNECTIONS='$(CONNECTIONS)' exec loadtest/siege.sh
+
+.PHONY: down
+down: ## Stop the servers that this checkout started; their data stays
+	@$(STACK) down
+
+.PHONY: need_cargo
+need_cargo:
+	@command -v cargo >/dev/null || { \
+		echo "cargo is missing: install Rust as https://rustup.rs says, then try again" >&2; exit 1; }

@@ -1,0 +1,84 @@
+# shellcheck shell=bash
+# The private PostgreSQL: sourced by stack.sh, which says where its data is and whose it is.
+
+# The postmaster's. The file stays behind when it is killed.
+postgres_pid() {
+  local pid
+  { read -r pid <"$PLACE/postgres/postmaster.pid"; } 2>/dev/null || return 1
+  belongs "$pid" postgres || return 1
+  printf '%s\n' "$pid"
+}
+
+newest_postgres() {
+  local bin newest=''
+  while read -r bin; do
+    [[ ! -x $bin/initdb || ! -x $bin/postgres ]] || newest=$bin
+  done < <(printf '%s\n' /usr/lib/postgresql/*/bin | sort -V)
+  [[ -n $newest ]] && printf '%s\n' "$newest"
+}
+
+# The newest installed version makes new data; data that exists needs the version that made it.
+postgres_bin() {
+  local data=$PLACE/postgres version
+  if [[ ! -s $data/PG_VERSION ]]; then
+    newest_postgres
+    return
+  fi
+  version=$(<"$data/PG_VERSION")
+  [[ -x /usr/lib/postgresql/$version/bin/postgres ]] ||
+    die "$data was made by PostgreSQL $version: install it, or delete the data with: $SELF wipe"
+  printf '%s\n' "/usr/lib/postgresql/$version/bin"
+}
+
+# Made beside its place and moved there when whole, so that an interrupted start leaves nothing half made.
+init_postgres() {
+  local bin=$1 new=$PLACE/postgres.new
+  say "postgres: making the data folder with $bin"
+  as_server rm -rf "$new"
+  if ! make_cluster "$bin" "$new" >"$LOG_DIR/initdb.log" 2>&1; then
+    show_log initdb
+    die "postgres: the data folder could not be made"
+  fi
+  as_server mv "$new" "$PLACE/postgres"
+}
+
+# Trust is enough: the server listens on loopback only and holds nothing but test data. No server runs yet, so the
+# database is made in single-user mode.
+make_cluster() {
+  local bin=$1 data=$2 clean=(env -i "PATH=$SERVER_PATH" LANG=C)
+  as_server "${clean[@]}" "$bin/initdb" --pgdata="$data" --username=ticketd --auth=trust --encoding=UTF8 --locale=C &&
+    as_server "${clean[@]}" "$bin/postgres" --single -D "$data" postgres <<<'create database ticketd'
+}
+
+postgres_settings() {
+  cat "$DEPLOY_DIR/postgresql.conf"
+  printf "\nlisten_addresses = '127.0.0.1'\nport = %s\n" "${PORT[postgres]}"
+  # No socket file: its path would be too long in many checkouts (the limit is 107 bytes).
+  printf "unix_socket_directories = ''\n"
+  # Costs less than the method that every version has.
+  (($1 < 15)) || printf 'wal_compression = lz4\n'
+}
+
+launch_postgres() {
+  local bin data=$PLACE/postgres version
+  bin=$(postgres_bin)
+  kill_processes postgres
+  [[ -s $data/PG_VERSION ]] || init_postgres "$bin"
+  choose_port postgres
+  # Its pid may belong to another program by now, which the server would take for a running server.
+  as_server rm -f "$data/postmaster.pid"
+  version=$(<"$data/PG_VERSION")
+  postgres_settings "$version" | write_as_server "$data/postgresql.conf"
+  say "postgres: starting version $version on port ${PORT[postgres]}"
+  spawn postgres "$data" "$bin/postgres" -D "$data"
+}
+
+# The server says so itself, in the file that names its pid.
+ready_postgres() {
+  local pid
+  pid=$(server_pid postgres) || return 1
+  [[ $(sed -n 8p "$PLACE/postgres/postmaster.pid" 2>/dev/null) == ready* ]]
+}
+
+# Fast shutdown: clients are cut off, and what was committed is on disk.
+ask_postgres_to_stop() { kill -INT "$1" 2>/dev/null || true; }

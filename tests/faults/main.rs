@@ -1,0 +1,43 @@
+//! The promise under faults: a ticket answered 202 is stored exactly once,
+//! whatever is killed, stopped, cut off, blocked or full in between.
+//!
+//! ```text
+//! driver -> ticketd accept -> proxy -> RabbitMQ -> proxy -> ticketd consume -> proxy -> PostgreSQL
+//!   '-> ledger (a file) ------------------> checker <---------------------------------- rows
+//! ```
+//!
+//! The driver writes down what it is about to send and what it was answered;
+//! the checker knows nothing but that file and the tables. In between are real
+//! servers of the tests' own, which they kill, stop and fill up, and a proxy on
+//! every link. Faults hit the whole of a server, so tests take turns: whatever
+//! the number of test threads, one test at a time has the servers.
+//!
+//! `cargo test --test faults` runs a short selection; `-- --ignored` the rest.
+//! `SEED` and `MINUTES` set what `nemesis::of_a_given_seed` does.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::string_slice,
+    clippy::print_stdout,
+    clippy::large_futures,
+    clippy::disallowed_methods,
+    clippy::let_underscore_must_use,
+    reason = "helpers of tests: a failed step must end the test, and says so by a panic"
+)]
+
+mod checker;
+mod client;
+mod fake_broker;
+mod fault;
+mod hostile;
+mod ledger;
+mod named;
+mod nemesis;
+mod process;
+mod proxy;
+mod rig;
+mod stack;
+mod ticket;

@@ -1,0 +1,288 @@
+//! A private PostgreSQL and a private RabbitMQ that the tests may ill-treat.
+//!
+//! Started once for the test binary, by deploy/stack.sh in a folder of its own,
+//! and stopped by reaper.sh when the binary has ended, however it ended.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::{Mutex, MutexGuard, OnceLock};
+use std::time::{Duration, Instant};
+
+use lapin::options::{ExchangeDeclareOptions, QueueDeclareOptions};
+use lapin::types::FieldTable;
+use lapin::{Channel, Connection, ConnectionProperties, ExchangeKind};
+use tokio_postgres::{Client, NoTls};
+
+use crate::process;
+
+const STACK: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/deploy/stack.sh");
+const REAPER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/faults/reaper.sh");
+
+/// The variables that would make stack.sh take somebody else's servers.
+const FOREIGN_URLS: [&str; 4] = ["DATABASE_URL", "AMQP_URL", "RABBITMQ_URL", "STACK_URLS"];
+
+static SERVERS: OnceLock<Stack> = OnceLock::new();
+static ORDER: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
+
+/// The exclusive use of the machine: nothing else loads it meanwhile.
+pub type Quiet = tokio::sync::MutexGuard<'static, ()>;
+
+/// Waits for a turn without the servers.
+pub async fn quiet() -> Quiet {
+    ORDER.lock().await
+}
+
+/// The exclusive use of the servers, both up and well.
+pub struct Turn {
+    stack: &'static Stack,
+    _order: Quiet,
+}
+
+/// Waits for a turn and sees to the servers.
+pub async fn turn() -> Turn {
+    let order = quiet().await;
+    let stack = SERVERS.get_or_init(Stack::start);
+    stack.mend();
+    Turn {
+        stack,
+        _order: order,
+    }
+}
+
+impl std::ops::Deref for Turn {
+    type Target = Stack;
+
+    fn deref(&self) -> &Stack {
+        self.stack
+    }
+}
+
+/// Either of the servers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Server {
+    /// RabbitMQ.
+    Broker,
+    /// PostgreSQL.
+    Database,
+}
+
+impl Server {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Broker => "rabbitmq",
+            Self::Database => "postgres",
+        }
+    }
+}
+
+/// Both servers and the folder that they live in.
+pub struct Stack {
+    dir: PathBuf,
+    running: Mutex<[Option<Running>; 2]>,
+    /// Open as long as this process lives; reaper.sh waits for its end.
+    _reaper: std::process::Child,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Running {
+    pid: u32,
+    port: u16,
+}
+
+impl Stack {
+    fn start() -> Self {
+        let dir = std::env::temp_dir().join(format!("ticketd-faults-{}", std::process::id()));
+        std::fs::create_dir_all(&dir).unwrap();
+        let reaper = Command::new("setsid")
+            .args(["bash", REAPER, STACK])
+            .env("STACK_DIR", &dir)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("setsid and bash start");
+        let stack = Self {
+            dir,
+            running: Mutex::default(),
+            _reaper: reaper,
+        };
+        stack.up(Server::Database);
+        stack.up(Server::Broker);
+        stack
+    }
+
+    /// The folder for everything that belongs to this run.
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    fn command(&self, args: &[&str]) -> Command {
+        let mut command = Command::new("bash");
+        command.arg(STACK).args(args).env("STACK_DIR", &self.dir);
+        for name in FOREIGN_URLS {
+            command.env_remove(name);
+        }
+        command.stdin(Stdio::null());
+        command
+    }
+
+    fn run(&self, args: &[&str]) -> String {
+        let output = self.command(args).output().expect("bash starts");
+        assert!(
+            output.status.success(),
+            "stack.sh {args:?} failed: {}{}",
+            String::from_utf8_lossy(&output.stdout),
+            String::from_utf8_lossy(&output.stderr)
+        );
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    }
+
+    /// Starts a server that is not running, and takes note of its port.
+    pub fn up(&self, server: Server) {
+        self.run(&["up", server.name()]);
+        let status = self.command(&["status"]).output().expect("bash starts");
+        let status = String::from_utf8_lossy(&status.stdout).into_owned();
+        let line = status
+            .lines()
+            .find_map(|line| line.strip_prefix(server.name()))
+            .expect("a line for each server");
+        self.running()[server as usize] = Some(Running {
+            pid: number(line, "pid="),
+            port: number(line, "port="),
+        });
+    }
+
+    /// Shuts a server down as its operator would.
+    pub fn down(&self, server: Server) {
+        self.run(&["down", server.name()]);
+    }
+
+    fn running(&self) -> MutexGuard<'_, [Option<Running>; 2]> {
+        self.running.lock().unwrap()
+    }
+
+    fn server(&self, server: Server) -> Running {
+        self.running()[server as usize].expect("it was started")
+    }
+
+    /// Where a server listens itself.
+    pub fn port(&self, server: Server) -> u16 {
+        self.server(server).port
+    }
+
+    /// A server's main process.
+    pub fn pid(&self, server: Server) -> u32 {
+        self.server(server).pid
+    }
+
+    /// Sends a signal to all processes of a server at once.
+    pub fn signal(&self, server: Server, signal: &str) {
+        process::signal(signal, &process::family(self.pid(server)));
+    }
+
+    /// Runs rabbitmqctl.
+    pub fn ctl(&self, args: &[&str]) -> String {
+        self.run(&[&["ctl", "--quiet"], args].concat())
+    }
+
+    /// Undoes whatever a test that failed may have left behind.
+    fn mend(&self) {
+        for server in [Server::Database, Server::Broker] {
+            let pid = self.pid(server);
+            if process::is_alive(pid) {
+                self.signal(server, "CONT");
+            } else {
+                self.up(server);
+            }
+        }
+    }
+
+    /// A session in the database, past all proxies.
+    pub async fn sql(&self) -> Client {
+        self.session("public").await
+    }
+
+    /// The same with a schema of its own in front.
+    pub async fn session(&self, schema: &str) -> Client {
+        let deadline = Instant::now() + Duration::from_secs(60);
+        let url = database_url(self.port(Server::Database), schema);
+        loop {
+            match tokio_postgres::connect(&url, NoTls).await {
+                Ok((client, connection)) => {
+                    tokio::spawn(connection);
+                    return client;
+                }
+                Err(error) => assert!(Instant::now() < deadline, "PostgreSQL: {error:?}"),
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+
+    /// A channel to the broker, past all proxies.
+    pub async fn amqp(&self) -> (Connection, Channel) {
+        let deadline = Instant::now() + Duration::from_secs(60);
+        let url = amqp_url(self.port(Server::Broker));
+        loop {
+            match Connection::connect(&url, ConnectionProperties::default()).await {
+                Ok(connection) => {
+                    let channel = connection.create_channel().await.unwrap();
+                    return (connection, channel);
+                }
+                Err(error) => assert!(Instant::now() < deadline, "RabbitMQ: {error:?}"),
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+
+    /// How many messages of a queue are not with a consumer; none without the queue.
+    pub async fn ready_messages(&self, queue: &str) -> Option<u32> {
+        let (connection, channel) = self.amqp().await;
+        let options = QueueDeclareOptions {
+            passive: true,
+            ..Default::default()
+        };
+        let declared = channel
+            .queue_declare(queue.into(), options, FieldTable::default())
+            .await;
+        let count = declared.ok().map(|queue| queue.message_count());
+        let _closed = connection.close(200, "asked".into()).await;
+        count
+    }
+
+    /// Whether an exchange is there.
+    pub async fn has_exchange(&self, exchange: &str) -> bool {
+        let (connection, channel) = self.amqp().await;
+        let options = ExchangeDeclareOptions {
+            passive: true,
+            ..Default::default()
+        };
+        let declared = channel
+            .exchange_declare(
+                exchange.into(),
+                ExchangeKind::Direct,
+                options,
+                FieldTable::default(),
+            )
+            .await;
+        let _closed = connection.close(200, "asked".into()).await;
+        declared.is_ok()
+    }
+}
+
+fn number<T: std::str::FromStr>(line: &str, name: &str) -> T {
+    line.split_whitespace()
+        .find_map(|word| word.strip_prefix(name))
+        .and_then(|number| number.parse().ok())
+        .unwrap_or_else(|| panic!("no {name} in {line:?}"))
+}
+
+/// PostgreSQL's URL, with everything in a schema of its own.
+pub fn database_url(port: u16, schema: &str) -> String {
+    format!("postgres://ticketd@127.0.0.1:{port}/ticketd?options=-c%20search_path%3D{schema}")
+}
+
+/// RabbitMQ's URL. A hung broker is noticed after two heartbeats of so many seconds, which must be
+/// shorter here than in production for tests to see the end of it.
+pub fn amqp_url(port: u16) -> String {
+    format!("amqp://guest:guest@127.0.0.1:{port}/%2f?heartbeat=4")
+}

@@ -1,0 +1,350 @@
+//! A schema and queues of a test's own.
+
+use std::time::Duration;
+
+use lapin::message::Delivery;
+use lapin::options::{
+    BasicGetOptions, BasicPublishOptions, ConfirmSelectOptions, ExchangeDeleteOptions,
+    QueueDeclareOptions, QueueDeleteOptions,
+};
+use lapin::types::{FieldTable, ShortString};
+use lapin::{BasicProperties, Channel, Confirmation, Connection, ConnectionProperties};
+use tokio_postgres::{Client, NoTls};
+use uuid::Uuid;
+
+use super::http::{Answer, Client as Http, post};
+use super::process::{Ended, Process};
+use super::wait::{wait_for, wait_until};
+
+/// Longest for cleaning up after a test, whose servers may be in any state.
+const CLEANING_DEADLINE: Duration = Duration::from_secs(20);
+
+/// Somewhere to work: names in both servers that nobody else uses, and connections to look at them
+/// with. Dropping it deletes all that is there, also when the test fails.
+pub struct Place {
+    name: String,
+    /// Sees the schema and nothing else.
+    pub database: Client,
+    broker: Connection,
+}
+
+/// A row of `tickets`; decimals as PostgreSQL writes them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Row {
+    pub ticket_id: Uuid,
+    pub order_id: Option<String>,
+    pub vat: Option<String>,
+    pub total: Option<String>,
+    pub valid: bool,
+    pub invalid_reason: Option<String>,
+    pub ticket_text: Option<String>,
+    pub received_at_us: i64,
+}
+
+/// A row of `dead_tickets`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Dead {
+    pub number: i64,
+    pub ticket_id: Uuid,
+    pub reason: String,
+    pub body: Vec<u8>,
+}
+
+impl Place {
+    /// Makes an empty schema; queues come with the first ticketd.
+    pub async fn new() -> Self {
+        let name = format!("it_{}", Uuid::now_v7().simple());
+        let database = connect(&in_schema(&server("DATABASE_URL"), &name)).await;
+        let schema = format!("create schema {name}");
+        database.batch_execute(&schema).await.unwrap();
+        Self {
+            name,
+            database,
+            broker: connect_broker().await,
+        }
+    }
+
+    /// The database's URL, with the schema in it.
+    pub fn database_url(&self) -> String {
+        in_schema(&server("DATABASE_URL"), &self.name)
+    }
+
+    /// The broker's URL.
+    pub fn amqp_url(&self) -> String {
+        server("AMQP_URL")
+    }
+
+    /// The queue that tickets wait in.
+    pub fn queue(&self) -> &str {
+        &self.name
+    }
+
+    /// The queue for tickets that found no other.
+    pub fn unrouted(&self) -> String {
+        format!("{}.unrouted", self.name)
+    }
+
+    /// The schema.
+    pub fn schema(&self) -> &str {
+        &self.name
+    }
+
+    /// The settings of any command, listeners on ports of their own, and these, which count more.
+    /// `accept` gets no database unless it is among them.
+    pub fn settings<'a>(
+        &self,
+        command: &str,
+        more: &[(&'a str, &str)],
+    ) -> Vec<(&'a str, String)> {
+        let mut settings = vec![
+            ("AMQP_URL", self.amqp_url()),
+            ("QUEUE", self.name.clone()),
+            ("LISTEN", "127.0.0.1:0".to_owned()),
+            ("RUST_BACKTRACE", "1".to_owned()),
+        ];
+        if command != "accept" {
+            settings.push(("DATABASE_URL", self.database_url()));
+        }
+        if command == "consume" {
+            settings.push(("ADMIN_LISTEN", "127.0.0.1:0".to_owned()));
+        }
+        settings.extend(more.iter().map(|(name, value)| (*name, (*value).to_owned())));
+        settings
+    }
+
+    /// Starts a role.
+    pub fn start(&self, role: &str, more: &[(&str, &str)]) -> Process {
+        Process::start(&[role], &self.settings(role, more))
+    }
+
+    /// Starts a role and waits until it is ready.
+    pub async fn ready(&self, role: &str, more: &[(&str, &str)]) -> Process {
+        let mut process = self.start(role, more);
+        let setting = if role == "consume" {
+            "ADMIN_LISTEN"
+        } else {
+            "LISTEN"
+        };
+        process.ready_on(setting).await;
+        process
+    }
+
+    /// Runs a command to its end.
+    pub async fn run(&self, args: &[&str], more: &[(&str, &str)]) -> Ended {
+        Process::run(args, &self.settings(args[0], more)).await
+    }
+
+    /// Sends a ticket, with header lines, to a ticketd, which must accept it; returns its id.
+    pub async fn accepted(&self, client: &mut Http, headers: &[&str], body: &str) -> Uuid {
+        let answer: Answer = client.ask(post(headers, body)).await;
+        answer.id()
+    }
+
+    /// Every row of `tickets`, in the order of storing.
+    pub async fn rows(&self) -> Vec<Row> {
+        let query = "select ticket_id, order_id, vat::text, total::text, valid, invalid_reason, \
+            ticket_text, (extract(epoch from received_at) * 1000000)::bigint from tickets order by id";
+        let rows = self.database.query(query, &[]).await.unwrap();
+        let row = |row: &tokio_postgres::Row| Row {
+            ticket_id: row.get(0),
+            order_id: row.get(1),
+            vat: row.get(2),
+            total: row.get(3),
+            valid: row.get(4),
+            invalid_reason: row.get(5),
+            ticket_text: row.get(6),
+            received_at_us: row.get(7),
+        };
+        rows.iter().map(row).collect()
+    }
+
+    /// The row of a ticket, once it is there.
+    pub async fn row(&self, id: Uuid) -> Row {
+        let row = async || {
+            self.rows()
+                .await
+                .into_iter()
+                .find(|row| row.ticket_id == id)
+        };
+        wait_for(&format!("a row of {id}"), row).await
+    }
+
+    /// How many rows a table has.
+    pub async fn count(&self, table: &str) -> i64 {
+        let query = format!("select count(*) from {table}");
+        self.database.query_one(&query, &[]).await.unwrap().get(0)
+    }
+
+    /// Waits until that many tickets are stored, and checks that there are no more.
+    pub async fn stored(&self, tickets: i64) {
+        self.filled("tickets", tickets).await;
+    }
+
+    /// Waits until a table has that many rows, and checks that there are no more.
+    pub async fn filled(&self, table: &str, rows: i64) {
+        let mut count = 0;
+        wait_until(&format!("{rows} rows in {table}"), async || {
+            count = self.count(table).await;
+            count >= rows
+        })
+        .await;
+        assert_eq!(count, rows, "rows in {table}");
+    }
+
+    /// Product id, name and price of every row of `products`, by product id.
+    pub async fn products(&self) -> Vec<(String, String, String)> {
+        let query = "select product_id, name, price::text from products order by product_id collate \"C\"";
+        let rows = self.database.query(query, &[]).await.unwrap();
+        rows.iter()
+            .map(|row| (row.get(0), row.get(1), row.get(2)))
+            .collect()
+    }
+
+    /// Every row of `dead_tickets`, oldest first.
+    pub async fn dead(&self) -> Vec<Dead> {
+        let query = "select id, ticket_id, reason, body from dead_tickets order by id";
+        let rows = self.database.query(query, &[]).await.unwrap();
+        let dead = |row: &tokio_postgres::Row| Dead {
+            number: row.get(0),
+            ticket_id: row.get(1),
+            reason: row.get(2),
+            body: row.get(3),
+        };
+        rows.iter().map(dead).collect()
+    }
+
+    /// A channel of its own, since an error closes it.
+    pub async fn channel(&self) -> Channel {
+        self.broker.create_channel().await.unwrap()
+    }
+
+    /// How many messages a queue holds that nobody has taken.
+    pub async fn depth(&self, queue: &str) -> u32 {
+        let options = QueueDeclareOptions {
+            passive: true,
+            ..Default::default()
+        };
+        let channel = self.channel().await;
+        let declared = channel.queue_declare(queue.into(), options, FieldTable::default());
+        let depth = declared.await.unwrap().message_count();
+        channel.close(200, "looked".into()).await.unwrap();
+        depth
+    }
+
+    /// Takes the next message off the queue, for good.
+    pub async fn take(&self) -> Delivery {
+        let channel = self.channel().await;
+        let message = wait_for("a message", async || {
+            let options = BasicGetOptions { no_ack: true };
+            channel.basic_get(self.queue().into(), options).await.unwrap()
+        });
+        message.await.delivery
+    }
+
+    /// Publishes to the queue as another producer would, persistent and confirmed.
+    pub async fn publish(&self, properties: BasicProperties, body: &[u8]) {
+        let channel = self.channel().await;
+        channel
+            .confirm_select(ConfirmSelectOptions::default())
+            .await
+            .unwrap();
+        let options = BasicPublishOptions {
+            mandatory: true,
+            ..Default::default()
+        };
+        let (exchange, key): (ShortString, ShortString) = ("".into(), self.queue().into());
+        let properties = properties.with_delivery_mode(2);
+        let published = channel.basic_publish(exchange, key, options, body, properties);
+        let confirmation = published.await.unwrap().await.unwrap();
+        assert_eq!(confirmation, Confirmation::Ack(None));
+    }
+
+    /// Cuts the queue off from the exchange.
+    pub async fn unbind(&self) {
+        let channel = self.channel().await;
+        let name = || ShortString::from(self.queue());
+        channel
+            .queue_unbind(name(), name(), name(), FieldTable::default())
+            .await
+            .unwrap();
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let name = self.name.clone();
+        // On a thread of its own, because this one may be in the middle of a runtime or of a panic.
+        let cleaning = std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build()
+                .unwrap();
+            runtime.block_on(async {
+                tokio::time::timeout(CLEANING_DEADLINE, clean(&name))
+                    .await
+                    .unwrap();
+            });
+        });
+        if cleaning.join().is_err() {
+            eprintln!("what {} left behind could not be deleted", self.name);
+        }
+    }
+}
+
+async fn clean(name: &str) {
+    let broker = connect_broker().await;
+    let channel = broker.create_channel().await.unwrap();
+    for name in [
+        name.to_owned(),
+        format!("{name}.unrouted"),
+        format!("{name}.dead"),
+    ] {
+        let name = ShortString::from(name);
+        // Deleting what is not there is no error.
+        channel
+            .queue_delete(name.clone(), QueueDeleteOptions::default())
+            .await
+            .unwrap();
+        channel
+            .exchange_delete(name, ExchangeDeleteOptions::default())
+            .await
+            .unwrap();
+    }
+    broker.close(200, "cleaned".into()).await.unwrap();
+    let database = connect(&server("DATABASE_URL")).await;
+    let schema = format!("drop schema if exists {name} cascade");
+    database.batch_execute(&schema).await.unwrap();
+}
+
+async fn connect_broker() -> Connection {
+    Connection::connect(&server("AMQP_URL"), ConnectionProperties::default())
+        .await
+        .unwrap()
+}
+
+async fn connect(url: &str) -> Client {
+    let (client, connection) = tokio_postgres::connect(url, NoTls).await.unwrap();
+    tokio::spawn(connection);
+    client
+}
+
+/// A URL whose connections see one schema.
+fn in_schema(url: &str, schema: &str) -> String {
+    if url.contains("://") {
+        let separator = if url.contains('?') { '&' } else { '?' };
+        format!("{url}{separator}options=-c%20search_path%3D{schema}")
+    } else {
+        format!("{url} options='-c search_path={schema}'")
+    }
+}
+
+/// The URL of a server, as `make test` sets it.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the tests' own settings, of which there are two"
+)]
+fn server(setting: &str) -> String {
+    std::env::var(setting).unwrap_or_else(|_unset| {
+        panic!("{setting} is not set: run the tests with `make test`, which brings the servers up")
+    })
+}

@@ -1,0 +1,187 @@
+//! A ticketd that runs.
+
+use std::io::Read;
+use std::net::SocketAddr;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
+
+use super::http::{Client, get};
+use super::wait::{wait_for, wait_until};
+
+/// A child process with what it has written so far. Dropping it kills it, and shows its log if the
+/// test is failing.
+pub struct Process {
+    child: Child,
+    out: Capture,
+    log: Capture,
+}
+
+/// What is left of a process that has ended.
+#[derive(Debug)]
+pub struct Ended {
+    pub status: ExitStatus,
+    pub out: Vec<u8>,
+    pub log: String,
+}
+
+/// What comes out of a pipe.
+struct Capture {
+    bytes: Arc<Mutex<Vec<u8>>>,
+    reader: Option<JoinHandle<()>>,
+}
+
+impl Capture {
+    fn of(mut pipe: impl Read + Send + 'static) -> Self {
+        let bytes = Arc::new(Mutex::new(Vec::new()));
+        let sink = bytes.clone();
+        let reader = std::thread::spawn(move || {
+            let mut piece = [0; 4096];
+            while let Ok(n @ 1..) = pipe.read(&mut piece) {
+                sink.lock().unwrap().extend_from_slice(&piece[..n]);
+            }
+        });
+        Self {
+            bytes,
+            reader: Some(reader),
+        }
+    }
+
+    fn so_far(&self) -> Vec<u8> {
+        self.bytes.lock().unwrap().clone()
+    }
+
+    /// All of it, once the writer has ended.
+    fn whole(&mut self) -> Vec<u8> {
+        if let Some(reader) = self.reader.take() {
+            reader.join().unwrap();
+        }
+        self.so_far()
+    }
+}
+
+impl Process {
+    /// Starts ticketd with these arguments, and with these settings as its whole environment.
+    pub fn start<V: AsRef<str>>(args: &[&str], settings: &[(&str, V)]) -> Self {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_ticketd"));
+        command.args(args).env_clear();
+        for (name, value) in settings {
+            command.env(name, value.as_ref());
+        }
+        let mut child = command
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let out = Capture::of(child.stdout.take().unwrap());
+        let log = Capture::of(child.stderr.take().unwrap());
+        Self { child, out, log }
+    }
+
+    /// Starts ticketd and waits for its end.
+    pub async fn run<V: AsRef<str>>(args: &[&str], settings: &[(&str, V)]) -> Ended {
+        Self::start(args, settings).ended().await
+    }
+
+    /// What it has logged so far.
+    pub fn log(&self) -> String {
+        String::from_utf8_lossy(&self.log.so_far()).into_owned()
+    }
+
+    /// Waits until it has logged that.
+    pub async fn logged(&self, text: &str) {
+        wait_until(&format!("{text:?} in the log"), async || {
+            self.log().contains(text)
+        })
+        .await;
+    }
+
+    /// The address that it listens on for a setting, as it logs it at start.
+    pub async fn address(&mut self, setting: &str) -> SocketAddr {
+        wait_for(&format!("{setting} in the log"), async || {
+            let status = self.child.try_wait().unwrap();
+            assert!(status.is_none(), "ticketd ended: {status:?}");
+            let log = self.log();
+            let words: Vec<_> = log.split_whitespace().collect();
+            let at = words.windows(2).find(|pair| pair[0] == setting)?;
+            at[1].parse().ok()
+        })
+        .await
+    }
+
+    /// A connection to its main listener.
+    pub async fn client(&mut self) -> Client {
+        let address = self.address("LISTEN").await;
+        Client::connect(address).await.unwrap()
+    }
+
+    /// A connection to its admin listener.
+    pub async fn admin(&mut self) -> Client {
+        let address = self.address("ADMIN_LISTEN").await;
+        Client::connect(address).await.unwrap()
+    }
+
+    /// Waits until /readyz says so on that setting's listener.
+    pub async fn ready_on(&mut self, setting: &str) {
+        let address = self.address(setting).await;
+        let mut client = Client::connect(address).await.unwrap();
+        wait_until("ready", async || {
+            client.ask(get("/readyz")).await.status == 200
+        })
+        .await;
+    }
+
+    /// Waits until /readyz says so.
+    pub async fn ready(&mut self) {
+        self.ready_on("LISTEN").await;
+    }
+
+    /// Sends it a signal, such as `TERM`.
+    pub fn signal(&self, name: &str) {
+        let script = format!("kill -s {name} {}", self.child.id());
+        let sent = Command::new("sh").args(["-c", &script]).status().unwrap();
+        assert!(sent.success(), "no process to signal");
+    }
+
+    /// Waits for its end.
+    pub async fn ended(mut self) -> Ended {
+        let status = wait_for("the process ends", async || self.child.try_wait().unwrap()).await;
+        Ended {
+            status,
+            out: self.out.whole(),
+            log: String::from_utf8_lossy(&self.log.whole()).into_owned(),
+        }
+    }
+
+    /// Lets it drain, and checks that it ends well.
+    pub async fn drained(self) -> Ended {
+        self.signal("TERM");
+        let ended = self.ended().await;
+        assert_eq!(ended.status.code(), Some(0), "{}", ended.log);
+        ended
+    }
+}
+
+impl Ended {
+    /// Its standard output as text.
+    pub fn text(&self) -> &str {
+        std::str::from_utf8(&self.out).expect("text")
+    }
+
+    /// Its exit code.
+    pub fn code(&self) -> Option<i32> {
+        self.status.code()
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        // Both fail where it has ended already, which is as good.
+        let _killed = self.child.kill();
+        let _reaped = self.child.wait();
+        if std::thread::panicking() {
+            eprintln!("--- ticketd's log ---\n{}---", self.log());
+        }
+    }
+}
