@@ -1,8 +1,8 @@
 //! Tickets as rows of PostgreSQL's binary COPY. Pure.
 //!
 //! The format: <https://www.postgresql.org/docs/current/sql-copy.html>, "Binary
-//! Format". Columns must come in the order of the staging tables, with exactly
-//! their types.
+//! Format". Columns must come in the order that COPY names them in, with exactly
+//! the tables' types.
 
 use std::borrow::Cow;
 use std::collections::HashMap;
@@ -27,11 +27,11 @@ const NULL: [u8; 4] = (-1_i32).to_be_bytes();
 /// PostgreSQL counts time from 2000-01-01, in µs: this many after Unix' epoch.
 const POSTGRES_EPOCH_US: i64 = 946_684_800_000_000;
 
-/// The columns of `ticket_stage`, in the order in which they are written here.
-pub const TICKET_COLUMNS: &str = "ticket_id uuid, order_id text, vat numeric, total numeric, valid boolean, \
-     invalid_reason text, ticket_text text, received_at timestamptz";
+/// The columns of `tickets` that are written, in the order in which they are written here.
+pub const TICKET_COLUMNS: &str =
+    "ticket_id, order_id, vat, total, valid, invalid_reason, ticket_text, received_at";
 
-/// The columns of `product_stage`, in the order in which they are written here.
+/// The columns of `product_stage`, in the order in which they are written here, with their types.
 pub const PRODUCT_COLUMNS: &str = "product_id text, name text, price numeric, \
      ticket_received_at timestamptz, ticket_id uuid";
 
@@ -68,7 +68,7 @@ struct Latest<'a> {
 /// The rows of one transaction, ready to send, as often as it takes.
 #[derive(Debug)]
 pub struct Encoded<'a> {
-    /// COPY data for `ticket_stage`.
+    /// COPY data for `tickets`.
     pub tickets: Bytes,
     /// How many of its rows are valid tickets.
     pub valid: u64,

@@ -15,6 +15,8 @@ pub struct Message {
     pub tag: u64,
     /// How many tickets it holds.
     pub tickets: usize,
+    /// RabbitMQ has delivered it before, so it may be stored already.
+    pub redelivered: bool,
     data: Vec<u8>,
     content: Content,
 }
@@ -39,6 +41,7 @@ impl From<Delivery> for Message {
         Self {
             tag: delivery.delivery_tag,
             tickets,
+            redelivered: delivery.redelivered,
             data: delivery.data,
             content,
         }

@@ -68,10 +68,14 @@ enum Verdict {
     Dead(String),
 }
 
-/// The tickets of a batch and what is to be done with each.
+/// The tickets of a batch and what is to be done with each, in the order of
+/// their ids: two writers that store the same tickets then wait for each other
+/// instead of both for ever.
 struct Plan<'a> {
     records: Vec<Record<'a>>,
     verdicts: Vec<Verdict>,
+    /// Ids that may well be stored already, and are asked for first.
+    suspects: Vec<Uuid>,
 }
 
 /// One connection that stores.
@@ -145,26 +149,23 @@ impl Writer {
             end: plan.records.len(),
         }]);
         while let Some(range) = ranges.pop() {
-            let failure = match self.flush(&plan, range.clone()).await {
+            let failure = match self.attempt(&mut plan, range.clone()).await {
                 Ok(()) => continue,
-                Err(Failure::Conflict) => {
-                    self.settle_conflicts(&mut plan, range.clone()).await.err()
-                }
-                Err(Failure::Data(why)) if range.len() > 1 => {
+                Err(Failure::Conflict(why) | Failure::Data(why)) if range.len() > 1 => {
                     info!(
                         tickets = range.len(),
                         "halving a batch that PostgreSQL cannot store: {why}"
                     );
+                    self.metrics.failed("data");
                     let middle = range.start + range.len() / 2;
                     ranges.extend([middle..range.end, range.start..middle]);
-                    self.metrics.failed("data");
                     continue;
                 }
-                Err(Failure::Data(why)) => plan.bury(range.start, why).err(),
-                Err(away) => Some(away),
+                Err(Failure::Conflict(why) | Failure::Data(why)) => plan.bury(range.start, why),
+                Err(away) => Err(away),
             };
             ranges.push(range);
-            if let Some(failure) = failure {
+            if let Err(failure) = failure {
                 warn!("storing a batch failed and is repeated: {failure}");
                 self.metrics.failed("away");
                 self.disconnect();
@@ -177,25 +178,33 @@ impl Writer {
         true
     }
 
+    /// Stores these tickets. If some of them turn out to be stored already, it
+    /// stores the others; a conflict that is left has another cause.
+    async fn attempt(&mut self, plan: &mut Plan<'_>, range: Range<usize>) -> Result<(), Failure> {
+        if !plan.suspects.is_empty() {
+            let stored = self.store()?.stored_texts(&plan.suspects).await?;
+            plan.settle(0..plan.records.len(), &stored);
+            plan.suspects.clear();
+        }
+        match self.flush(plan, range.clone()).await {
+            Err(Failure::Conflict(why)) => {
+                self.metrics.failed("conflict");
+                let stored = self.store()?.stored_texts(&plan.ids(range.clone())).await?;
+                if !plan.settle(range.clone(), &stored) {
+                    return Err(Failure::Conflict(why));
+                }
+                self.flush(plan, range).await
+            }
+            flushed => flushed,
+        }
+    }
+
     async fn flush(&mut self, plan: &Plan<'_>, range: Range<usize>) -> Result<(), Failure> {
         let started = Instant::now();
         let rows = plan.encode(range.clone());
         self.metrics.encode.record(started.elapsed());
         self.store()?.flush(&rows).await?;
         self.count(plan, range, &rows);
-        Ok(())
-    }
-
-    /// Finds out which tickets are stored already, and with the same text.
-    async fn settle_conflicts(
-        &mut self,
-        plan: &mut Plan<'_>,
-        range: Range<usize>,
-    ) -> Result<(), Failure> {
-        let ids = plan.ids(range.clone());
-        let stored = self.store()?.stored_texts(&ids).await?;
-        self.metrics.failed("conflict");
-        plan.settle_conflicts(range, &stored);
         Ok(())
     }
 
@@ -268,17 +277,27 @@ async fn closed(store: Option<&mut Store>) {
 impl<'a> Plan<'a> {
     /// Everything is to be stored, except what cannot even be read.
     fn new(messages: &'a [Message]) -> Self {
-        let (records, verdicts) = messages
-            .iter()
-            .flat_map(Message::records)
-            .map(|(record, dead)| {
-                (
-                    record,
-                    dead.map_or(Verdict::Store, |reason| Verdict::Dead(reason.to_owned())),
-                )
-            })
-            .unzip();
-        Self { records, verdicts }
+        let mut suspects = Vec::new();
+        let mut tickets = Vec::new();
+        for message in messages {
+            for (record, dead) in message.records() {
+                // Ids of version 7 are ours, and new with each ticket; others are made from keys.
+                if message.redelivered || record.id.get_version_num() != 7 {
+                    suspects.push(record.id);
+                }
+                let verdict =
+                    dead.map_or(Verdict::Store, |reason| Verdict::Dead(reason.to_owned()));
+                tickets.push((record, verdict));
+            }
+        }
+        // Stable, so that the first of an id stays the first.
+        tickets.sort_by_key(|(record, _)| record.id);
+        let (records, verdicts) = tickets.into_iter().unzip();
+        Self {
+            records,
+            verdicts,
+            suspects,
+        }
     }
 
     /// Reads tickets and writes their rows, in one pass over their bytes.
@@ -326,29 +345,34 @@ impl<'a> Plan<'a> {
     }
 
     /// The first ticket of an id stays. The same text again is a duplicate;
-    /// another text is a key used for two tickets.
-    fn settle_conflicts(&mut self, range: Range<usize>, stored: &HashMap<Uuid, String>) {
-        let mut first: HashMap<Uuid, &[u8]> = stored
-            .iter()
-            .map(|(id, text)| (*id, text.as_bytes()))
-            .collect();
+    /// another text is a key used for two tickets. False if nothing changed.
+    fn settle(&mut self, range: Range<usize>, stored: &HashMap<Uuid, String>) -> bool {
         let records = self.records.get(range.clone()).unwrap_or_default();
         let verdicts = self.verdicts.get_mut(range).unwrap_or_default();
+        let mut first: Option<Record<'_>> = None;
+        let mut changed = false;
         for (record, verdict) in records.iter().zip(verdicts) {
             if *verdict != Verdict::Store || text(record.body).is_err() {
                 continue;
             }
-            match first.get(&record.id) {
+            let before = stored.get(&record.id).map(String::as_bytes);
+            let before = before.or(first
+                .filter(|first| first.id == record.id)
+                .map(|first| first.body));
+            match before {
                 None => {
-                    first.insert(record.id, record.body);
+                    first = Some(*record);
+                    continue;
                 }
-                Some(&body) if body == record.body => *verdict = Verdict::Duplicate,
+                Some(body) if body == record.body => *verdict = Verdict::Duplicate,
                 Some(_) => {
                     *verdict =
                         Verdict::Dead("the idempotency key was used with another body".into())
                 }
             }
+            changed = true;
         }
+        changed
     }
 
     /// Sends one ticket to `dead_tickets`; an error if that is what PostgreSQL refused.
