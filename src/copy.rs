@@ -7,9 +7,9 @@
 use std::borrow::Cow;
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
-use std::fmt::Write;
 
 use bytes::Bytes;
+use foldhash::fast::RandomState;
 use rust_decimal::Decimal;
 use uuid::Uuid;
 
@@ -23,6 +23,12 @@ const TRAILER: [u8; 2] = (-1_i16).to_be_bytes();
 
 /// A length of -1 is null.
 const NULL: [u8; 4] = (-1_i32).to_be_bytes();
+
+/// What a row of `tickets` begins with: its number of fields.
+const TICKET_FIELDS: [u8; 2] = 8_i16.to_be_bytes();
+
+/// The fields `valid` and `invalid_reason` of a valid ticket: one byte, true, and null.
+const VALID: [u8; 9] = [0, 0, 0, 1, 1, 0xff, 0xff, 0xff, 0xff];
 
 /// PostgreSQL counts time from 2000-01-01, in µs: this many after Unix' epoch.
 const POSTGRES_EPOCH_US: i64 = 946_684_800_000_000;
@@ -52,7 +58,7 @@ pub struct Rows<'a> {
     tickets: Vec<u8>,
     valid: u64,
     invalid: u64,
-    products: HashMap<Cow<'a, str>, Latest<'a>>,
+    products: HashMap<Cow<'a, str>, Latest<'a>, RandomState>,
     dead: Vec<Dead<'a>>,
 }
 
@@ -91,7 +97,7 @@ impl<'a> Rows<'a> {
             tickets,
             valid: 0,
             invalid: 0,
-            products: HashMap::new(),
+            products: HashMap::default(),
             dead: Vec::new(),
         }
     }
@@ -106,20 +112,20 @@ impl<'a> Rows<'a> {
         products: &mut Vec<Product<'a>>,
     ) {
         let out = &mut self.tickets;
-        out.extend_from_slice(&8_i16.to_be_bytes());
+        out.extend_from_slice(&TICKET_FIELDS);
         field(out, id.as_bytes());
         optional(out, ticket.order_id, |out, order_id| {
-            field(out, order_id.as_bytes())
+            field(out, order_id.as_bytes());
         });
         optional(out, ticket.vat, numeric);
         optional(out, ticket.total, numeric);
-        field(out, &[u8::from(ticket.invalid.is_none())]);
-        optional(out, ticket.invalid, |out, invalid| {
-            let mut reason = String::new();
-            // Writing to a String does not fail.
-            let _written = write!(reason, "{invalid}");
-            field(out, reason.as_bytes());
-        });
+        match ticket.invalid {
+            None => out.extend_from_slice(&VALID),
+            Some(invalid) => {
+                field(out, &[0]);
+                field(out, invalid.to_string().as_bytes());
+            }
+        }
         field(out, text.as_bytes());
         field(out, &timestamp(received_at_us));
 
@@ -208,45 +214,61 @@ fn timestamp(unix_us: i64) -> [u8; 8] {
         .to_be_bytes()
 }
 
-/// The most base-10000 digits of a decimal: 28 decimal digits, which the point
-/// may part so that one more group begins.
-const NUMERIC_DIGITS_MAX: usize = 8;
+/// The most base-10000 digits of a decimal: of its 29 decimal digits, the point
+/// may part a group so that one more begins.
+const NUMERIC_DIGITS_MAX: usize = 9;
 
 /// `numeric` as PostgreSQL sends it (`numeric_send`): digit count, weight of
 /// the first digit, sign, scale, then digits in base 10000, aligned to the point.
 fn numeric(out: &mut Vec<u8>, value: Decimal) {
     let scale = value.scale() as usize;
     let padding = (4 - scale % 4) % 4;
-    let mut rest = value.mantissa().unsigned_abs() * 10_u128.pow(padding as u32);
-    let mut digits = [0_u16; NUMERIC_DIGITS_MAX + 1];
-    let mut count = 0;
-    while let Some(digit) = digits.get_mut(count).filter(|_| rest > 0) {
-        let (quotient, remainder) = divide(rest);
-        (rest, *digit) = (quotient, remainder);
-        count += 1;
-    }
+    let mantissa = value.mantissa().unsigned_abs() * 10_u128.pow(padding as u32);
+    let mut digits = [0; NUMERIC_DIGITS_MAX];
+    // 64 bits nearly always suffice, and 128-bit division is a function call.
+    let count = match u64::try_from(mantissa) {
+        Ok(small) => split(small, &mut digits, |rest| {
+            (rest / 10_000, (rest % 10_000) as u16)
+        }),
+        Err(_) => split(mantissa, &mut digits, |rest| {
+            (rest / 10_000, (rest % 10_000) as u16)
+        }),
+    };
     let weight = count as i16 - ((scale + padding) / 4) as i16 - 1;
     let digits = digits.get(..count).unwrap_or_default();
     let zeros = digits.iter().take_while(|&&digit| digit == 0).count();
     let digits = digits.get(zeros..).unwrap_or_default();
     let negative = value.is_sign_negative() && !digits.is_empty();
 
-    out.extend_from_slice(&(8 + 2 * digits.len() as i32).to_be_bytes());
-    out.extend_from_slice(&(digits.len() as i16).to_be_bytes());
-    out.extend_from_slice(&(if digits.is_empty() { 0 } else { weight }).to_be_bytes());
-    out.extend_from_slice(&(if negative { 0x4000_u16 } else { 0 }).to_be_bytes());
-    out.extend_from_slice(&(scale as i16).to_be_bytes());
+    let mut head = [0; 12];
+    let weight = if digits.is_empty() { 0 } else { weight };
+    let sign = if negative { 0x4000_u16 } else { 0 };
+    head[..4].copy_from_slice(&(8 + 2 * digits.len() as i32).to_be_bytes());
+    head[4..6].copy_from_slice(&(digits.len() as i16).to_be_bytes());
+    head[6..8].copy_from_slice(&weight.to_be_bytes());
+    head[8..10].copy_from_slice(&sign.to_be_bytes());
+    head[10..].copy_from_slice(&(scale as i16).to_be_bytes());
+    out.extend_from_slice(&head);
     for digit in digits.iter().rev() {
         out.extend_from_slice(&digit.to_be_bytes());
     }
 }
 
-/// By 10000, in 64 bits where they suffice: 128-bit division is a function call.
-fn divide(value: u128) -> (u128, u16) {
-    match u64::try_from(value) {
-        Ok(small) => (u128::from(small / 10_000), (small % 10_000) as u16),
-        Err(_) => (value / 10_000, (value % 10_000) as u16),
+/// Splits into digits of base 10000, the last one first; returns how many.
+fn split<T: PartialEq + Default + Copy>(
+    mut rest: T,
+    digits: &mut [u16],
+    divide: impl Fn(T) -> (T, u16),
+) -> usize {
+    let mut count = 0;
+    for digit in digits {
+        if rest == T::default() {
+            break;
+        }
+        (rest, *digit) = divide(rest);
+        count += 1;
     }
+    count
 }
 
 #[cfg(test)]
