@@ -54,6 +54,11 @@ impl<T> Batch<T> {
         self.rows >= self.limits.rows || self.bytes >= self.limits.bytes
     }
 
+    /// When its first item came; none while it is empty.
+    pub fn begun(&self) -> Option<Instant> {
+        self.since
+    }
+
     /// When it should be written; none while it is empty. A time that has
     /// passed means now.
     pub fn due(&self) -> Option<Instant> {

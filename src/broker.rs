@@ -3,28 +3,28 @@
 //! lapin's own recovery stays off: it would renumber confirms under live
 //! publishers. A link that fails is dropped whole, and its user opens another.
 
-use std::net::SocketAddr;
+use std::io::ErrorKind;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use async_rs::traits::Reactor;
+use async_compat::CompatExt;
 use futures_util::Stream;
-use futures_util::future::{Either, select};
 use lapin::options::{
     ConfirmSelectOptions, ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions,
 };
 use lapin::tcp::AsyncTcpStream;
-use lapin::types::{AMQPValue, FieldTable, ShortString};
+use lapin::types::{AMQPValue, FieldTable, ReplyCode, ShortString};
 use lapin::uri::AMQPUri;
-use lapin::{Channel, Connection, ConnectionProperties, ErrorKind, Event, ExchangeKind};
+use lapin::{Channel, Connection, ConnectionProperties, Event, ExchangeKind};
 use socket2::{SockRef, Socket, TcpKeepalive};
+use tokio::net::{TcpStream, lookup_host};
 use tokio::time::timeout;
 use tracing::{info, warn};
 
 use crate::config::BrokerSettings;
 
 /// Longest wait for a connection, its handshake and the topology.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(8);
 
 /// Longest wait for one TCP connection.
 const TCP_TIMEOUT: Duration = Duration::from_secs(3);
@@ -39,6 +39,15 @@ const TCP_USER_TIMEOUT: Duration = Duration::from_secs(15);
 /// 20, and each restart of a consumer counts. No number would mean those 20.
 const DELIVERY_LIMIT: i64 = 1_000_000;
 
+/// The reply code of access-refused (AMQP 0-9-1, section 1.2).
+const NOT_ALLOWED: ReplyCode = 403;
+
+/// The reply code of precondition-failed: it is there, and different.
+const PRECONDITION_FAILED: ReplyCode = 406;
+
+/// The exchange argument that names where unroutable messages go.
+const ALTERNATE: &str = "alternate-exchange";
+
 /// Why there is no link.
 #[derive(Debug)]
 pub enum BrokerError {
@@ -46,7 +55,7 @@ pub enum BrokerError {
     Amqp(lapin::Error),
     /// It did not answer in time.
     Timeout,
-    /// A queue of our name is there that would not keep the promise.
+    /// Something of our name is there that would not keep the promise.
     Unsafe(String),
 }
 
@@ -112,7 +121,7 @@ impl Broker {
         let socket = Arc::new(SocketSlot::default());
         let opened = timeout(CONNECT_TIMEOUT, async {
             let link = Link {
-                connection: self.open(purpose, socket.clone()).await?,
+                connection: self.open(purpose, &socket).await?,
                 socket: socket.clone(),
             };
             self.declare(&link.connection).await?;
@@ -126,27 +135,25 @@ impl Broker {
         opened.unwrap_or(Err(BrokerError::Timeout))
     }
 
-    async fn open(&self, purpose: &str, slot: Arc<SocketSlot>) -> Result<Connection, lapin::Error> {
+    async fn open(&self, purpose: &str, slot: &SocketSlot) -> Result<Connection, BrokerError> {
+        // Connected here and not by lapin, which tries only one address and
+        // keeps a task for ever after each attempt that fails.
+        let socket = connect_tcp(&self.uri).await?;
+        slot.keep(&SockRef::from(&socket)).map_err(io_error)?;
+        let socket = Mutex::new(Some(socket));
         let properties = ConnectionProperties::default()
             .with_connection_name(format!("ticketd {purpose} {}", std::process::id()).into());
-        Connection::connector(
+        let connection = Connection::connector(
             self.uri.clone(),
             lapin::runtime::default_runtime()?,
-            async move |uri: AMQPUri, runtime| {
-                let address = resolve(&uri).await?;
-                let connect = std::pin::pin!(runtime.tcp_connect_addr(address));
-                let deadline = std::pin::pin!(runtime.sleep(TCP_TIMEOUT));
-                let stream = match select(connect, deadline).await {
-                    Either::Left((stream, _)) => stream.map_err(io_error)?,
-                    Either::Right(_) => return Err(io_error(std::io::ErrorKind::TimedOut.into())),
-                };
-                slot.keep(&SockRef::from(stream.get_ref()))
-                    .map_err(io_error)?;
-                Ok(AsyncTcpStream::Plain(stream))
+            async move |_uri, _runtime| {
+                let socket = socket.lock().unwrap_or_else(PoisonError::into_inner).take();
+                let socket = socket.ok_or_else(|| io_error(ErrorKind::NotConnected.into()))?;
+                Ok(AsyncTcpStream::Plain(socket.compat()))
             },
             properties,
-        )
-        .await
+        );
+        Ok(connection.await?)
     }
 
     /// Exchanges and queues, all durable:
@@ -157,22 +164,33 @@ impl Broker {
     ///    '-> unroutable -> exchange and queue tickets.unrouted
     /// ```
     async fn declare(&self, connection: &Connection) -> Result<(), BrokerError> {
-        for name in [&self.unrouted, &self.dead] {
-            let exchange = Entity::Exchange(ExchangeKind::Fanout, FieldTable::default());
-            ensure(connection, name, exchange).await?;
-            ensure(connection, name, Entity::Queue(quorum())).await?;
-            bind(connection, name, name).await?;
-        }
+        let fanout = |name| Exchange {
+            name,
+            kind: ExchangeKind::Fanout,
+            arguments: FieldTable::default(),
+        };
+        ensure_exchange(connection, fanout(&self.dead)).await?;
+        ensure_queue(connection, &self.dead, quorum()).await?;
+        bind(connection, &self.dead, &self.dead).await?;
+
+        ensure_exchange(connection, fanout(&self.unrouted)).await?;
+        ensure_queue(connection, &self.unrouted, self.kept()).await?;
+        bind(connection, &self.unrouted, &self.unrouted).await?;
 
         let mut arguments = FieldTable::default();
-        arguments.insert("alternate-exchange".into(), long_string(&self.unrouted));
-        ensure(
-            connection,
-            &self.exchange,
-            Entity::Exchange(ExchangeKind::Direct, arguments),
-        )
-        .await?;
+        arguments.insert(ALTERNATE.into(), long_string(&self.unrouted));
+        let exchange = Exchange {
+            name: &self.exchange,
+            kind: ExchangeKind::Direct,
+            arguments,
+        };
+        ensure_exchange(connection, exchange).await?;
+        ensure_queue(connection, &self.queue, self.kept()).await?;
+        bind(connection, &self.queue, &self.exchange).await
+    }
 
+    /// The arguments of a queue that tickets answered 202 wait in.
+    fn kept(&self) -> FieldTable {
         let mut arguments = quorum();
         arguments.insert("x-dead-letter-exchange".into(), long_string(&self.dead));
         // Dead letters leave the queue only once they are safe in the next one,
@@ -189,8 +207,7 @@ impl Broker {
             "x-delivery-limit".into(),
             AMQPValue::LongLongInt(DELIVERY_LIMIT),
         );
-        ensure(connection, &self.queue, Entity::Queue(arguments)).await?;
-        bind(connection, &self.queue, &self.exchange).await
+        arguments
     }
 }
 
@@ -261,17 +278,29 @@ impl SocketSlot {
     }
 }
 
-async fn resolve(uri: &AMQPUri) -> Result<SocketAddr, lapin::Error> {
-    let host = (uri.authority.host.clone(), uri.authority.port);
-    // On a thread of its own already: lapin calls this from its I/O thread.
-    let mut addresses = std::net::ToSocketAddrs::to_socket_addrs(&host).map_err(io_error)?;
-    addresses
-        .next()
-        .ok_or_else(|| io_error(std::io::ErrorKind::NotFound.into()))
+/// Connects to the first address that takes the connection.
+async fn connect_tcp(uri: &AMQPUri) -> Result<TcpStream, BrokerError> {
+    let host = (uri.authority.host.as_str(), uri.authority.port);
+    let addresses = timeout(TCP_TIMEOUT, lookup_host(host)).await;
+    let addresses = addresses
+        .map_err(|_late| BrokerError::Timeout)?
+        .map_err(io_error)?;
+    let mut last = BrokerError::from(io_error(ErrorKind::NotFound.into()));
+    for address in addresses {
+        match timeout(TCP_TIMEOUT, TcpStream::connect(address)).await {
+            Ok(Ok(socket)) => {
+                socket.set_nodelay(true).map_err(io_error)?;
+                return Ok(socket);
+            }
+            Ok(Err(error)) => last = io_error(error).into(),
+            Err(_late) => last = BrokerError::Timeout,
+        }
+    }
+    Err(last)
 }
 
 fn io_error(error: std::io::Error) -> lapin::Error {
-    ErrorKind::IOError(Arc::new(error)).into()
+    lapin::ErrorKind::IOError(Arc::new(error)).into()
 }
 
 /// Bounds a call to RabbitMQ, which a hung broker never answers.
@@ -283,90 +312,144 @@ pub async fn within<T>(
         .map_err(|_late| BrokerError::Timeout)??)
 }
 
-enum Entity {
-    Exchange(ExchangeKind, FieldTable),
-    Queue(FieldTable),
+struct Exchange<'a> {
+    name: &'a ShortString,
+    kind: ExchangeKind,
+    arguments: FieldTable,
 }
 
-impl Entity {
-    async fn declare(
-        &self,
-        channel: &Channel,
-        name: &ShortString,
-        passive: bool,
-    ) -> Result<(), lapin::Error> {
-        match self {
-            Self::Exchange(kind, arguments) => {
-                let options = ExchangeDeclareOptions {
-                    durable: true,
-                    passive,
-                    ..Default::default()
-                };
-                channel
-                    .exchange_declare(name.clone(), kind.clone(), options, arguments.clone())
-                    .await
-            }
-            Self::Queue(arguments) => {
-                let options = QueueDeclareOptions {
-                    durable: true,
-                    passive,
-                    ..Default::default()
-                };
-                channel
-                    .queue_declare(name.clone(), options, arguments.clone())
-                    .await
-                    .map(drop)
-            }
+/// Declares an exchange. One that may only be declared by someone else is
+/// taken as it is; one that would send tickets elsewhere is not.
+async fn ensure_exchange(
+    connection: &Connection,
+    exchange: Exchange<'_>,
+) -> Result<(), BrokerError> {
+    let Exchange {
+        name,
+        kind,
+        arguments,
+    } = exchange;
+    let options = ExchangeDeclareOptions {
+        durable: true,
+        ..Default::default()
+    };
+    let declared = on_channel(connection, async |channel| {
+        channel
+            .exchange_declare(name.clone(), kind.clone(), options, arguments.clone())
+            .await
+    });
+    match declared.await {
+        Err(Declared::Refused(NOT_ALLOWED, why)) => {
+            warn!(%name, "the exchange is taken as it is: {why}");
+            Ok(())
         }
+        Err(Declared::Refused(_, why)) => Err(BrokerError::Unsafe(format!(
+            "the exchange {name} is there, but is another one: delete it, or set EXCHANGE to another name ({why})"
+        ))),
+        Err(Declared::Failed(error)) => Err(error),
+        Ok(()) => Ok(()),
     }
 }
 
-/// Declares on a channel of its own, because a refusal closes the channel. What
-/// is there with other arguments, or may only be declared by someone else, is
-/// taken as it is, except where a confirm would then mean less.
-async fn ensure(
+/// Declares a queue. One that may only be declared by someone else is taken as
+/// it is, and so is a plain quorum queue; in any other a confirmed ticket
+/// might not be safe.
+async fn ensure_queue(
     connection: &Connection,
     name: &ShortString,
-    entity: Entity,
+    arguments: FieldTable,
 ) -> Result<(), BrokerError> {
-    let channel = connection.create_channel().await?;
-    let Err(error) = entity.declare(&channel, name, false).await else {
-        return Ok(channel.close(200, "declared".into()).await?);
+    let declare = async |arguments: FieldTable| {
+        let options = QueueDeclareOptions {
+            durable: true,
+            ..Default::default()
+        };
+        on_channel(connection, async |channel| {
+            channel
+                .queue_declare(name.clone(), options, arguments.clone())
+                .await
+                .map(drop)
+        })
+        .await
     };
-    let refusal = match error.kind() {
-        ErrorKind::ProtocolError(refusal) if matches!(refusal.get_id(), 403 | 406) => {
-            refusal.get_message().to_string()
+    match declare(arguments).await {
+        Err(Declared::Refused(NOT_ALLOWED, why)) => {
+            warn!(%name, "the queue is taken as it is: {why}");
+            return Ok(());
         }
-        _ => return Err(error.into()),
-    };
-    if refusal.contains("'x-queue-type'") || refusal.contains("'durable'") {
-        return Err(BrokerError::Unsafe(format!(
-            "{name} is there but is not a durable quorum queue: delete it once it is empty, or set QUEUE to another name ({refusal})"
-        )));
+        Err(Declared::Refused(_, why)) => {
+            warn!(%name, "the queue is not as ticketd would declare it (dead letters, delivery limit): {why}");
+        }
+        Err(Declared::Failed(error)) => return Err(error),
+        Ok(()) => return Ok(()),
     }
-    warn!(%name, "taken as it is in RabbitMQ: {refusal}");
-    let channel = connection.create_channel().await?;
-    entity.declare(&channel, name, true).await?;
-    Ok(channel.close(200, "declared".into()).await?)
+    match declare(quorum()).await {
+        Err(Declared::Refused(_, why)) => Err(BrokerError::Unsafe(format!(
+            "the queue {name} is there, but is not a durable quorum queue without limits: delete it once it is \
+             empty, or set QUEUE to another name; limits belong in a policy ({why})"
+        ))),
+        Err(Declared::Failed(error)) => Err(error),
+        Ok(()) => Ok(()),
+    }
 }
 
+/// Binds a queue, unless that is for someone else to do.
 async fn bind(
     connection: &Connection,
     queue: &ShortString,
     exchange: &ShortString,
 ) -> Result<(), BrokerError> {
-    let channel = connection.create_channel().await?;
-    let (options, arguments) = (QueueBindOptions::default(), FieldTable::default());
-    channel
-        .queue_bind(
-            queue.clone(),
-            exchange.clone(),
-            queue.clone(),
-            options,
-            arguments,
-        )
-        .await?;
-    Ok(channel.close(200, "bound".into()).await?)
+    let bound = on_channel(connection, async |channel| {
+        let (options, arguments) = (QueueBindOptions::default(), FieldTable::default());
+        channel
+            .queue_bind(
+                queue.clone(),
+                exchange.clone(),
+                queue.clone(),
+                options,
+                arguments,
+            )
+            .await
+    });
+    match bound.await {
+        Err(Declared::Refused(NOT_ALLOWED, why)) => {
+            warn!(%queue, "the binding is taken to be there: {why}");
+            Ok(())
+        }
+        Err(Declared::Refused(_, why)) => Err(BrokerError::Unsafe(why)),
+        Err(Declared::Failed(error)) => Err(error),
+        Ok(()) => Ok(()),
+    }
+}
+
+/// How a declaration can go wrong.
+enum Declared {
+    /// RabbitMQ will not have it: the reply code and its reason.
+    Refused(ReplyCode, String),
+    Failed(BrokerError),
+}
+
+/// Runs a call on a channel of its own, because a refusal closes the channel.
+async fn on_channel(
+    connection: &Connection,
+    call: impl AsyncFnOnce(&Channel) -> Result<(), lapin::Error>,
+) -> Result<(), Declared> {
+    let failed = |error: lapin::Error| Declared::Failed(error.into());
+    let channel = connection.create_channel().await.map_err(failed)?;
+    let Err(error) = call(&channel).await else {
+        return channel.close(200, "done".into()).await.map_err(failed);
+    };
+    match error.kind() {
+        lapin::ErrorKind::ProtocolError(refusal)
+            if matches!(refusal.get_id(), NOT_ALLOWED | PRECONDITION_FAILED) =>
+        {
+            Err(Declared::Refused(
+                refusal.get_id(),
+                refusal.get_message().to_string(),
+            ))
+        }
+        _ => Err(failed(error)),
+    }
 }
 
 fn quorum() -> FieldTable {

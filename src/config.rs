@@ -298,7 +298,7 @@ fn amqp_url(text: &str) -> Result<AMQPUri, String> {
     }
     // 128 KiB is RabbitMQ's own default; left open on both sides, the client would size its buffers for 4 GiB frames.
     uri.query.frame_max.get_or_insert(131_072);
-    // A dead peer is noticed after two of these seconds times two.
+    // A peer that is silent for twice these seconds is taken for dead.
     uri.query.heartbeat.get_or_insert(10);
     Ok(uri)
 }

@@ -38,6 +38,9 @@ use delivery::Message;
 use window::Window;
 use writer::{Event, Job, Stored, Writer};
 
+/// Messages held unacknowledged of the queue that is mostly empty.
+const UNROUTED_PREFETCH: u16 = 8;
+
 /// How often the age of unacknowledged deliveries is looked at.
 const HOLD_TICK: Duration = Duration::from_millis(500);
 
@@ -101,7 +104,7 @@ struct Session {
     channel: Channel,
     batch: Batch<Message>,
     window: Window,
-    /// When each batch that is not yet stored was handed out, by its number.
+    /// When each batch that is not yet stored was begun, by its number.
     under_way: BTreeMap<u64, Instant>,
     next_batch: u64,
     abandoned: Arc<AtomicBool>,
@@ -187,9 +190,10 @@ impl Consumer {
         }
         let link = self.broker.connect("consume").await?;
         let channel = link.channel().await?;
-        within(channel.basic_qos(self.settings.prefetch, BasicQosOptions::default())).await?;
         let mut streams = Vec::new();
-        for queue in self.broker.queues() {
+        let prefetches = [self.settings.prefetch, UNROUTED_PREFETCH];
+        for (queue, prefetch) in self.broker.queues().into_iter().zip(prefetches) {
+            within(channel.basic_qos(prefetch, BasicQosOptions::default())).await?;
             let subscribed = channel.basic_consume(
                 queue,
                 "".into(),
@@ -249,8 +253,10 @@ impl Consumer {
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let drain = self.drain.clone();
         loop {
-            self.hand_out(session);
-            if session.draining && session.under_way.is_empty() && session.batch.due().is_none() {
+            if let Err(why) = self.hand_out(session) {
+                return End::Failed(why);
+            }
+            if session.draining && session.under_way.is_empty() && session.batch.begun().is_none() {
                 return End::Drained;
             }
             let step = tokio::select! {
@@ -273,28 +279,28 @@ impl Consumer {
     }
 
     /// Gives the batch to a writer, if it is due and one is idle.
-    fn hand_out(&mut self, session: &mut Session) {
-        let due = session
-            .batch
-            .due()
-            .is_some_and(|due| session.draining || due <= Instant::now());
-        let writer = self.idle.iter().position(|&idle| idle).filter(|_| due);
+    fn hand_out(&mut self, session: &mut Session) -> Result<(), String> {
+        let Some(begun) = session.batch.begun() else {
+            return Ok(());
+        };
+        let due = session.batch.due().is_some_and(|due| due <= Instant::now());
+        let writer = self.idle.iter().position(|&idle| idle);
+        let writer = writer.filter(|_| due || session.draining);
         let Some((jobs, idle)) = writer.and_then(|at| self.jobs.get(at).zip(self.idle.get_mut(at)))
         else {
-            return;
+            return Ok(());
         };
         *idle = false;
         session.next_batch += 1;
-        session.under_way.insert(session.next_batch, Instant::now());
+        session.under_way.insert(session.next_batch, begun);
         let job = Job {
             session: self.session,
             batch: session.next_batch,
             messages: session.batch.take(),
             abandoned: session.abandoned.clone(),
         };
-        if jobs.try_send(job).is_err() {
-            warn!("a writer is gone; its batch will be delivered again");
-        }
+        jobs.try_send(job)
+            .map_err(|_full| "a writer took no batch though it was idle".into())
     }
 
     /// Takes note of a writer's news; returns what it stored.

@@ -138,8 +138,9 @@ impl<'a> Rows<'a> {
         }
     }
 
-    /// Adds a ticket that goes to `dead_tickets`.
-    pub fn dead(&mut self, dead: Dead<'a>) {
+    /// Adds a ticket that goes to `dead_tickets`, which must take it whatever it is.
+    pub fn dead(&mut self, mut dead: Dead<'a>) {
+        dead.reason.retain(|character| character != '\0');
         self.dead.push(dead);
     }
 

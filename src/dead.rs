@@ -28,7 +28,7 @@ pub async fn dead(settings: &DeadSettings, out: &mut impl Write) -> anyhow::Resu
         DeadAction::List => list(&client, out).await,
         DeadAction::Show { number } => Ok(out.write_all(&body(&client, number).await?)?),
         DeadAction::Replay { number } => {
-            let id = replay(&settings.broker, body(&client, number).await?).await?;
+            let id = replay(&settings.broker, &client, number).await?;
             client
                 .execute("delete from dead_tickets where id = $1", &[&number])
                 .await?;
@@ -57,9 +57,14 @@ async fn body(client: &Client, number: i64) -> anyhow::Result<Vec<u8>> {
     }
 }
 
-/// Publishes a body as a new ticket, which is what its sender meant it to be.
-async fn replay(broker: &BrokerSettings, body: Vec<u8>) -> anyhow::Result<Uuid> {
-    let broker = Broker::new(broker)
+/// Publishes a body as a ticket of its own, which is what its sender meant it
+/// to be. Its id is made from both, so that a second replay changes nothing.
+async fn replay(settings: &BrokerSettings, client: &Client, number: i64) -> anyhow::Result<Uuid> {
+    let body = body(client, number).await?;
+    let query = "select ticket_id from dead_tickets where id = $1";
+    let ticket_id: Uuid = client.query_one(query, &[&number]).await?.try_get(0)?;
+    let id = Uuid::new_v5(&ticket_id, &body);
+    let broker = Broker::new(settings)
         .map_err(anyhow::Error::msg)
         .context("AMQP_URL")?;
     let limits = Limits {
@@ -71,7 +76,6 @@ async fn replay(broker: &BrokerSettings, body: Vec<u8>) -> anyhow::Result<Uuid> 
     let health = std::sync::Arc::new(Health::new(1, false));
     let (publisher, task) = publisher(broker, limits, health.clone());
     let _task = tokio::spawn(task);
-    let id = Uuid::now_v7();
     let published = async {
         while !health.readiness().ready() {
             tokio::time::sleep(std::time::Duration::from_millis(10)).await;

@@ -17,13 +17,14 @@ mod connection;
 mod reply;
 mod server;
 
+pub use body::Bodies;
 pub use server::{Server, Workers};
 
 use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::Bytes;
-use hyper::body::Incoming;
+use hyper::body::{Body, Incoming};
 use hyper::header::HeaderMap;
 use hyper::{Method, Request};
 use metrics_exporter_prometheus::PrometheusHandle;
@@ -35,6 +36,7 @@ use crate::metrics::HttpMetrics;
 use crate::publisher::{Publisher, Refusal};
 use crate::status::{Status, Unavailable};
 use crate::ticket::text;
+use body::Unread;
 use reply::Reply;
 
 /// The namespace of ids made from keys (UUID version 5, RFC 9562 section 5.5).
@@ -54,8 +56,8 @@ pub struct Service {
     pub publisher: Option<Publisher>,
     /// Knows stored tickets; none without a database.
     pub status: Option<Status>,
-    /// The largest body, in bytes.
-    pub body_max: usize,
+    /// What bodies may hold.
+    pub bodies: Bodies,
     /// What /readyz answers from.
     pub health: Arc<Health>,
     /// What /metrics answers from.
@@ -85,18 +87,18 @@ impl Service {
 
     async fn route(&self, request: Request<Incoming>) -> Reply {
         let Some(route) = self.find(request.uri().path()) else {
-            return reply::not_found();
+            return unread_body(&request, reply::not_found());
         };
         match (route, request.method()) {
             (Route::Ticket, &Method::POST) => self.take(request).await,
-            (Route::Ticket, _) => reply::method_not_allowed("POST"),
+            (Route::Ticket, _) => unread_body(&request, reply::method_not_allowed("POST")),
             (Route::TicketState(id), &(Method::GET | Method::HEAD)) => self.state(id).await,
             (Route::Metrics, &(Method::GET | Method::HEAD)) => {
                 reply::metrics(self.prometheus.render())
             }
             (Route::Live, &(Method::GET | Method::HEAD)) => reply::live(),
             (Route::Ready, &(Method::GET | Method::HEAD)) => reply::ready(self.health.readiness()),
-            _ => reply::method_not_allowed("GET, HEAD"),
+            _ => unread_body(&request, reply::method_not_allowed("GET, HEAD")),
         }
     }
 
@@ -123,32 +125,41 @@ impl Service {
         let received_at_us = now_us();
         let id = match ticket_id(request.headers()) {
             Ok(id) => id,
-            Err(why) => return self.reject("bad_key", reply::bad_request(why)),
-        };
-        let body = match body::read(request.into_body(), self.body_max).await {
-            Ok(body) => body,
-            Err(body::Unread::TooLarge) => {
-                return self.reject("too_large", reply::too_large(self.body_max));
+            Err(why) => {
+                let reply = unread_body(&request, reply::bad_request(why));
+                return self.reject("bad_key", reply);
             }
-            Err(body::Unread::TooSlow) => return self.reject("too_slow", reply::too_slow()),
-            Err(body::Unread::Broken) => return self.reject("broken_body", reply::broken_body()),
+        };
+        let body = match self.bodies.read(request.into_body()).await {
+            Ok(body) => body,
+            Err(unread) => return self.unread(unread),
         };
         if let Err(why) = text(&body) {
             return self.reject("not_text", reply::bad_request(&why.to_string()));
         }
         if self.health.draining() {
-            return self.reject(
-                Refusal::Draining.reason(),
-                reply::refused(Refusal::Draining),
-            );
+            return self.refuse(Refusal::Draining);
         }
         match publish(publisher, id, received_at_us, body).await {
             Ok(()) => {
                 self.metrics.accepted.increment(1);
                 reply::accepted(id, self.status.is_some())
             }
-            Err(refusal) => self.reject(refusal.reason(), reply::refused(refusal)),
+            Err(refusal) => self.refuse(refusal),
         }
+    }
+
+    fn unread(&self, unread: Unread) -> Reply {
+        match unread {
+            Unread::TooLarge => self.reject("too_large", reply::too_large(self.bodies.max())),
+            Unread::TooSlow => self.reject("too_slow", reply::too_slow()),
+            Unread::Broken => self.reject("broken_body", reply::broken_body()),
+            Unread::TooMany => self.refuse(Refusal::Overloaded),
+        }
+    }
+
+    fn refuse(&self, refusal: Refusal) -> Reply {
+        self.reject(refusal.reason(), reply::refused(refusal))
     }
 
     fn reject(&self, reason: &'static str, reply: Reply) -> Reply {
@@ -166,6 +177,15 @@ impl Service {
             Ok(None) => reply::not_stored(),
             Err(Unavailable) => reply::database_away(),
         }
+    }
+}
+
+/// Whoever still sends a body that nobody reads is told that the connection ends.
+fn unread_body(request: &Request<Incoming>, reply: Reply) -> Reply {
+    if request.body().is_end_stream() {
+        reply
+    } else {
+        reply::closing(reply)
     }
 }
 

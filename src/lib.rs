@@ -47,7 +47,7 @@ use std::sync::Arc;
 use std::thread::available_parallelism;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, bail};
+use anyhow::{Context, ensure};
 use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::task::JoinSet;
 use tokio::time::{interval, timeout};
@@ -60,10 +60,13 @@ use config::{
     PublishSettings, ServeSettings, StoreSettings,
 };
 use health::Health;
-use http::{Server, Workers};
+use http::{Bodies, Server, Workers};
 use metrics::{HttpMetrics, UPKEEP_EVERY};
-use publisher::{Limits, publisher};
+use publisher::{Limits, Publisher, publisher};
 use status::{Status, status};
+
+/// How much of the grace requests and their confirms may use.
+const HTTP_SHARE: f64 = 0.6;
 
 /// What to run: one of the roles, or both, with the settings of each part.
 #[derive(Debug)]
@@ -182,74 +185,134 @@ impl Service {
     /// Runs until `shutdown` resolves and everything under way is finished.
     /// Fails if that takes longer than the grace.
     pub async fn run(self, shutdown: impl Future<Output = ()>) -> anyhow::Result<()> {
-        let workers = if self.accept.is_some() {
-            available_parallelism().map_or(1, usize::from)
-        } else {
-            0
+        let workers = match self.accept {
+            Some(_) => available_parallelism().map_or(1, usize::from),
+            None => 0,
         };
-        let health = Arc::new(Health::new(u32::try_from(workers)?, self.consume.is_some()));
-        let (stop_http, stop_consumer) = (CancellationToken::new(), CancellationToken::new());
-
+        let shared = Shared {
+            health: Arc::new(Health::new(u32::try_from(workers)?, self.consume.is_some())),
+            prometheus: self.prometheus,
+        };
+        let mut http = Part::new("requests and confirms");
+        let mut consumer = Part::new("the batch under way");
         let mut aside = JoinSet::new();
-        aside.spawn(upkeep(self.prometheus.clone()));
-        let mut http = JoinSet::new();
+        aside.spawn(upkeep(shared.prometheus.clone()));
+
         if let Some((server, accept)) = self.accept {
-            let state = accept.database.clone().map(|database| {
+            let status = accept.database.map(|database| {
                 let (status, task) = status(database);
                 aside.spawn(task);
                 status
             });
-            let services = (0..workers).map(|_| {
-                let limits = limits(&accept.publish, workers);
-                let (publisher, task) = publisher(self.broker.clone(), limits, health.clone());
-                let mut service = service(&health, &self.prometheus, state.clone());
-                service.publisher = Some(publisher);
-                service.body_max = accept.publish.body_max as usize;
-                (Arc::new(service), task)
-            });
-            let workers = Workers::start(services, &stop_http)?;
-            http.spawn(server.serve_on(workers, stop_http.clone()));
+            let services = shared.accepting(&self.broker, &accept.publish, workers, status);
+            let workers = Workers::start(services, &http.stop)?;
+            http.tasks
+                .spawn(server.serve_on(workers, http.stop.clone()));
         }
         if let Some(server) = self.admin {
-            let service = Arc::new(service(&health, &self.prometheus, None));
+            let service = Arc::new(shared.service(None, None, Bodies::new(0, 0)));
             // Never told to end: health and metrics answer until the process does.
             aside.spawn(server.serve(service, CancellationToken::new()));
         }
-        let mut consumer = JoinSet::new();
         if let Some(consume) = self.consume {
-            consumer.spawn(consumer::run(
-                self.broker.clone(),
+            let (health, stop) = (shared.health.clone(), consumer.stop.clone());
+            consumer.tasks.spawn(consumer::run(
+                self.broker,
                 consume.database,
                 consume.store,
-                health.clone(),
-                stop_consumer.clone(),
+                health,
+                stop,
             ));
         }
 
         shutdown.await;
         info!("ending: nothing new is taken");
-        health.drain();
-        let drain = async {
-            stop(&stop_http, &mut http, "requests and confirms").await;
-            stop(&stop_consumer, &mut consumer, "the batch under way").await;
-        };
-        if timeout(self.grace, drain).await.is_err() {
-            bail!("SHUTDOWN_GRACE ran out; what was not finished will be delivered again");
-        }
+        shared.health.drain();
+        let draining = Instant::now();
+        // A client must not use up the time in which the batch is stored.
+        let answered = http.end(self.grace.mul_f64(HTTP_SHARE)).await;
+        let left = self.grace.saturating_sub(draining.elapsed());
+        let stored = consumer.end(left).await;
+        ensure!(
+            answered && stored,
+            "SHUTDOWN_GRACE ran out; what was not finished will be delivered again"
+        );
         Ok(())
     }
 }
 
-/// Ends a part and waits for it.
-async fn stop(signal: &CancellationToken, part: &mut JoinSet<()>, what: &str) {
-    let started = Instant::now();
-    signal.cancel();
-    while let Some(ended) = part.join_next().await {
-        if let Err(error) = ended {
-            warn!("{what}: {error}");
+/// What every part of the process looks at.
+struct Shared {
+    health: Arc<Health>,
+    prometheus: PrometheusHandle,
+}
+
+impl Shared {
+    /// A service for each worker, with the task of its publisher.
+    fn accepting(
+        &self,
+        broker: &Broker,
+        publish: &PublishSettings,
+        workers: usize,
+        status: Option<Status>,
+    ) -> impl Iterator<Item = (Arc<http::Service>, impl Future<Output = ()> + Send + use<>)> {
+        (0..workers).map(move |_| {
+            let limits = limits(publish, workers);
+            let (publisher, task) = publisher(broker.clone(), limits, self.health.clone());
+            let bodies = Bodies::new(publish.body_max as usize, limits.inflight_bytes);
+            let service = self.service(Some(publisher), status.clone(), bodies);
+            (Arc::new(service), task)
+        })
+    }
+
+    fn service(
+        &self,
+        publisher: Option<Publisher>,
+        status: Option<Status>,
+        bodies: Bodies,
+    ) -> http::Service {
+        http::Service {
+            publisher,
+            status,
+            bodies,
+            health: self.health.clone(),
+            prometheus: self.prometheus.clone(),
+            metrics: HttpMetrics::new(),
         }
     }
-    info!(elapsed = ?started.elapsed(), "finished {what}");
+}
+
+/// A part that is told to end, and waited for.
+struct Part {
+    what: &'static str,
+    stop: CancellationToken,
+    tasks: JoinSet<()>,
+}
+
+impl Part {
+    fn new(what: &'static str) -> Self {
+        Self {
+            what,
+            stop: CancellationToken::new(),
+            tasks: JoinSet::new(),
+        }
+    }
+
+    /// Ends it; false if that takes too long.
+    async fn end(&mut self, grace: Duration) -> bool {
+        let started = Instant::now();
+        self.stop.cancel();
+        let ended = timeout(grace, async {
+            while let Some(ended) = self.tasks.join_next().await {
+                if let Err(error) = ended {
+                    warn!("{}: {error}", self.what);
+                }
+            }
+        });
+        let in_time = ended.await.is_ok();
+        info!(elapsed = ?started.elapsed(), in_time, "finished {}", self.what);
+        in_time
+    }
 }
 
 fn limits(publish: &PublishSettings, workers: usize) -> Limits {
@@ -258,21 +321,6 @@ fn limits(publish: &PublishSettings, workers: usize) -> Limits {
         inflight: (publish.inflight_max as usize).div_ceil(workers),
         inflight_bytes: INFLIGHT_BYTES_MAX / workers,
         confirm_timeout: publish.confirm_timeout,
-    }
-}
-
-fn service(
-    health: &Arc<Health>,
-    prometheus: &PrometheusHandle,
-    status: Option<Status>,
-) -> http::Service {
-    http::Service {
-        publisher: None,
-        status,
-        body_max: 0,
-        health: health.clone(),
-        prometheus: prometheus.clone(),
-        metrics: HttpMetrics::new(),
     }
 }
 

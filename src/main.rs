@@ -8,6 +8,7 @@ use anyhow::bail;
 use clap::Parser;
 use ticketd::config::{Cli, Command, LogFormat};
 use ticketd::{Parts, Service};
+use tokio::runtime::Builder;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::Notify;
 use tracing::error;
@@ -16,18 +17,18 @@ use tracing_subscriber::EnvFilter;
 fn main() -> ExitCode {
     let cli = Cli::parse();
     log(cli.log_format);
-    let run = tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .build()
-        .map_err(anyhow::Error::from)
-        .and_then(|runtime| runtime.block_on(run(cli.command)));
-    match run {
-        Ok(code) => code,
-        Err(why) => {
-            error!("{why:#}");
-            ExitCode::FAILURE
-        }
-    }
+    run_to_end(cli.command).unwrap_or_else(|why| {
+        error!("{why:#}");
+        ExitCode::FAILURE
+    })
+}
+
+fn run_to_end(command: Command) -> anyhow::Result<ExitCode> {
+    let runtime = Builder::new_multi_thread().enable_all().build()?;
+    let ended = runtime.block_on(run(command));
+    // Not waiting for name look-ups, which cannot be interrupted.
+    runtime.shutdown_background();
+    ended
 }
 
 async fn run(command: Command) -> anyhow::Result<ExitCode> {

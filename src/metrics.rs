@@ -22,6 +22,29 @@ const LATENCY_SECONDS: &[f64] = &[
 /// Tickets in one message or transaction: powers of four.
 const COUNTS: &[f64] = &[1.0, 4.0, 16.0, 64.0, 256.0, 1024.0, 4096.0, 16384.0];
 
+/// Why tickets are not answered 202: every value of that label, so that each is
+/// there from the start and its first increase is seen.
+const REJECTED: [&str; 12] = [
+    "bad_key",
+    "broken_body",
+    "broker_away",
+    "broker_blocked",
+    "confirm_timeout",
+    "draining",
+    "nack",
+    "not_text",
+    "overloaded",
+    "returned",
+    "too_large",
+    "too_slow",
+];
+
+/// Why messages are not confirmed.
+const PUBLISH_FAILED: [&str; 4] = ["closed", "nack", "returned", "timeout"];
+
+/// Why a batch is stored again.
+const FLUSH_FAILED: [&str; 5] = ["away", "conflict", "data", "late", "schema"];
+
 /// The status codes that http answers, each with a counter made at start.
 pub const CODES: [u16; 10] = [200, 202, 400, 404, 405, 408, 413, 431, 500, 503];
 
@@ -98,6 +121,9 @@ pub struct HttpMetrics {
 impl HttpMetrics {
     /// Makes the handles.
     pub fn new() -> Self {
+        for reason in REJECTED {
+            counter!("ticketd_rejected_total", "reason" => reason).increment(0);
+        }
         Self {
             requests: CODES
                 .map(|code| counter!("ticketd_http_requests_total", "code" => code.to_string())),
@@ -140,6 +166,9 @@ pub struct PublishMetrics {
 impl PublishMetrics {
     /// Makes the handles.
     pub fn new() -> Self {
+        for reason in PUBLISH_FAILED {
+            counter!("ticketd_publish_failed_total", "reason" => reason).increment(0);
+        }
         Self {
             groups: counter!("ticketd_publish_groups_total"),
             group_size: histogram!("ticketd_publish_group_size"),
@@ -188,6 +217,9 @@ pub struct StoreMetrics {
 impl StoreMetrics {
     /// Makes the handles.
     pub fn new() -> Self {
+        for reason in FLUSH_FAILED {
+            counter!("ticketd_flush_failed_total", "reason" => reason).increment(0);
+        }
         let stored = |result: &'static str| counter!("ticketd_stored_total", "result" => result);
         let stage = |stage: &'static str| histogram!("ticketd_flush_seconds", "stage" => stage);
         Self {

@@ -22,8 +22,8 @@ use std::fmt;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use futures_util::SinkExt;
 use futures_util::future::try_join;
-use futures_util::{SinkExt, TryFutureExt};
 use tokio::time::timeout;
 use tokio_postgres::error::SqlState;
 use tokio_postgres::types::ToSql;
@@ -56,15 +56,24 @@ const MERGE_PRODUCTS: &str = "insert into products as known \
 const INSERT_DEAD: &str = "insert into dead_tickets (ticket_id, reason, body) \
     select * from unnest($1::uuid[], $2::text[], $3::bytea[]) on conflict do nothing";
 
+const UNIQUE_KEYS: &str = "select c.relname::text, a.attname::text from pg_index i \
+    join pg_class c on c.oid = i.indexrelid \
+    join pg_attribute a on a.attrelid = i.indrelid and a.attnum = i.indkey[0] \
+    where i.indrelid = 'tickets'::regclass and i.indisunique and i.indnkeyatts = 1";
+
 const STORED_TEXTS: &str = "select ticket_id, ticket_text from tickets where ticket_id = any($1)";
 
 /// Why nothing was stored, as far as is known.
 #[derive(Debug)]
 pub enum Failure {
-    /// A row is there already, most likely a ticket of the same id.
+    /// A ticket of the same id is there already.
     Conflict(String),
     /// PostgreSQL cannot store one of the rows, now or ever.
     Data(String),
+    /// It took too long, perhaps because it was too much at once.
+    Late(String),
+    /// The tables are not what they should be.
+    Schema(String),
     /// The connection or the server failed; the connection must not be used again.
     Away(String),
 }
@@ -72,7 +81,11 @@ pub enum Failure {
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Conflict(why) | Self::Data(why) | Self::Away(why) => write!(f, "{why}"),
+            Self::Conflict(why)
+            | Self::Data(why)
+            | Self::Late(why)
+            | Self::Schema(why)
+            | Self::Away(why) => write!(f, "{why}"),
         }
     }
 }
@@ -82,7 +95,7 @@ impl std::error::Error for Failure {}
 /// Sorts an error by its SQLSTATE class
 /// (<https://www.postgresql.org/docs/current/errcodes-appendix.html>): 22 data
 /// exception, 23 integrity constraint violation, 54 program limit exceeded are
-/// the rows' fault; everything else passes.
+/// the rows' fault, 42 is the tables'; everything else passes.
 #[expect(
     clippy::needless_pass_by_value,
     reason = "the shape that map_err takes"
@@ -93,8 +106,9 @@ pub fn failure(error: Error) -> Failure {
     };
     let why = format!("{}: {}", db.code().code(), db.message());
     match db.code().code().get(..2) {
-        _ if *db.code() == SqlState::UNIQUE_VIOLATION => Failure::Conflict(why),
+        _ if *db.code() == SqlState::QUERY_CANCELED => Failure::Late(why),
         Some("22" | "23" | "54") => Failure::Data(why),
+        Some("42") => Failure::Schema(why),
         _ => Failure::Away(why),
     }
 }
@@ -108,6 +122,8 @@ pub struct Store {
     merge_products: Statement,
     insert_dead: Statement,
     stored_texts: Statement,
+    /// The names of the unique keys of `tickets` that have one column, and the column.
+    unique_keys: HashMap<String, String>,
     metrics: StoreMetrics,
 }
 
@@ -138,7 +154,12 @@ impl Store {
             copy::TICKET_COLUMNS
         );
         client.batch_execute(&staging).await?;
+        let keys = client.query(UNIQUE_KEYS, &[]).await?;
+        let keys = keys
+            .iter()
+            .map(|row| Ok((row.try_get(0)?, row.try_get(1)?)));
         Ok(Self {
+            unique_keys: keys.collect::<Result<_, Error>>()?,
             copy_tickets: client.prepare(&copy_tickets).await?,
             copy_products: client.prepare(COPY_PRODUCTS).await?,
             merge_products: client.prepare(MERGE_PRODUCTS).await?,
@@ -154,7 +175,7 @@ impl Store {
     pub async fn flush(&mut self, rows: &Encoded<'_>) -> Result<(), Failure> {
         match timeout(FLUSH_TIMEOUT, self.transaction(rows)).await {
             Ok(result) => result,
-            Err(_late) => Err(Failure::Away("no answer in time".into())),
+            Err(_late) => Err(Failure::Late("no answer in time".into())),
         }
     }
 
@@ -174,14 +195,17 @@ impl Store {
 
     async fn merge(&self, rows: &Encoded<'_>) -> Result<(), Failure> {
         let started = Instant::now();
-        let begin = self.client.batch_execute("begin").map_err(failure);
-        try_join(begin, self.copy(&self.copy_tickets, &rows.tickets)).await?;
+        let begin = self.client.batch_execute("begin");
+        let copied = try_join(begin, self.copy(&self.copy_tickets, &rows.tickets)).await;
+        copied.map_err(|error| self.ticket_failure(error))?;
         self.metrics.copy.record(started.elapsed());
 
         let started = Instant::now();
         if rows.product_count > 0 {
-            self.copy(&self.copy_products, &rows.products).await?;
-            self.execute(&self.merge_products).await?;
+            let copied = self.copy(&self.copy_products, &rows.products).await;
+            copied.map_err(failure)?;
+            let merged = self.client.execute(&self.merge_products, &[]).await;
+            merged.map_err(failure)?;
         }
         if !rows.dead.is_empty() {
             self.insert_dead(&rows.dead).await?;
@@ -190,22 +214,29 @@ impl Store {
         Ok(())
     }
 
-    async fn copy(&self, statement: &Statement, data: &Bytes) -> Result<u64, Failure> {
-        let copy = async {
-            let sink: CopyInSink<Bytes> = self.client.copy_in(statement).await?;
-            let mut sink = std::pin::pin!(sink);
-            let mut rest = data.clone();
-            while !rest.is_empty() {
-                sink.send(rest.split_to(rest.len().min(COPY_CHUNK_BYTES)))
-                    .await?;
-            }
-            sink.finish().await
-        };
-        copy.await.map_err(failure)
+    async fn copy(&self, statement: &Statement, data: &Bytes) -> Result<u64, Error> {
+        let sink: CopyInSink<Bytes> = self.client.copy_in(statement).await?;
+        let mut sink = std::pin::pin!(sink);
+        let mut rest = data.clone();
+        while !rest.is_empty() {
+            let piece = rest.split_to(rest.len().min(COPY_CHUNK_BYTES));
+            sink.send(piece).await?;
+        }
+        sink.finish().await
     }
 
-    async fn execute(&self, statement: &Statement) -> Result<u64, Failure> {
-        self.client.execute(statement, &[]).await.map_err(failure)
+    /// What a row of `tickets` that is there already means depends on which
+    /// key it has in common: its own id, the table's numbering, which
+    /// migrating mends, or one that somebody else thinks must be unique.
+    fn ticket_failure(&self, error: Error) -> Failure {
+        let db = error.as_db_error();
+        let unique = db.filter(|db| *db.code() == SqlState::UNIQUE_VIOLATION);
+        let column = unique.and_then(|db| self.unique_keys.get(db.constraint()?));
+        match column.map(String::as_str) {
+            Some("ticket_id") => Failure::Conflict(error.to_string()),
+            Some("id") => Failure::Schema(connect::chain(&error)),
+            _ => failure(error),
+        }
     }
 
     async fn insert_dead(&self, dead: &[Dead<'_>]) -> Result<u64, Failure> {

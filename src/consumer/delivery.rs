@@ -31,6 +31,7 @@ enum Content {
     /// It can never be stored, and goes to `dead_tickets` whole.
     Unreadable {
         id: Uuid,
+        received_at_us: i64,
         reason: String,
     },
 }
@@ -62,8 +63,12 @@ impl Message {
                 Some((self.whole(*id, *received_at_us), None)),
                 [].as_slice(),
             ),
-            Content::Unreadable { id, reason } => (
-                Some((self.whole(*id, 0), Some(reason.as_str()))),
+            Content::Unreadable {
+                id,
+                received_at_us,
+                reason,
+            } => (
+                Some((self.whole(*id, *received_at_us), Some(reason.as_str()))),
                 [].as_slice(),
             ),
         };
@@ -92,31 +97,30 @@ fn read(properties: &BasicProperties, data: &[u8]) -> (Content, usize) {
         .message_id()
         .as_ref()
         .and_then(|id| Uuid::try_parse(id.as_str()).ok());
-    if media_type.eq_ignore_ascii_case(message::GROUP) {
-        return match message::count(data) {
-            Ok(tickets) => (Content::Group, tickets),
-            Err(malformed) => unreadable(id, data, malformed.to_string()),
-        };
-    }
-    if !media_type.eq_ignore_ascii_case(message::TICKET) {
-        return unreadable(id, data, format!("unknown content type {content_type}"));
-    }
-    match id {
-        Some(id) => (
-            Content::Ticket {
-                id,
-                received_at_us: received_at(properties),
-            },
-            1,
-        ),
-        None => unreadable(id, data, "no message_id that is a UUID".into()),
-    }
-}
-
-fn unreadable(id: Option<Uuid>, data: &[u8], reason: String) -> (Content, usize) {
+    let received_at_us = received_at(properties);
+    let reason = if media_type.eq_ignore_ascii_case(message::GROUP) {
+        match message::count(data) {
+            Ok(tickets) => return (Content::Group, tickets),
+            Err(malformed) => malformed.to_string(),
+        }
+    } else if !media_type.eq_ignore_ascii_case(message::TICKET) {
+        // Escaped, because it may hold what text in PostgreSQL cannot.
+        format!("unknown content type {content_type:?}")
+    } else if let Some(id) = id {
+        return (Content::Ticket { id, received_at_us }, 1);
+    } else {
+        "no message_id that is a UUID".into()
+    };
     // Made from the bytes, so that a second delivery is the same dead ticket.
     let id = id.unwrap_or_else(|| Uuid::new_v5(&Uuid::NAMESPACE_OID, data));
-    (Content::Unreadable { id, reason }, 1)
+    (
+        Content::Unreadable {
+            id,
+            received_at_us,
+            reason,
+        },
+        1,
+    )
 }
 
 fn received_at(properties: &BasicProperties) -> i64 {
@@ -220,6 +224,10 @@ mod tests {
                     .with_message_id(ID.into())
                     .with_content_type("image/png".into()),
                 "image/png",
+            ),
+            (
+                BasicProperties::default().with_content_type("a\0b".into()),
+                r"a\0b",
             ),
             (
                 BasicProperties::default().with_content_type(message::GROUP.into()),

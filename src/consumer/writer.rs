@@ -22,7 +22,7 @@ use crate::health::Health;
 use crate::message::Record;
 use crate::metrics::StoreMetrics;
 use crate::parser::parse;
-use crate::store::{Failure, Store};
+use crate::store::{Failure, Store, migrate};
 use crate::ticket::text;
 
 /// A row of COPY data takes about this much more than the ticket's text.
@@ -111,11 +111,15 @@ impl Writer {
 
     /// Stores one batch after the other, until no more can come.
     pub async fn run(mut self) {
+        // Said once for each batch, so that no second one is handed out
+        // while the first waits for a connection.
+        let mut said_idle = false;
         loop {
             self.connect(&AtomicBool::new(false)).await;
-            if self.events.send(Event::Idle(self.index)).await.is_err() {
+            if !said_idle && self.events.send(Event::Idle(self.index)).await.is_err() {
                 return;
             }
+            said_idle = true;
             let job = tokio::select! {
                 job = self.jobs.recv() => job,
                 () = closed(self.store.as_mut()) => {
@@ -124,6 +128,7 @@ impl Writer {
                 }
             };
             let Some(job) = job else { return };
+            said_idle = false;
             if self.write(&job).await {
                 let tags = job.messages.iter().map(|message| message.tag).collect();
                 // Without a listener the whole consumer has ended.
@@ -152,23 +157,26 @@ impl Writer {
             let failure = match self.attempt(&mut plan, range.clone()).await {
                 Ok(()) => continue,
                 Err(Failure::Conflict(why) | Failure::Data(why)) if range.len() > 1 => {
+                    self.metrics.failed("data");
                     info!(
                         tickets = range.len(),
-                        "halving a batch that PostgreSQL cannot store: {why}"
+                        "halving a batch to find what PostgreSQL refuses: {why}"
                     );
-                    self.metrics.failed("data");
-                    let middle = range.start + range.len() / 2;
-                    ranges.extend([middle..range.end, range.start..middle]);
+                    ranges.extend(halves(&range));
                     continue;
                 }
                 Err(Failure::Conflict(why) | Failure::Data(why)) => plan.bury(range.start, why),
-                Err(away) => Err(away),
+                Err(other) => Err(other),
             };
-            ranges.push(range);
+            match &failure {
+                Err(Failure::Late(_)) if range.len() > 1 => ranges.extend(halves(&range)),
+                _ => ranges.push(range),
+            }
             if let Err(failure) = failure {
                 warn!("storing a batch failed and is repeated: {failure}");
-                self.metrics.failed("away");
+                self.metrics.failed(reason(&failure));
                 self.disconnect();
+                self.mend(&failure).await;
                 tokio::time::sleep(backoff.next()).await;
                 if !self.connect(&job.abandoned).await {
                     return false;
@@ -237,7 +245,8 @@ impl Writer {
             if abandoned.load(Ordering::Relaxed) {
                 return false;
             }
-            match Store::open(&self.config, self.metrics.clone()).await {
+            let opened = Store::open(&self.config, self.metrics.clone()).await;
+            match opened {
                 Ok(store) => {
                     info!("storing in PostgreSQL");
                     self.store = Some(store);
@@ -246,11 +255,22 @@ impl Writer {
                 }
                 Err(failure) => {
                     warn!("no connection to PostgreSQL for storing: {failure}");
+                    self.mend(&failure).await;
                     tokio::time::sleep(backoff.next()).await;
                 }
             }
         }
         true
+    }
+
+    /// Looks after the tables again, when they are what failed: another
+    /// database may have taken the place of the first.
+    async fn mend(&self, failure: &Failure) {
+        if let Failure::Schema(_) = failure
+            && let Err(failure) = migrate(&self.config).await
+        {
+            warn!("the tables in PostgreSQL could not be looked after: {failure}");
+        }
     }
 
     fn disconnect(&mut self) {
@@ -264,6 +284,23 @@ impl Writer {
 impl Drop for Writer {
     fn drop(&mut self) {
         self.disconnect();
+    }
+}
+
+fn halves(range: &Range<usize>) -> [Range<usize>; 2] {
+    let middle = range.start + range.len() / 2;
+    // The last one is taken first.
+    [middle..range.end, range.start..middle]
+}
+
+/// The label in metrics.
+fn reason(failure: &Failure) -> &'static str {
+    match failure {
+        Failure::Conflict(_) => "conflict",
+        Failure::Data(_) => "data",
+        Failure::Late(_) => "late",
+        Failure::Schema(_) => "schema",
+        Failure::Away(_) => "away",
     }
 }
 

@@ -28,8 +28,8 @@ use super::{Service, reply};
 /// How often connections are looked at that wait for a request.
 pub const SWEEP: Duration = Duration::from_secs(5);
 
-/// So many looks in a row without a whole request head end a connection: 30
-/// seconds for a head, and for a connection that idles.
+/// So many looks in a row without a whole request head end a connection: about
+/// 30 seconds for a head, and for a connection that idles.
 const SWEEPS_MAX: u8 = 6;
 
 /// The largest head of a request.
@@ -47,6 +47,7 @@ const LINGER: Duration = Duration::from_secs(1);
 pub struct Connections {
     controls: HashMap<u64, (Arc<Control>, Patience)>,
     next: u64,
+    draining: bool,
 }
 
 /// How long a connection has been waiting, in sweeps.
@@ -60,6 +61,9 @@ impl Connections {
     /// Takes note of a connection; its number is for [`Self::remove`].
     pub fn insert(&mut self) -> (u64, Arc<Control>) {
         let control = Arc::new(Control::default());
+        if self.draining {
+            control.tell(DRAINING);
+        }
         self.next += 1;
         self.controls
             .insert(self.next, (control.clone(), Patience::default()));
@@ -75,24 +79,35 @@ impl Connections {
     pub fn sweep(&mut self) {
         for (control, patience) in self.controls.values_mut() {
             let requests = control.requests.load(Ordering::Relaxed);
-            if requests != patience.requests || requests % 2 == 1 {
+            if requests != patience.requests || !requests.is_multiple_of(2) {
                 *patience = Patience {
                     requests,
                     sweeps: 0,
                 };
                 continue;
             }
-            patience.sweeps += 1;
+            patience.sweeps = patience.sweeps.saturating_add(1);
             if patience.sweeps >= SWEEPS_MAX {
                 control.tell(EXPIRED);
             }
         }
     }
 
-    /// Tells every connection to end after the request it is serving.
-    pub fn drain(&self) {
+    /// Tells every connection to end after the request it is serving; a client
+    /// may even finish one that it has begun to send.
+    pub fn drain(&mut self) {
+        self.draining = true;
         for (control, _) in self.controls.values() {
             control.tell(DRAINING);
+        }
+    }
+
+    /// Ends every connection that is not serving a request.
+    pub fn cut(&self) {
+        for (control, _) in self.controls.values() {
+            if control.requests.load(Ordering::Relaxed).is_multiple_of(2) {
+                control.tell(EXPIRED);
+            }
         }
     }
 }
@@ -120,6 +135,7 @@ impl Control {
 
 /// Serves requests until the client or the control ends that.
 pub async fn serve(stream: TcpStream, service: Arc<Service>, control: Arc<Control>) {
+    let metrics = service.metrics.clone();
     let answers = {
         let control = control.clone();
         service_fn(move |request: Request<Incoming>| {
@@ -134,7 +150,7 @@ pub async fn serve(stream: TcpStream, service: Arc<Service>, control: Arc<Contro
         })
     };
     let mut connection = builder().serve_connection(TokioIo::new(stream), answers);
-    let mut told = None;
+    let mut told = SERVING;
     let served = std::future::poll_fn(|cx| {
         match control.look(&mut told, cx) {
             Some(EXPIRED) => return Poll::Ready(Ok(())),
@@ -145,27 +161,37 @@ pub async fn serve(stream: TcpStream, service: Arc<Service>, control: Arc<Contro
     });
     if let Err(error) = served.await {
         debug!("a connection failed: {error}");
+        if let Some(code) = answered_by_hyper(&error) {
+            metrics.answered(code);
+        }
     }
     let parts = connection.into_parts();
-    let mut stream = parts.io.into_inner();
     // An idle connection is just closed; a request that was begun is answered.
-    if told == Some(EXPIRED) && !parts.read_buf.is_empty() {
-        answer_too_slow(&mut stream).await;
+    let farewell = if told == EXPIRED && !parts.read_buf.is_empty() {
+        metrics.answered(408);
+        reply::too_slow_headers()
+    } else {
+        String::new()
+    };
+    close(parts.io.into_inner(), &farewell).await;
+}
+
+/// The status of an answer that hyper gave to what was no request.
+fn answered_by_hyper(error: &hyper::Error) -> Option<u16> {
+    match error {
+        error if error.is_parse_too_large() => Some(431),
+        error if error.is_parse() => Some(400),
+        _ => None,
     }
-    close(stream).await;
 }
 
 impl Control {
-    /// A new order, if there is one. `told` is the last one seen, none before the first look.
-    fn look(&self, told: &mut Option<u8>, cx: &Context<'_>) -> Option<u8> {
-        if told.is_none() {
-            // A task's waker stays the same, so once is enough.
-            self.waker.register(cx.waker());
-            *told = Some(SERVING);
-        }
+    /// A new order, if there is one. `told` is the last one seen.
+    fn look(&self, told: &mut u8, cx: &Context<'_>) -> Option<u8> {
+        self.waker.register(cx.waker());
         let order = self.order.load(Ordering::Acquire);
-        (*told != Some(order)).then(|| {
-            *told = Some(order);
+        (*told != order).then(|| {
+            *told = order;
             order
         })
     }
@@ -183,15 +209,10 @@ fn builder() -> http1::Builder {
     builder
 }
 
-async fn answer_too_slow(stream: &mut TcpStream) {
-    if let Err(error) = stream.write_all(reply::TOO_SLOW_HEADERS).await {
-        debug!("a slow client is gone: {error}");
-    }
-}
-
-/// Closes our half, and reads on until the client has closed its own.
-async fn close(mut stream: TcpStream) {
+/// Says a last word, closes our half, and reads on until the client has closed its own.
+async fn close(mut stream: TcpStream, farewell: &str) {
     let lingering = async {
+        stream.write_all(farewell.as_bytes()).await?;
         stream.shutdown().await?;
         let mut waste = [0; 4096];
         while stream.read(&mut waste).await? > 0 {}

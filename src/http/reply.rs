@@ -24,10 +24,6 @@ const CLOSE: (HeaderName, HeaderValue) = (CONNECTION, HeaderValue::from_static("
 /// A restarted broker is back in seconds; much later would only make senders queue up.
 const RETRY: (HeaderName, HeaderValue) = (RETRY_AFTER, HeaderValue::from_static("1"));
 
-/// What a client is told that was too slow with its headers, before there is a request.
-pub const TOO_SLOW_HEADERS: &[u8] =
-    b"HTTP/1.1 408 Request Timeout\r\nconnection: close\r\ncontent-length: 0\r\n\r\n";
-
 const BEFORE_ID: &[u8] = b"{\"id\":\"";
 const AFTER_ID: &[u8] = b"\"}";
 const LOCATION_PATH: &[u8] = b"/ticket/";
@@ -113,6 +109,20 @@ pub fn too_slow() -> Reply {
     )
 }
 
+/// What a client is told that was too slow with its headers: bytes, because
+/// there is no request yet that hyper could answer.
+pub fn too_slow_headers() -> String {
+    let body = problem_json(
+        StatusCode::REQUEST_TIMEOUT,
+        "the headers did not come in time",
+    );
+    format!(
+        "HTTP/1.1 408 Request Timeout\r\nconnection: close\r\n\
+         content-type: application/problem+json\r\ncontent-length: {}\r\n\r\n{body}",
+        body.len()
+    )
+}
+
 /// No such path.
 pub fn not_found() -> Reply {
     problem(StatusCode::NOT_FOUND, "no such path")
@@ -164,14 +174,17 @@ pub fn ready(readiness: Readiness) -> Reply {
     reply(code, JSON, json.into())
 }
 
-/// A problem document (RFC 9457). Only our own words go in, so nothing needs escaping.
 fn problem(status: StatusCode, detail: &str) -> Reply {
+    reply(status, PROBLEM, problem_json(status, detail).into())
+}
+
+/// A problem document (RFC 9457). Only our own words go in, so nothing needs escaping.
+fn problem_json(status: StatusCode, detail: &str) -> String {
     let title = status.canonical_reason().unwrap_or_default();
-    let json = format!(
+    format!(
         "{{\"type\":\"about:blank\",\"title\":\"{title}\",\"status\":{},\"detail\":\"{detail}\"}}",
         status.as_u16()
-    );
-    reply(status, PROBLEM, json.into())
+    )
 }
 
 fn reply(status: StatusCode, content_type: HeaderValue, body: Bytes) -> Reply {
@@ -179,6 +192,12 @@ fn reply(status: StatusCode, content_type: HeaderValue, body: Bytes) -> Reply {
     *reply.status_mut() = status;
     reply.headers_mut().insert(CONTENT_TYPE, content_type);
     reply
+}
+
+/// Says that the connection ends with this answer, because what the client
+/// still sends is not read.
+pub fn closing(reply: Reply) -> Reply {
+    with(reply, CLOSE)
 }
 
 fn with(mut reply: Reply, (name, value): (HeaderName, HeaderValue)) -> Reply {

@@ -14,7 +14,7 @@ use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tokio::task::JoinSet;
-use tokio::time::{interval, sleep};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
@@ -24,14 +24,22 @@ use super::connection::{self, Connections, Control, SWEEP};
 /// Connections that may wait to be accepted.
 const BACKLOG: i32 = 4096;
 
-/// Most connections at once, files permitting; at 20 KiB each, they stay below 350 MB.
+/// Most connections at once, files permitting; at about 20 KiB each. What large
+/// bodies may hold besides is bounded by their own budget.
 const CONNECTIONS_MAX: u64 = 16_384;
+
+/// The usual limit on open files, where the real one is not known.
+const FILES_ASSUMED: u64 = 1024;
 
 /// Files kept free for RabbitMQ, PostgreSQL and the runtimes.
 const FILES_RESERVED: u64 = 64;
 
 /// After an error that passes by itself, such as too few files, it is tried again this much later.
 const ACCEPT_RETRY: Duration = Duration::from_millis(50);
+
+/// At the end of the process, a connection on which no request is served is
+/// closed after this time.
+const DRAIN_PATIENCE: Duration = Duration::from_secs(1);
 
 /// A listening socket.
 pub struct Server {
@@ -58,7 +66,7 @@ impl Server {
         socket.set_nonblocking(true)?;
         socket.bind(&address.into())?;
         socket.listen(BACKLOG)?;
-        let places = usize::try_from(places(rlimit::increase_nofile_limit(u64::MAX)?)).unwrap_or(1);
+        let places = usize::try_from(places(files())).unwrap_or(1);
         Ok(Self {
             listener: TcpListener::from_std(socket.into())?,
             connections: Arc::new(Semaphore::new(places)),
@@ -139,6 +147,14 @@ fn is_the_clients(error: &std::io::Error) -> bool {
     )
 }
 
+/// How many files the process may have open: as many as it can get.
+fn files() -> u64 {
+    rlimit::increase_nofile_limit(u64::MAX).unwrap_or_else(|error| {
+        warn!("the limit on open files cannot be looked at: {error}");
+        FILES_ASSUMED
+    })
+}
+
 /// How many connections so many files allow.
 fn places(files: u64) -> u64 {
     files
@@ -200,7 +216,9 @@ async fn connections(
     let mut running = JoinSet::new();
     let mut connections = Connections::default();
     let mut sweep = interval(SWEEP);
-    let (mut open, mut draining) = (true, false);
+    // After a pause of the whole process, time has passed for us but not for the clients.
+    sweep.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let (mut open, mut cut_at) = (true, None);
     while open || !running.is_empty() {
         tokio::select! {
             accepted = incoming.recv(), if open => match accepted {
@@ -219,11 +237,22 @@ async fn connections(
                 Err(error) => warn!("a connection's task failed: {error}"),
             },
             _ = sweep.tick() => connections.sweep(),
-            () = drain.cancelled(), if !draining => draining = true,
+            () = drain.cancelled(), if cut_at.is_none() => {
+                connections.drain();
+                cut_at = Some(Instant::now() + DRAIN_PATIENCE);
+            }
+            () = until(cut_at) => {
+                connections.cut();
+                cut_at = Some(Instant::now() + DRAIN_PATIENCE);
+            }
         }
-        if draining {
-            connections.drain();
-        }
+    }
+}
+
+async fn until(at: Option<Instant>) {
+    match at {
+        Some(at) => sleep_until(at).await,
+        None => std::future::pending().await,
     }
 }
 

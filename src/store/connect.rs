@@ -10,6 +10,9 @@ use tracing::{debug, warn};
 
 use super::Failure;
 
+/// Longest for a TCP connection to one of the URL's hosts.
+const TCP_TIMEOUT: Duration = Duration::from_secs(3);
+
 /// Longest for a connection, with authentication and session settings.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -75,7 +78,7 @@ pub async fn connect(config: &Config, name: &str) -> Result<Connected, Failure> 
         config.application_name(name);
     }
     config
-        .connect_timeout(CONNECT_TIMEOUT)
+        .connect_timeout(TCP_TIMEOUT)
         .keepalives_idle(KEEPALIVE_IDLE)
         .keepalives_interval(KEEPALIVE_INTERVAL)
         .keepalives_retries(KEEPALIVE_RETRIES)
