@@ -169,19 +169,19 @@ begin
         create unique index dead_tickets_ticket_id_body_key on dead_tickets (ticket_id, sha256(body));
     end if;
 
-    -- A restored dump may have left the numbering behind its rows.
-    declare
-        numbering regclass := pg_get_serial_sequence('tickets', 'id');
-        used bigint := (select max(id) from tickets);
-        given bigint := (select last_value from pg_sequences where (schemaname, sequencename) = (
-            select n.nspname, c.relname from pg_class c join pg_namespace n on n.oid = c.relnamespace
-            where c.oid = numbering));
-    begin
-        -- A role that may only write rows is not told the number, nor may it change it.
-        if used > coalesce(given, 0) and has_sequence_privilege(numbering, 'select') and has_sequence_privilege(numbering, 'update') then
-            perform setval(numbering, used);
+    -- A restored dump may have left a numbering behind its rows. A role that
+    -- may only write rows is not told the number, nor may it change it.
+    for old in
+        select t.name as tbl, pg_get_serial_sequence(t.name, 'id')::regclass as numbering
+        from unnest(array['tickets', 'products']) as t (name)
+    loop
+        if has_sequence_privilege(old.numbering, 'select') and has_sequence_privilege(old.numbering, 'update') then
+            execute format(
+                'select setval(%L, u.used) from (select max(id) as used from %I) u, %s s '
+                'where u.used > s.last_value or (u.used = s.last_value and not s.is_called)',
+                old.numbering, old.tbl, old.numbering);
         end if;
-    end;
+    end loop;
 end
 $$;
 

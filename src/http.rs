@@ -123,16 +123,14 @@ impl Service {
             return reply::not_found();
         };
         let received_at_us = now_us();
-        let id = match ticket_id(request.headers()) {
-            Ok(id) => id,
-            Err(why) => {
-                let reply = unread_body(&request, reply::bad_request(why));
-                return self.reject("bad_key", reply);
-            }
-        };
+        let id = ticket_id(request.headers());
         let body = match self.bodies.read(request.into_body()).await {
             Ok(body) => body,
             Err(unread) => return self.unread(unread),
+        };
+        let id = match id {
+            Ok(id) => id,
+            Err(why) => return self.reject("bad_key", reply::bad_request(why)),
         };
         if let Err(why) = text(&body) {
             return self.reject("not_text", reply::bad_request(&why.to_string()));

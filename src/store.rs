@@ -59,7 +59,8 @@ const INSERT_DEAD: &str = "insert into dead_tickets (ticket_id, reason, body) \
 const UNIQUE_KEYS: &str = "select c.relname::text, a.attname::text from pg_index i \
     join pg_class c on c.oid = i.indexrelid \
     join pg_attribute a on a.attrelid = i.indrelid and a.attnum = i.indkey[0] \
-    where i.indrelid = 'tickets'::regclass and i.indisunique and i.indnkeyatts = 1";
+    where i.indrelid in ('tickets'::regclass, 'products'::regclass) \
+    and i.indisunique and i.indnkeyatts = 1";
 
 const STORED_TEXTS: &str = "select ticket_id, ticket_text from tickets where ticket_id = any($1)";
 
@@ -122,7 +123,7 @@ pub struct Store {
     merge_products: Statement,
     insert_dead: Statement,
     stored_texts: Statement,
-    /// The names of the unique keys of `tickets` that have one column, and the column.
+    /// The names of the tables' unique keys that have one column, and the column.
     unique_keys: HashMap<String, String>,
     metrics: StoreMetrics,
 }
@@ -197,7 +198,7 @@ impl Store {
         let started = Instant::now();
         let begin = self.client.batch_execute("begin");
         let copied = try_join(begin, self.copy(&self.copy_tickets, &rows.tickets)).await;
-        copied.map_err(|error| self.ticket_failure(error))?;
+        copied.map_err(|error| self.row_failure(error))?;
         self.metrics.copy.record(started.elapsed());
 
         let started = Instant::now();
@@ -205,7 +206,7 @@ impl Store {
             let copied = self.copy(&self.copy_products, &rows.products).await;
             copied.map_err(failure)?;
             let merged = self.client.execute(&self.merge_products, &[]).await;
-            merged.map_err(failure)?;
+            merged.map_err(|error| self.row_failure(error))?;
         }
         if !rows.dead.is_empty() {
             self.insert_dead(&rows.dead).await?;
@@ -225,10 +226,10 @@ impl Store {
         sink.finish().await
     }
 
-    /// What a row of `tickets` that is there already means depends on which
-    /// key it has in common: its own id, the table's numbering, which
-    /// migrating mends, or one that somebody else thinks must be unique.
-    fn ticket_failure(&self, error: Error) -> Failure {
+    /// What a row that is there already means depends on which key it has in
+    /// common: the ticket's id, the table's numbering, which migrating mends,
+    /// or one that somebody else thinks must be unique.
+    fn row_failure(&self, error: Error) -> Failure {
         let db = error.as_db_error();
         let unique = db.filter(|db| *db.code() == SqlState::UNIQUE_VIOLATION);
         let column = unique.and_then(|db| self.unique_keys.get(db.constraint()?));

@@ -15,4 +15,11 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod commands;
+mod framing;
 mod http;
+mod operation;
+mod pipeline;
+mod producers;
+mod start_order;
+mod upgrade;

@@ -1,6 +1,7 @@
 //! A way to a server that is shut at first.
 
 use std::net::SocketAddr;
+use std::ops::Range;
 
 use socket2::{Domain, Socket, Type};
 use tokio::net::{TcpListener, TcpStream};
@@ -31,12 +32,9 @@ impl Forwarder {
 
     /// The URL of a server, by way of this port.
     pub fn url(&self, server: &str) -> String {
-        let (host, port) = authority(server);
-        server.replacen(
-            &format!("{host}:{port}"),
-            &format!("127.0.0.1:{}", self.port),
-            1,
-        )
+        let there = authority(server);
+        let here = format!("127.0.0.1:{}", self.port);
+        [&server[..there.start], &here, &server[there.end..]].concat()
     }
 
     /// Begins to listen and to forward to the server of that URL.
@@ -44,7 +42,7 @@ impl Forwarder {
         let socket = self.shut.take().expect("opened once");
         socket.listen(64).unwrap();
         let listener = TcpListener::from_std(socket.into()).unwrap();
-        let server = authority(server);
+        let server = address(server);
         self.forwarding = Some(tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
                 tokio::spawn(forward(stream, server.clone()));
@@ -68,13 +66,24 @@ async fn forward(mut stream: TcpStream, server: (String, u16)) {
     }
 }
 
-/// Host and port of a URL, which must name both.
-fn authority(url: &str) -> (String, u16) {
-    let rest = url.split_once("://").expect("a URL").1;
-    let authority = rest.split(['/', '?']).next().unwrap();
-    let host = authority
-        .rsplit_once('@')
-        .map_or(authority, |(_, host)| host);
-    let (host, port) = host.rsplit_once(':').expect("a URL with a port");
-    (host.to_owned(), port.parse().expect("a port"))
+/// Where host and port stand in a URL.
+fn authority(url: &str) -> Range<usize> {
+    let start = url.find("://").expect("a URL, not a list of settings") + 3;
+    let end = url[start..]
+        .find(['/', '?'])
+        .map_or(url.len(), |at| start + at);
+    let start = url[start..end]
+        .rfind('@')
+        .map_or(start, |at| start + at + 1);
+    start..end
+}
+
+/// Host and port of a URL.
+fn address(url: &str) -> (String, u16) {
+    let standard = if url.starts_with("amqp") { 5672 } else { 5432 };
+    let authority = &url[authority(url)];
+    match authority.rsplit_once(':') {
+        Some((host, port)) => (host.to_owned(), port.parse().expect("a port")),
+        None => (authority.to_owned(), standard),
+    }
 }

@@ -149,7 +149,8 @@ impl Answer {
     fn parse(head: &str) -> Self {
         let mut lines = head.lines();
         let status_line = lines.next().unwrap();
-        let status = status_line.strip_prefix("HTTP/1.1 ").expect(status_line);
+        let (version, status) = status_line.split_once(' ').expect(status_line);
+        assert!(matches!(version, "HTTP/1.1" | "HTTP/1.0"), "{status_line}");
         Self {
             status: status[..3].parse().expect(status_line),
             headers: lines

@@ -29,3 +29,8 @@ pub fn ticket_properties(id: Uuid, received_at_us: i64) -> BasicProperties {
         .with_message_id(id.to_string().into())
         .with_headers(headers)
 }
+
+/// The properties of a message that is a group.
+pub fn group_properties() -> BasicProperties {
+    BasicProperties::default().with_content_type("application/x-ticket-group".into())
+}

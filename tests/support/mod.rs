@@ -22,7 +22,7 @@ mod wait;
 
 pub use forward::Forwarder;
 pub use http::{Answer, Client, get, metric, post, request};
-pub use message::{group, ticket_properties};
+pub use message::{group, group_properties, ticket_properties};
 pub use place::{Dead, Place, Row};
 pub use process::{Ended, Process};
 pub use tickets::{EXAMPLE, sample, ticket};

@@ -91,11 +91,7 @@ impl Place {
 
     /// The settings of any command, listeners on ports of their own, and these, which count more.
     /// `accept` gets no database unless it is among them.
-    pub fn settings<'a>(
-        &self,
-        command: &str,
-        more: &[(&'a str, &str)],
-    ) -> Vec<(&'a str, String)> {
+    pub fn settings<'a>(&self, command: &str, more: &[(&'a str, &str)]) -> Vec<(&'a str, String)> {
         let mut settings = vec![
             ("AMQP_URL", self.amqp_url()),
             ("QUEUE", self.name.clone()),
@@ -108,7 +104,10 @@ impl Place {
         if command == "consume" {
             settings.push(("ADMIN_LISTEN", "127.0.0.1:0".to_owned()));
         }
-        settings.extend(more.iter().map(|(name, value)| (*name, (*value).to_owned())));
+        settings.extend(
+            more.iter()
+                .map(|(name, value)| (*name, (*value).to_owned())),
+        );
         settings
     }
 
@@ -182,18 +181,22 @@ impl Place {
 
     /// Waits until a table has that many rows, and checks that there are no more.
     pub async fn filled(&self, table: &str, rows: i64) {
-        let mut count = 0;
+        self.filled_at_least(table, rows).await;
+        assert_eq!(self.count(table).await, rows, "rows in {table}");
+    }
+
+    /// Waits until a table has at least that many rows.
+    pub async fn filled_at_least(&self, table: &str, rows: i64) {
         wait_until(&format!("{rows} rows in {table}"), async || {
-            count = self.count(table).await;
-            count >= rows
+            self.count(table).await >= rows
         })
         .await;
-        assert_eq!(count, rows, "rows in {table}");
     }
 
     /// Product id, name and price of every row of `products`, by product id.
     pub async fn products(&self) -> Vec<(String, String, String)> {
-        let query = "select product_id, name, price::text from products order by product_id collate \"C\"";
+        let query =
+            "select product_id, name, price::text from products order by product_id collate \"C\"";
         let rows = self.database.query(query, &[]).await.unwrap();
         rows.iter()
             .map(|row| (row.get(0), row.get(1), row.get(2)))
@@ -236,7 +239,10 @@ impl Place {
         let channel = self.channel().await;
         let message = wait_for("a message", async || {
             let options = BasicGetOptions { no_ack: true };
-            channel.basic_get(self.queue().into(), options).await.unwrap()
+            channel
+                .basic_get(self.queue().into(), options)
+                .await
+                .unwrap()
         });
         message.await.delivery
     }

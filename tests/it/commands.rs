@@ -1,0 +1,217 @@
+//! The commands beside the roles, and settings that are wrong.
+
+use std::net::TcpListener;
+
+use crate::support::*;
+
+/// `dead list` shows what was set aside, `dead show` its exact bytes, and `dead replay` sends it
+/// round again as a ticket of its own: makes dead tickets and does all three.
+#[tokio::test]
+async fn dead_tickets_can_be_listed_shown_and_replayed() {
+    let place = Place::new().await;
+    let ticketd = place.ready("serve", &[]).await;
+    let none = place.run(&["dead", "list"], &[]).await;
+    assert_eq!((none.code(), none.text()), (Some(0), ""));
+    let image = ticket_properties(uuid::Uuid::now_v7(), 1).with_content_type("image/png".into());
+    place.publish(image.clone(), EXAMPLE.as_bytes()).await;
+    place.filled("dead_tickets", 1).await;
+    place.publish(image, b"\0\xff").await;
+    place.filled("dead_tickets", 2).await;
+    let dead = place.dead().await;
+
+    let list = place.run(&["dead", "list"], &[]).await;
+    let lines: Vec<_> = list.text().lines().collect();
+    assert_eq!(lines.len(), 2, "{lines:?}");
+    for (line, dead) in lines.iter().zip(&dead) {
+        let fields: Vec<_> = line.split('\t').collect();
+        assert_eq!(fields[0], dead.number.to_string());
+        assert_eq!(fields[1], dead.ticket_id.to_string());
+        assert_eq!(fields[3], dead.reason);
+    }
+    for dead in &dead {
+        let show = place
+            .run(&["dead", "show", &dead.number.to_string()], &[])
+            .await;
+        assert_eq!((show.code(), show.out), (Some(0), dead.body.clone()));
+    }
+
+    let replay = place
+        .run(&["dead", "replay", &dead[0].number.to_string()], &[])
+        .await;
+    assert_eq!(replay.code(), Some(0), "{}", replay.log);
+    let row = place.row(replay.text().trim().parse().unwrap()).await;
+    assert!(row.valid);
+    assert_ne!(row.ticket_id, dead[0].ticket_id, "a ticket of its own");
+    assert_eq!(place.dead().await, dead[1..]);
+    for action in ["show", "replay"] {
+        let gone = place
+            .run(&["dead", action, &dead[0].number.to_string()], &[])
+            .await;
+        assert_eq!(gone.code(), Some(1));
+        assert!(gone.log.contains("no dead ticket"), "{}", gone.log);
+    }
+    ticketd.drained().await;
+}
+
+/// A replay that the broker does not confirm leaves the dead ticket where it is: replays without one.
+#[tokio::test]
+async fn a_replay_without_the_broker_keeps_the_dead_ticket() {
+    let place = Place::new().await;
+    place.run(&["migrate"], &[]).await;
+    let insert =
+        "insert into dead_tickets (ticket_id, reason, body) values (gen_random_uuid(), 'why', 'x')";
+    place.database.batch_execute(insert).await.unwrap();
+    let number = place.dead().await[0].number.to_string();
+    let nowhere = [("AMQP_URL", "amqp://guest:guest@127.0.0.1:1/%2f")];
+    let replay = place.run(&["dead", "replay", &number], &nowhere).await;
+    assert_eq!(replay.code(), Some(1));
+    assert!(replay.log.contains("RabbitMQ"), "{}", replay.log);
+    assert_eq!(place.count("dead_tickets").await, 1);
+}
+
+/// `check` needs no server, says of each file whether it is valid or why not, and its exit code says
+/// whether all are: checks every sample, and files that could not even be accepted.
+#[tokio::test]
+async fn check_says_what_is_wrong_with_a_ticket() {
+    let none: [(&str, &str); 0] = [];
+    let mut valid = Vec::new();
+    for file in std::fs::read_dir(sample("valid")).unwrap() {
+        valid.push(file.unwrap().path().display().to_string());
+    }
+    let args: Vec<&str> = std::iter::once("check")
+        .chain(valid.iter().map(String::as_str))
+        .collect();
+    let ended = Process::run(&args, &none).await;
+    assert_eq!(ended.code(), Some(0), "{}", ended.text());
+    let expected: String = valid
+        .iter()
+        .map(|file| format!("{file}: valid\n"))
+        .collect();
+    assert_eq!(ended.text(), expected);
+
+    for file in std::fs::read_dir(sample("invalid")).unwrap() {
+        let file = file.unwrap().path();
+        let reason = file.file_stem().unwrap().to_str().unwrap().to_owned();
+        let file = file.display().to_string();
+        let ended = Process::run(&["check", &valid[0], &file], &none).await;
+        assert_eq!(ended.code(), Some(1));
+        assert!(ended.text().starts_with(&format!("{}: valid\n", valid[0])));
+        assert!(
+            ended.text().contains(&format!("{file}: {reason}:")),
+            "{}",
+            ended.text()
+        );
+    }
+
+    let folder = std::env::temp_dir().join(format!("ticketd-check-{}", std::process::id()));
+    std::fs::create_dir_all(&folder).unwrap();
+    for (name, body, why) in [
+        (
+            "latin1",
+            b"Caf\xe9".as_slice(),
+            "not accepted: the ticket is not valid UTF-8",
+        ),
+        ("empty", b"", "not accepted: the ticket is empty"),
+        ("nul", b"\0", "not accepted: the ticket holds a NUL"),
+    ] {
+        let file = folder.join(name);
+        std::fs::write(&file, body).unwrap();
+        let ended = Process::run(&["check", file.to_str().unwrap()], &none).await;
+        assert_eq!(ended.code(), Some(1));
+        assert!(ended.text().contains(why), "{}", ended.text());
+    }
+    std::fs::remove_dir_all(&folder).unwrap();
+    let ended = Process::run(&["check", "/no/such/file"], &none).await;
+    assert_eq!(ended.code(), Some(1));
+    assert!(ended.log.contains("/no/such/file"), "{}", ended.log);
+}
+
+/// A wrong setting stops the start, with a message that names it as the flag or the variable that it
+/// came from: starts with one wrong setting after the other, both ways.
+#[tokio::test]
+async fn a_wrong_setting_is_named() {
+    let wrong = [
+        ("accept", "AMQP_URL", "http://broker"),
+        ("accept", "AMQP_URL", "amqps://broker"),
+        ("accept", "RABBITMQ_URL", "nonsense"),
+        ("consume", "DATABASE_URL", "postgres://a:b@[::1"),
+        ("migrate", "DATABASE_URL", "postgres://a/b?sslmode=require"),
+        ("accept", "LISTEN", "8080"),
+        ("accept", "ADMIN_LISTEN", "localhost"),
+        ("accept", "PUBLISH_GROUP_MAX", "0"),
+        ("accept", "INFLIGHT_MAX", "many"),
+        ("accept", "BODY_MAX", "-1"),
+        ("accept", "CONFIRM_TIMEOUT", "5"),
+        ("consume", "PREFETCH", "65536"),
+        ("consume", "BATCH_ROWS", "0"),
+        ("consume", "BATCH_BYTES", "1"),
+        ("consume", "BATCH_AGE", "soon"),
+        ("consume", "WRITERS", "0"),
+        ("consume", "HOLD_MAX", "0s"),
+        ("serve", "SHUTDOWN_GRACE", "1y"),
+        ("serve", "LOG_FORMAT", "xml"),
+        ("accept", "QUEUE", ""),
+    ];
+    for (role, name, value) in wrong {
+        let mut settings = vec![("DATABASE_URL", "postgres://127.0.0.1:1/x")];
+        settings.retain(|(known, _)| *known != name);
+        let flag = format!("--{}", name.to_lowercase().replace('_', "-"));
+        let by_flag = Process::run(&[role, &format!("{flag}={value}")], &settings).await;
+        settings.push((name, value));
+        let by_environment = Process::run(&[role], &settings).await;
+        for ended in [by_flag, by_environment] {
+            assert!(
+                ended.code().is_some_and(|code| code != 0),
+                "{name}={value}: {ended:?}"
+            );
+            assert!(
+                ended.log.contains(&flag) || ended.log.contains(name),
+                "{name}: {}",
+                ended.log
+            );
+            assert!(!ended.log.contains("panicked"), "{name}: {}", ended.log);
+        }
+    }
+    let none: [(&str, &str); 0] = [];
+    let ended = Process::run(&["consume"], &none).await;
+    assert_eq!(ended.code(), Some(2));
+    assert!(ended.log.contains("--database-url"), "{}", ended.log);
+}
+
+/// An address that is taken stops the start with a message that names the setting and the address:
+/// takes one first.
+#[tokio::test]
+async fn an_address_in_use_is_named() {
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    for setting in ["LISTEN", "ADMIN_LISTEN"] {
+        let mut settings = vec![
+            ("LISTEN", "127.0.0.1:0"),
+            ("AMQP_URL", "amqp://127.0.0.1:1/%2f"),
+        ];
+        settings.push((setting, &address));
+        let ended = Process::run(&["accept"], &settings).await;
+        assert_eq!(ended.code(), Some(1));
+        let message = format!("cannot listen on {setting} {address}");
+        assert!(ended.log.contains(&message), "{}", ended.log);
+    }
+}
+
+/// A password in a URL is never logged: starts with URLs where nothing answers, and with wrong ones.
+#[tokio::test]
+async fn passwords_are_not_logged() {
+    const PASSWORD: &str = "s3cr3t-w0rd";
+    let amqp_url = format!("amqp://till:{PASSWORD}@127.0.0.1:1/%2f");
+    let database_url = format!("postgres://till:{PASSWORD}@127.0.0.1:1/x");
+    let settings = [
+        ("AMQP_URL", amqp_url.as_str()),
+        ("DATABASE_URL", database_url.as_str()),
+        ("LISTEN", "127.0.0.1:0"),
+    ];
+    let ticketd = Process::start(&["serve"], &settings);
+    ticketd.logged("no link to RabbitMQ").await;
+    ticketd.logged("could not be looked after").await;
+    assert!(!ticketd.log().contains(PASSWORD), "{}", ticketd.log());
+    let help = Process::run(&["serve", "--help"], &settings).await;
+    assert!(!help.text().contains(PASSWORD), "{}", help.text());
+}

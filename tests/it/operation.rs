@@ -1,0 +1,325 @@
+//! What operators rely on: metrics, health, the admin listener, the health check, and how it ends.
+
+use std::time::{Duration, Instant};
+
+use crate::support::*;
+
+/// Every metric of the contract is served, under its name and labels, and counts: sends a ticket of
+/// each kind and reads /metrics.
+#[tokio::test]
+async fn every_metric_is_served() {
+    let place = Place::new().await;
+    let mut ticketd = place.ready("serve", &[]).await;
+    let mut client = ticketd.client().await;
+    place
+        .accepted(&mut client, &["webhook-id: 1"], EXAMPLE)
+        .await;
+    place.stored(1).await;
+    place
+        .accepted(&mut client, &["webhook-id: 1"], EXAMPLE)
+        .await;
+    place
+        .accepted(&mut client, &["webhook-id: 1"], "another")
+        .await;
+    place.accepted(&mut client, &[], "invalid").await;
+    client.ask(post(&[], "")).await.problem(400);
+    let counts = [
+        ("ticketd_http_requests_total{code=\"202\"}", 4.0),
+        ("ticketd_http_requests_total{code=\"400\"}", 1.0),
+        ("ticketd_accepted_total", 4.0),
+        ("ticketd_rejected_total{reason=\"not_text\"}", 1.0),
+        ("ticketd_publish_groups_total", 4.0),
+        ("ticketd_stored_total{result=\"valid\"}", 1.0),
+        ("ticketd_stored_total{result=\"invalid\"}", 1.0),
+        ("ticketd_stored_total{result=\"duplicate\"}", 1.0),
+        ("ticketd_stored_total{result=\"dead\"}", 1.0),
+        ("ticketd_publish_confirm_seconds_count", 4.0),
+        ("ticketd_publish_group_size_sum", 4.0),
+        ("ticketd_batch_rows_sum", 4.0),
+        ("ticketd_end_to_end_seconds_count", 4.0),
+        ("ticketd_inflight", 0.0),
+        ("ticketd_amqp_connected{role=\"consume\"}", 1.0),
+        ("ticketd_amqp_blocked", 0.0),
+        ("ticketd_pg_connected", 1.0),
+        ("ticketd_build_info{version=\"0.1.0\"}", 1.0),
+    ];
+    for (series, expected) in counts {
+        let mut last = None;
+        wait_until(&format!("{series} {expected}"), async || {
+            let answer = client.ask(get("/metrics")).await;
+            last = metric(answer.text(), series);
+            last == Some(expected)
+        })
+        .await;
+    }
+    let answer = client.ask(get("/metrics")).await;
+    let content_type = answer.header("content-type").unwrap();
+    assert!(
+        content_type.starts_with("text/plain; version=0.0.4"),
+        "{content_type}"
+    );
+    let text = answer.text();
+    assert!(metric(text, "ticketd_amqp_connected{role=\"publish\"}").is_some_and(|n| n >= 1.0));
+    for stage in ["encode", "copy", "merge", "commit"] {
+        let series = format!("ticketd_flush_seconds_count{{stage=\"{stage}\"}}");
+        assert!(metric(text, &series).is_some_and(|n| n >= 1.0), "{series}");
+    }
+}
+
+/// Every metric is there before its first event, so that alerts and rates see the first one: reads
+/// /metrics of a process that has done nothing yet.
+#[tokio::test]
+async fn every_metric_is_there_from_the_start() {
+    let place = Place::new().await;
+    let mut ticketd = place.ready("serve", &[]).await;
+    let answer = ticketd.client().await.ask(get("/metrics")).await;
+    let names = [
+        "ticketd_http_requests_total",
+        "ticketd_http_request_duration_seconds",
+        "ticketd_accepted_total",
+        "ticketd_rejected_total",
+        "ticketd_publish_groups_total",
+        "ticketd_publish_group_size",
+        "ticketd_publish_confirm_seconds",
+        "ticketd_publish_failed_total",
+        "ticketd_inflight",
+        "ticketd_stored_total",
+        "ticketd_batch_rows",
+        "ticketd_flush_seconds",
+        "ticketd_end_to_end_seconds",
+        "ticketd_amqp_connected",
+        "ticketd_amqp_blocked",
+        "ticketd_pg_connected",
+        "ticketd_build_info",
+    ];
+    let missing = |name: &&str| !answer.text().contains(&format!("# TYPE {name} "));
+    let missing: Vec<_> = names.into_iter().filter(missing).collect();
+    assert!(missing.is_empty(), "{missing:?}");
+}
+
+/// /livez, /readyz and /healthz answer in JSON and say what is up: asks all of them, GET and HEAD.
+#[tokio::test]
+async fn health_is_told_in_json() {
+    let place = Place::new().await;
+    let mut ticketd = place.ready("serve", &[]).await;
+    let mut client = ticketd.client().await;
+    assert_eq!(client.ask(get("/livez")).await.json()["status"], "alive");
+    for path in ["/readyz", "/healthz"] {
+        let expected = serde_json::json!({
+            "status": "ready",
+            "checks": {"publishing": "up", "consuming": "up", "database": "up"},
+        });
+        assert_eq!(client.ask(get(path)).await.json(), expected);
+        client.send(request("HEAD", path)).await;
+        assert_eq!(client.answer_to_head().await.status, 200);
+    }
+}
+
+/// The admin listener serves metrics and health, and no tickets: asks it for all.
+#[tokio::test]
+async fn the_admin_listener_serves_metrics_and_health_alone() {
+    let place = Place::new().await;
+    let settings = [("ADMIN_LISTEN", "127.0.0.1:0")];
+    let mut ticketd = place.ready("serve", &settings).await;
+    let id = place
+        .accepted(&mut ticketd.client().await, &[], EXAMPLE)
+        .await;
+    place.row(id).await;
+    let mut admin = ticketd.admin().await;
+    for path in ["/metrics", "/livez", "/readyz", "/healthz"] {
+        assert_eq!(admin.ask(get(path)).await.status, 200, "{path}");
+    }
+    admin.ask(get(&format!("/ticket/{id}"))).await.problem(404);
+    admin.ask(post(&[], EXAMPLE)).await.problem(404);
+}
+
+/// The consume role stores what the accept role takes, and has no listener but the admin one: runs
+/// the two beside each other.
+#[tokio::test]
+async fn the_roles_work_apart() {
+    let place = Place::new().await;
+    let mut accept = place.ready("accept", &[]).await;
+    let mut consume = place.ready("consume", &[]).await;
+    assert!(!consume.log().contains(" LISTEN "), "{}", consume.log());
+    let id = place
+        .accepted(&mut accept.client().await, &[], EXAMPLE)
+        .await;
+    assert!(place.row(id).await.valid);
+    let mut admin = consume.admin().await;
+    let ready = admin.ask(get("/readyz")).await.json();
+    assert_eq!(
+        ready["checks"],
+        serde_json::json!({"consuming": "up", "database": "up"})
+    );
+    let metrics = admin.ask(get("/metrics")).await;
+    let stored = metric(metrics.text(), "ticketd_stored_total{result=\"valid\"}");
+    assert_eq!(stored, Some(1.0));
+    accept.drained().await;
+    consume.drained().await;
+}
+
+/// The health check is 0 exactly while ticketd is alive, whether or not it is ready: runs it beside
+/// one without a broker, on either listener, and with nothing there.
+#[tokio::test]
+async fn the_health_check_tells_by_its_exit_code() {
+    let settings = [
+        ("AMQP_URL", "amqp://guest:guest@127.0.0.1:1/%2f"),
+        ("LISTEN", "0.0.0.0:0"),
+        ("ADMIN_LISTEN", "127.0.0.1:0"),
+    ];
+    let mut ticketd = Process::start(&["accept"], &settings);
+    let listen = ticketd.address("LISTEN").await.to_string();
+    let admin = ticketd.address("ADMIN_LISTEN").await.to_string();
+    for settings in [
+        vec![("LISTEN", listen.clone())],
+        vec![
+            ("LISTEN", "127.0.0.1:1".to_owned()),
+            ("ADMIN_LISTEN", admin),
+        ],
+    ] {
+        let ended = Process::run(&["healthcheck"], &settings).await;
+        assert_eq!(ended.code(), Some(0), "{}", ended.log);
+    }
+    drop(ticketd);
+    let port = listen.rsplit(':').next().unwrap();
+    let settings = [("LISTEN", format!("127.0.0.1:{port}"))];
+    let ended = Process::run(&["healthcheck"], &settings).await;
+    assert_eq!(ended.code(), Some(1));
+    assert!(ended.log.contains(port), "{}", ended.log);
+}
+
+/// SIGTERM under load loses nothing: what was answered 202 is stored once, what was stored is
+/// acknowledged, and the exit code is 0. Ends one under load and lets a second store what is left.
+#[tokio::test]
+async fn a_drained_process_leaves_nothing_behind() {
+    let place = Place::new().await;
+    let mut ticketd = place
+        .ready("serve", &[("ADMIN_LISTEN", "127.0.0.1:0")])
+        .await;
+    let mut senders = tokio::task::JoinSet::new();
+    for sender in 0..8 {
+        senders.spawn(send_until_refused(ticketd.client().await, sender));
+    }
+    place.filled_at_least("tickets", 200).await;
+    let ended = ticketd.drained().await;
+    let accepted: Vec<_> = senders.join_all().await.into_iter().flatten().collect();
+    assert!(accepted.len() >= 200, "{}", ended.log);
+
+    let mut second = place.ready("consume", &[]).await;
+    wait_until("an empty queue", async || {
+        place.depth(place.queue()).await == 0
+    })
+    .await;
+    let mut admin = second.admin().await;
+    wait_until("every accepted ticket", async || {
+        place.count("tickets").await >= accepted.len() as i64
+    })
+    .await;
+    let stored: std::collections::HashSet<_> = place
+        .rows()
+        .await
+        .into_iter()
+        .map(|row| row.ticket_id)
+        .collect();
+    assert!(accepted.iter().all(|id| stored.contains(id)));
+    let metrics = admin.ask(get("/metrics")).await;
+    let again = metric(metrics.text(), "ticketd_stored_total{result=\"duplicate\"}");
+    assert_eq!(again, Some(0.0), "stored, but not acknowledged");
+    assert_eq!(place.count("dead_tickets").await, 0);
+    second.drained().await;
+}
+
+/// Posts tickets until the service takes no more; the ids of those that it took.
+async fn send_until_refused(mut client: Client, sender: u32) -> Vec<uuid::Uuid> {
+    let mut ids = Vec::new();
+    for n in 0.. {
+        let body = ticket(&format!("{sender}-{n}"));
+        if client.try_send(&post(&[], body)).await.is_err() {
+            break;
+        }
+        match client.try_answer().await {
+            Some(answer) if answer.status == 202 => ids.push(answer.id()),
+            Some(answer) => {
+                answer.problem(503);
+                break;
+            }
+            None => break,
+        }
+    }
+    ids
+}
+
+/// While it drains, it is not ready, takes no connection, and answers what comes on an old one 503:
+/// holds a request half sent, ends the process, and looks at each.
+#[tokio::test]
+async fn a_draining_process_takes_nothing_new() {
+    let place = Place::new().await;
+    let mut ticketd = place
+        .ready("serve", &[("ADMIN_LISTEN", "127.0.0.1:0")])
+        .await;
+    let address = ticketd.address("LISTEN").await;
+    let mut admin = ticketd.admin().await;
+    let (mut held, mut idle) = (ticketd.client().await, ticketd.client().await);
+    idle.ask(get("/livez")).await;
+    begin_a_ticket(&mut held).await;
+
+    ticketd.signal("TERM");
+    wait_until("connections are refused", async || {
+        Client::connect(address).await.is_err()
+    })
+    .await;
+    let ready = admin.ask(get("/readyz")).await;
+    assert_eq!(
+        (ready.status, &ready.json()["status"]),
+        (503, &"draining".into())
+    );
+    assert_eq!(admin.ask(get("/livez")).await.status, 200);
+    assert!(idle.is_closed().await, "an idle connection");
+    let answer = held.ask("!").await;
+    answer.problem(503);
+    assert_eq!(answer.header("retry-after"), Some("1"));
+    let ended = ticketd.ended().await;
+    assert_eq!(ended.code(), Some(0), "{}", ended.log);
+    assert_eq!(place.count("tickets").await, 0);
+}
+
+/// A second signal ends it at once, and the exit code tells that it did not finish: holds a request
+/// half sent, so that draining would take its 10 s.
+#[tokio::test]
+async fn a_second_signal_ends_it_at_once() {
+    let place = Place::new().await;
+    let mut ticketd = place.ready("accept", &[]).await;
+    let mut held = ticketd.client().await;
+    begin_a_ticket(&mut held).await;
+    ticketd.signal("TERM");
+    ticketd.logged("ending").await;
+    let started = Instant::now();
+    ticketd.signal("INT");
+    let ended = ticketd.ended().await;
+    assert!(started.elapsed() < Duration::from_secs(5), "{}", ended.log);
+    assert_eq!(ended.code(), Some(1));
+    assert!(ended.log.contains("second signal"), "{}", ended.log);
+}
+
+/// Draining lasts no longer than `SHUTDOWN_GRACE`, and says so: holds a request half sent for longer.
+#[tokio::test]
+async fn draining_is_bounded_by_the_grace() {
+    let place = Place::new().await;
+    let mut ticketd = place.ready("accept", &[("SHUTDOWN_GRACE", "500ms")]).await;
+    let mut held = ticketd.client().await;
+    begin_a_ticket(&mut held).await;
+    let started = Instant::now();
+    ticketd.signal("TERM");
+    let ended = ticketd.ended().await;
+    assert!(started.elapsed() < Duration::from_secs(6), "{}", ended.log);
+    assert_eq!(ended.code(), Some(1));
+    assert!(ended.log.contains("SHUTDOWN_GRACE"), "{}", ended.log);
+}
+
+/// Sends all of a ticket but its last byte, and makes sure that the request has begun.
+async fn begin_a_ticket(client: &mut Client) {
+    let head =
+        "POST /ticket HTTP/1.1\r\nhost: test\r\nexpect: 100-continue\r\ncontent-length: 4\r\n\r\n";
+    assert_eq!(client.ask(head).await.status, 100);
+    client.send("abc").await;
+}

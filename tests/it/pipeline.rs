@@ -1,0 +1,454 @@
+//! From POST to the rows: what a ticket becomes, and that it does so once.
+
+use std::collections::HashSet;
+
+use uuid::Uuid;
+
+use crate::support::*;
+
+/// The documented ticket becomes exactly the documented rows: posts it and compares every column.
+#[tokio::test]
+async fn the_example_becomes_its_rows() {
+    let place = Place::new().await;
+    let mut ticketd = place.ready("serve", &[]).await;
+    let mut client = ticketd.client().await;
+    let before_us = now_us();
+    let id = place.accepted(&mut client, &[], EXAMPLE).await;
+    let row = place.row(id).await;
+    let received_at_us = row.received_at_us;
+    assert!((before_us..=now_us()).contains(&received_at_us));
+    let expected = Row {
+        ticket_id: id,
+        order_id: Some("123456".into()),
+        vat: Some("3.10".into()),
+        total: Some("16.90".into()),
+        valid: true,
+        invalid_reason: None,
+        ticket_text: Some(EXAMPLE.into()),
+        received_at_us,
+    };
+    assert_eq!(place.rows().await, [expected]);
+    let products = [("IZ8z", "Café", "2"), ("aZde", "Formule(s) midi", "14.90")];
+    assert_eq!(place.products().await, owned(&products));
+    let source = "select bool_and(ticket_id = $1 and created_at <= now() and updated_at <= now() \
+        and ticket_received_at = 'epoch'::timestamptz + $2 * interval '1 microsecond') from products";
+    let micros = received_at_us as f64;
+    let row = place.database.query_one(source, &[&id, &micros]).await;
+    assert!(row.unwrap().get::<_, bool>(0));
+    assert_eq!(place.count("dead_tickets").await, 0);
+}
+
+/// Every valid sample is stored as valid with its values, whatever its line ends, marks, blanks and
+/// quotes: posts them all and compares.
+#[tokio::test]
+async fn valid_tickets_are_stored_with_their_values() {
+    let samples = [
+        ("example-crlf", "123456", "3.10", "16.90"),
+        ("byte-order-mark", "123456", "3.10", "16.90"),
+        ("no-line-end", "123456", "3.10", "16.90"),
+        ("blanks-everywhere", "55", "0.20", "1.20"),
+        ("discount", "é-2041", "1.27", "6.50"),
+        ("quotes", "A-77", "0.00", "359.40"),
+        ("refund", "R-9", "-0.83", "-5.00"),
+        (
+            "28-digits",
+            "28",
+            "0.0000000000000000000000000000",
+            "9999999999999999999999999999",
+        ),
+    ];
+    let place = Place::new().await;
+    let mut ticketd = place.ready("serve", &[]).await;
+    let mut client = ticketd.client().await;
+    for (name, order_id, vat, total) in samples {
+        let body = std::fs::read_to_string(sample(&format!("valid/{name}.txt"))).unwrap();
+        let id = place.accepted(&mut client, &[], &body).await;
+        let row = place.row(id).await;
+        assert!(row.valid && row.invalid_reason.is_none(), "{name}: {row:?}");
+        let values = (row.order_id.unwrap(), row.vat.unwrap(), row.total.unwrap());
+        assert_eq!(
+            (values.0.as_str(), values.1.as_str(), values.2.as_str()),
+            (order_id, vat, total)
+        );
+        assert_eq!(row.ticket_text.unwrap(), body, "{name}");
+    }
+    let products = place.products().await;
+    for product in [
+        ("fish-1", "Fish, chips", "12.50"),
+        ("menu-2", "Menu \"du jour\"", "17.00"),
+        ("tv-40", "40\" screen", "299.90"),
+        ("the,vert", "  Thé  ", "30.00"),
+        ("pain", "Pain", "1.20"),
+        ("cafe", "Café", "2.00"),
+        ("remise", "Remise fidélité", "-2.00"),
+        ("v", "Vis rendue", "-0.0000000000000000000000000001"),
+    ] {
+        assert!(
+            products.contains(&owned(&[product])[0]),
+            "{product:?} in {products:?}"
+        );
+    }
+}
+
+/// Every invalid sample is kept with its reason, its line, its text and the parts that could be
+/// read, and names no product: posts them all and compares.
+#[tokio::test]
+async fn invalid_tickets_are_kept_with_their_reason() {
+    let (order, vat, total) = (Some("123456"), Some("3.10"), Some("16.90"));
+    let samples = [
+        ("bad_order", "bad_order:1", None, vat, total),
+        (
+            "bad_product_header",
+            "bad_product_header:5",
+            order,
+            vat,
+            total,
+        ),
+        ("bad_product_line", "bad_product_line:6", order, vat, total),
+        ("bad_total", "bad_total:3", order, vat, None),
+        ("bad_vat", "bad_vat:2", order, None, total),
+        (
+            "missing_blank_line",
+            "missing_blank_line:4",
+            order,
+            vat,
+            total,
+        ),
+        ("missing_order", "missing_order:1", None, vat, total),
+        ("no_products", "no_products:6", order, vat, total),
+        (
+            "total_mismatch",
+            "total_mismatch:3",
+            order,
+            vat,
+            Some("16.91"),
+        ),
+    ];
+    let place = Place::new().await;
+    let mut ticketd = place.ready("serve", &[]).await;
+    let mut client = ticketd.client().await;
+    for (name, reason, order_id, vat, total) in samples {
+        let body = std::fs::read_to_string(sample(&format!("invalid/{name}.txt"))).unwrap();
+        let id = place.accepted(&mut client, &[], &body).await;
+        let row = place.row(id).await;
+        assert_eq!(
+            (row.valid, row.invalid_reason.as_deref()),
+            (false, Some(reason))
+        );
+        assert_eq!(row.order_id.as_deref(), order_id, "{name}");
+        assert_eq!(
+            (row.vat.as_deref(), row.total.as_deref()),
+            (vat, total),
+            "{name}"
+        );
+        assert_eq!(row.ticket_text.unwrap(), body, "{name}");
+    }
+    assert_eq!(place.products().await, []);
+    assert_eq!(place.count("ticket_lines").await, 0);
+}
+
+/// The same key is the same ticket, whichever header brings it, and it is stored once: posts one
+/// ticket several times and counts.
+#[tokio::test]
+async fn a_repeated_key_is_stored_once() {
+    let place = Place::new().await;
+    let mut ticketd = place.ready("serve", &[]).await;
+    let mut client = ticketd.client().await;
+    let mut ids = HashSet::new();
+    for header in [
+        "Idempotency-Key: till-7/1",
+        "idempotency-key: till-7/1",
+        "webhook-id: till-7/1",
+    ] {
+        ids.insert(place.accepted(&mut client, &[header], EXAMPLE).await);
+    }
+    assert_eq!(ids.len(), 1, "{ids:?}");
+    let other = place
+        .accepted(&mut client, &["webhook-id: till-7/2"], EXAMPLE)
+        .await;
+    assert!(!ids.contains(&other));
+    place.row(other).await;
+    assert_eq!(place.count("tickets").await, 2);
+    assert_eq!(place.count("dead_tickets").await, 0);
+}
+
+/// A key used for another ticket does not replace the first: the other goes to `dead_tickets`, once
+/// however often it comes, and its products are not applied. Posts both several times, first to an
+/// idle consumer and then within one message.
+#[tokio::test]
+async fn a_key_used_for_another_ticket_keeps_the_first() {
+    let place = Place::new().await;
+    let mut ticketd = place.ready("serve", &[]).await;
+    let mut client = ticketd.client().await;
+    let key = ["Idempotency-Key: till-7/1"];
+    let (first, other) = (ticket("first"), ticket("other"));
+    let id = place.accepted(&mut client, &key, &first).await;
+    place.row(id).await;
+    for body in [&other, &first, &other] {
+        place.accepted(&mut client, &key, body).await;
+    }
+    place.filled("dead_tickets", 1).await;
+
+    let twice = Uuid::now_v7();
+    let (one, two) = (ticket("one"), ticket("two"));
+    let payload = group([
+        (twice, 1, one.as_bytes()),
+        (twice, 2, two.as_bytes()),
+        (twice, 3, one.as_bytes()),
+    ]);
+    place.publish(group_properties(), &payload).await;
+    place.filled("dead_tickets", 2).await;
+    ticketd.drained().await;
+
+    let stored: Vec<_> = place
+        .rows()
+        .await
+        .into_iter()
+        .map(|row| row.ticket_text.unwrap())
+        .collect();
+    assert_eq!(stored, [first, one]);
+    let dead = place.dead().await;
+    let bodies: Vec<_> = dead.iter().map(|dead| dead.body.as_slice()).collect();
+    assert_eq!(bodies, [other.as_bytes(), two.as_bytes()]);
+    assert_eq!((dead[0].ticket_id, dead[1].ticket_id), (id, twice));
+    assert!(
+        dead.iter().all(|dead| dead.reason.contains("key")),
+        "{dead:?}"
+    );
+    let products: Vec<_> = place
+        .products()
+        .await
+        .into_iter()
+        .map(|product| product.0)
+        .collect();
+    assert_eq!(products, ["t-first", "t-one"]);
+    assert_eq!(place.depth(place.queue()).await, 0);
+}
+
+/// Name and price of a product are those of the newest ticket, and of two at the same time those of
+/// the greater id, whatever the order of arrival: publishes every order of three tickets, one by
+/// one and as a group.
+#[tokio::test]
+async fn the_newest_ticket_names_a_product() {
+    let place = Place::new().await;
+    let _ticketd = place.ready("serve", &[]).await;
+    let orders = [
+        [0, 1, 2],
+        [0, 2, 1],
+        [1, 0, 2],
+        [1, 2, 0],
+        [2, 0, 1],
+        [2, 1, 0],
+    ];
+    let mut expected = Vec::new();
+    for (case, order) in orders.iter().enumerate() {
+        for grouped in [false, true] {
+            let product = format!("p-{case}-{grouped}");
+            let mut ids = [Uuid::now_v7(), Uuid::now_v7(), Uuid::now_v7()];
+            ids.sort_unstable();
+            // The last two were received at the same time.
+            let times_us = [1_000_000, 2_000_000, 2_000_000];
+            let bodies = ["10", "20", "30"].map(|price| priced(&product, price));
+            let records: Vec<_> = order
+                .iter()
+                .map(|&n| (ids[n], times_us[n], bodies[n].as_bytes()))
+                .collect();
+            if grouped {
+                place.publish(group_properties(), &group(records)).await;
+            } else {
+                for (id, time_us, body) in records {
+                    place.publish(ticket_properties(id, time_us), body).await;
+                    place.row(id).await;
+                }
+            }
+            expected.push((product, "Named 30".to_owned(), "30".to_owned()));
+        }
+    }
+    place.stored(36).await;
+    assert_eq!(place.products().await, expected);
+}
+
+/// A ticket near the largest size is stored whole: posts one of 60 KB with a thousand lines.
+#[tokio::test]
+async fn a_large_ticket_is_stored_whole() {
+    const LINES: usize = 1_000;
+    let name = "n".repeat(40);
+    let lines: String = (0..LINES)
+        .map(|n| format!("{name},large-{n},0.01\n"))
+        .collect();
+    let body = format!("Order: large\nVAT: 1\nTotal: 10.00\n\nproduct,product_id,price\n{lines}");
+    assert!(body.len() > 55_000 && body.len() < 65_536, "{}", body.len());
+    let place = Place::new().await;
+    let mut ticketd = place.ready("serve", &[]).await;
+    let id = place
+        .accepted(&mut ticketd.client().await, &[], &body)
+        .await;
+    let row = place.row(id).await;
+    assert!(row.valid, "{:?}", row.invalid_reason);
+    assert_eq!(row.ticket_text.unwrap(), body);
+    assert_eq!(place.count("products").await, LINES as i64);
+    assert_eq!(place.count("ticket_lines").await, LINES as i64);
+}
+
+/// Everything answered 202 is stored once: posts 5,000 tickets over 64 connections and compares ids.
+#[tokio::test]
+async fn every_accepted_ticket_is_stored_once() {
+    stored_once(64, 5_000, &[]).await;
+}
+
+/// The same without groups.
+#[tokio::test]
+async fn every_accepted_ticket_is_stored_once_without_groups() {
+    stored_once(16, 1_000, &[("PUBLISH_GROUP_MAX", "1")]).await;
+}
+
+/// The same with several writers that finish in any order, and small batches.
+#[tokio::test]
+async fn every_accepted_ticket_is_stored_once_by_several_writers() {
+    let settings = [
+        ("WRITERS", "3"),
+        ("BATCH_ROWS", "20"),
+        ("PUBLISH_GROUP_MAX", "7"),
+        ("PREFETCH", "50"),
+    ];
+    stored_once(32, 1_000, &settings).await;
+}
+
+async fn stored_once(connections: usize, tickets: usize, settings: &[(&str, &str)]) {
+    let place = Place::new().await;
+    let mut ticketd = place.ready("serve", settings).await;
+    let mut senders = tokio::task::JoinSet::new();
+    for sender in 0..connections {
+        let client = ticketd.client().await;
+        let count = tickets / connections + usize::from(sender < tickets % connections);
+        senders.spawn(send(client, sender, count));
+    }
+    let accepted: HashSet<Uuid> = senders.join_all().await.into_iter().flatten().collect();
+    assert_eq!(accepted.len(), tickets);
+    place.stored(tickets as i64).await;
+    let stored: HashSet<Uuid> = place
+        .rows()
+        .await
+        .into_iter()
+        .map(|row| row.ticket_id)
+        .collect();
+    assert_eq!(stored, accepted);
+    assert_eq!(place.count("products").await, tickets as i64);
+    assert_eq!(place.count("dead_tickets").await, 0);
+    ticketd.drained().await;
+    assert_eq!(place.depth(place.queue()).await, 0, "not acknowledged");
+}
+
+/// Posts tickets that must all be accepted.
+async fn send(mut client: Client, sender: usize, count: usize) -> Vec<Uuid> {
+    let mut ids = Vec::with_capacity(count);
+    for n in 0..count {
+        let body = ticket(&format!("{sender}-{n}"));
+        ids.push(client.ask(post(&[], body)).await.id());
+    }
+    ids
+}
+
+/// With `PUBLISH_GROUP_MAX=1` every message is one ticket, and by default tickets that come together
+/// share one: sends many at once without a consumer and looks at the messages.
+#[tokio::test]
+async fn groups_are_as_large_as_they_may_be() {
+    const TICKETS: usize = 200;
+    for (max, grouped) in [("1", false), ("1024", true)] {
+        let place = Place::new().await;
+        let mut ticketd = place.ready("accept", &[("PUBLISH_GROUP_MAX", max)]).await;
+        let mut senders = tokio::task::JoinSet::new();
+        for sender in 0..TICKETS / 10 {
+            senders.spawn(send(ticketd.client().await, sender, 10));
+        }
+        let ids: HashSet<Uuid> = senders.join_all().await.into_iter().flatten().collect();
+        assert_eq!(ids.len(), TICKETS);
+        let messages = place.depth(place.queue()).await;
+        assert_eq!(messages < TICKETS as u32, grouped, "{messages} messages");
+        if !grouped {
+            let content_type = place.take().await.properties.content_type().clone();
+            assert_eq!(content_type.unwrap().as_str(), "text/plain");
+        }
+    }
+}
+
+/// A queue that loses its binding loses no ticket: what cannot be routed waits in another queue,
+/// which is read too. Cuts the binding under load.
+#[tokio::test]
+async fn tickets_that_cannot_be_routed_are_stored() {
+    let place = Place::new().await;
+    let mut ticketd = place.ready("serve", &[]).await;
+    let (early, late) = (ticketd.client().await, ticketd.client().await);
+    let sending = tokio::spawn(send(early, 0, 300));
+    place.filled_at_least("tickets", 20).await;
+    place.unbind().await;
+    let mut accepted = send(late, 1, 100).await;
+    accepted.extend(sending.await.unwrap());
+    place.stored(400).await;
+    let stored: HashSet<Uuid> = place
+        .rows()
+        .await
+        .into_iter()
+        .map(|row| row.ticket_id)
+        .collect();
+    assert!(accepted.iter().all(|id| stored.contains(id)));
+    ticketd.drained().await;
+    assert_eq!(place.depth(&place.unrouted()).await, 0);
+}
+
+/// The view gives the lines of valid tickets: it is compared with the products of many tickets, of
+/// which each names its own.
+#[tokio::test]
+async fn the_view_of_lines_agrees_with_the_products() {
+    let place = Place::new().await;
+    let mut ticketd = place.ready("serve", &[]).await;
+    let mut client = ticketd.client().await;
+    let mut sent = 0;
+    for folder in ["valid", "invalid"] {
+        for file in std::fs::read_dir(sample(folder)).unwrap() {
+            let body = std::fs::read_to_string(file.unwrap().path()).unwrap();
+            place.accepted(&mut client, &[], &body).await;
+            sent += 1;
+        }
+    }
+    place.stored(sent).await;
+    let latest = "select product_id, name, price::text from ( \
+            select distinct on (product_id) ticket_lines.* \
+            from ticket_lines join tickets using (ticket_id) \
+            order by product_id, received_at desc, ticket_id desc, line_number desc \
+        ) as latest order by product_id collate \"C\"";
+    let rows = place.database.query(latest, &[]).await.unwrap();
+    let lines: Vec<(String, String, String)> = rows
+        .iter()
+        .map(|row| (row.get(0), row.get(1), row.get(2)))
+        .collect();
+    assert!(lines.len() > 10, "{lines:?}");
+    assert_eq!(lines, place.products().await);
+    let totals = "select count(*) from tickets where valid and total is distinct from \
+        (select sum(price) from ticket_lines where ticket_lines.ticket_id = tickets.ticket_id)";
+    let wrong = place.database.query_one(totals, &[]).await.unwrap();
+    assert_eq!(
+        wrong.get::<_, i64>(0),
+        0,
+        "tickets whose lines do not add up"
+    );
+}
+
+/// A valid ticket that names one product at that price.
+fn priced(product_id: &str, price: &str) -> String {
+    format!(
+        "Order: 1\nVAT: 1\nTotal: {price}\n\nproduct,product_id,price\nNamed {price},{product_id},{price}\n"
+    )
+}
+
+fn owned(products: &[(&str, &str, &str)]) -> Vec<(String, String, String)> {
+    products
+        .iter()
+        .map(|(id, name, price)| ((*id).into(), (*name).into(), (*price).into()))
+        .collect()
+}
+
+fn now_us() -> i64 {
+    let since_epoch = std::time::SystemTime::UNIX_EPOCH.elapsed().unwrap();
+    i64::try_from(since_epoch.as_micros()).unwrap()
+}

@@ -1,0 +1,258 @@
+//! Messages that another producer published, or that come twice: each ends as a row or as a dead
+//! row, and never holds up the others.
+
+use lapin::BasicProperties;
+use uuid::Uuid;
+
+use crate::support::*;
+
+/// One ticket as text/plain with a message id is stored like our own: publishes it with several
+/// ways to give its type and its time.
+#[tokio::test]
+async fn a_foreign_ticket_is_stored() {
+    let place = Place::new().await;
+    let _ticketd = place.ready("serve", &[]).await;
+    let id = Uuid::now_v7();
+    place
+        .publish(
+            ticket_properties(id, 1_500_000_000_123_456),
+            EXAMPLE.as_bytes(),
+        )
+        .await;
+    let row = place.row(id).await;
+    assert!(row.valid);
+    assert_eq!(row.received_at_us, 1_500_000_000_123_456);
+
+    let seconds = Uuid::now_v7();
+    let properties = BasicProperties::default()
+        .with_content_type("Text/Plain; charset=utf-8".into())
+        .with_message_id(seconds.simple().to_string().into())
+        .with_timestamp(1_500_000_000);
+    place.publish(properties, EXAMPLE.as_bytes()).await;
+    assert_eq!(
+        place.row(seconds).await.received_at_us,
+        1_500_000_000_000_000
+    );
+
+    let bare = Uuid::now_v7();
+    let properties = BasicProperties::default().with_message_id(bare.to_string().into());
+    place.publish(properties, EXAMPLE.as_bytes()).await;
+    let now = "select received_at > now() - interval '1 minute' from tickets where ticket_id = $1";
+    place.row(bare).await;
+    let row = place.database.query_one(now, &[&bare]).await.unwrap();
+    assert!(row.get::<_, bool>(0));
+}
+
+/// A group made from the documented layout is stored, ticket by ticket: publishes one of valid and
+/// invalid tickets.
+#[tokio::test]
+async fn a_foreign_group_is_stored() {
+    let place = Place::new().await;
+    let _ticketd = place.ready("serve", &[]).await;
+    let bodies = [ticket("a"), "nonsense".to_owned(), ticket("b")];
+    let records: Vec<_> = (1..)
+        .zip(&bodies)
+        .map(|(n, body)| (Uuid::now_v7(), n * 1_000_000, body.as_bytes()))
+        .collect();
+    place
+        .publish(group_properties(), &group(records.clone()))
+        .await;
+    place.stored(3).await;
+    for (id, received_at_us, body) in records {
+        let row = place.row(id).await;
+        assert_eq!(row.received_at_us, received_at_us);
+        assert_eq!(row.ticket_text.unwrap().as_bytes(), body);
+        assert_eq!(row.valid, body != b"nonsense");
+    }
+}
+
+/// What can never be stored becomes a dead row with its bytes and the reason, and what comes after
+/// it is stored: publishes one of each kind, each followed by a good ticket.
+#[tokio::test]
+async fn what_can_never_be_stored_is_a_dead_row() {
+    let place = Place::new().await;
+    let ticketd = place.ready("serve", &[]).await;
+    let plain = |id: Uuid| ticket_properties(id, 1);
+    let (empty, whole) = (group([]), group([(Uuid::now_v7(), 1, b"abc".as_slice())]));
+    let cut = &whole[..whole.len() - 1];
+    let lying = [&whole[..24], &u32::MAX.to_be_bytes(), b"abc"].concat();
+    let id = Uuid::now_v7();
+    let image = plain(id).with_content_type("image/png".into());
+    let cases: [(BasicProperties, &[u8], &str); 10] = [
+        (plain(Uuid::now_v7()), b"Caf\xe9", "UTF-8"),
+        (plain(Uuid::now_v7()), b"a\0b", "NUL"),
+        (plain(Uuid::now_v7()), b"", "empty"),
+        (BasicProperties::default(), EXAMPLE.as_bytes(), "message_id"),
+        (
+            BasicProperties::default().with_message_id("4711".into()),
+            b"x",
+            "message_id",
+        ),
+        (image, b"\x89PNG\0", "image/png"),
+        (group_properties(), &empty, "malformed group at byte 0"),
+        (group_properties(), cut, "malformed group at byte 0"),
+        (group_properties(), &lying, "malformed group at byte 0"),
+        (
+            group_properties(),
+            &[whole.as_slice(), b"more"].concat(),
+            "malformed group at byte 31",
+        ),
+    ];
+    for (n, (properties, body, _)) in cases.iter().enumerate() {
+        place.publish(properties.clone(), body).await;
+        let next = Uuid::now_v7();
+        place
+            .publish(plain(next), ticket(&n.to_string()).as_bytes())
+            .await;
+        place.row(next).await;
+    }
+    let dead = place.dead().await;
+    assert_eq!(dead.len(), cases.len());
+    for (dead, (_, body, why)) in dead.iter().zip(&cases) {
+        assert_eq!(dead.body, *body);
+        assert!(dead.reason.contains(why), "{}", dead.reason);
+    }
+    assert_eq!(dead[5].ticket_id, id, "the id is kept where there is one");
+    assert_eq!(place.count("tickets").await, cases.len() as i64);
+    ticketd.drained().await;
+    assert_eq!(place.depth(place.queue()).await, 0);
+}
+
+/// A time that PostgreSQL cannot hold makes a dead row, any other is kept, and neither stops the
+/// consumer: publishes the extremes as tickets and in one group.
+#[tokio::test]
+async fn no_time_of_receipt_stops_the_consumer() {
+    let place = Place::new().await;
+    let ticketd = place.ready("serve", &[]).await;
+    let times_us = [
+        i64::MIN,
+        i64::MIN + 1,
+        -1,
+        0,
+        i64::MAX - 1,
+        i64::MAX,
+        946_684_800_000_000,
+    ];
+    let mut records = Vec::new();
+    for time_us in times_us {
+        let id = Uuid::now_v7();
+        place
+            .publish(ticket_properties(id, time_us), EXAMPLE.as_bytes())
+            .await;
+        records.push((Uuid::now_v7(), time_us, EXAMPLE.as_bytes()));
+    }
+    let seconds = ticket_properties(Uuid::now_v7(), 0)
+        .with_headers(lapin::types::FieldTable::default())
+        .with_timestamp(u64::MAX);
+    place.publish(seconds, EXAMPLE.as_bytes()).await;
+    place.publish(group_properties(), &group(records)).await;
+    let sent = 2 * times_us.len() as i64 + 1;
+    wait_until("each a row or a dead row", async || {
+        place.count("tickets").await + place.count("dead_tickets").await == sent
+    })
+    .await;
+    let stored: Vec<_> = place
+        .rows()
+        .await
+        .into_iter()
+        .map(|row| row.received_at_us)
+        .collect();
+    for time_us in [-1, 0, 946_684_800_000_000] {
+        assert_eq!(
+            stored.iter().filter(|&&t| t == time_us).count(),
+            2,
+            "{time_us}"
+        );
+    }
+    assert!(!stored.contains(&i64::MIN));
+    ticketd.drained().await;
+    assert_eq!(place.depth(place.queue()).await, 0);
+}
+
+/// A message that comes twice is stored once: publishes a ticket and a group twice each, and a group
+/// that holds a ticket twice.
+#[tokio::test]
+async fn a_repeated_message_is_stored_once() {
+    let place = Place::new().await;
+    let ticketd = place.ready("serve", &[]).await;
+    let bodies: Vec<String> = (0..50).map(|n| ticket(&n.to_string())).collect();
+    let records: Vec<_> = bodies
+        .iter()
+        .map(|body| (Uuid::now_v7(), 1_000_000, body.as_bytes()))
+        .collect();
+    let single = ticket_properties(Uuid::now_v7(), 1);
+    for _ in 0..2 {
+        place.publish(single.clone(), EXAMPLE.as_bytes()).await;
+        place
+            .publish(group_properties(), &group(records.clone()))
+            .await;
+    }
+    let with_new = [(Uuid::now_v7(), 1, EXAMPLE.as_bytes())];
+    let doubled = records.iter().chain(&records).chain(&with_new).copied();
+    place.publish(group_properties(), &group(doubled)).await;
+    place.row(with_new[0].0).await;
+    assert_eq!(place.count("tickets").await, 52);
+    assert_eq!(place.count("dead_tickets").await, 0);
+    ticketd.drained().await;
+    assert_eq!(place.depth(place.queue()).await, 0);
+}
+
+/// Writers that store the same tickets at the same time store each once, in whatever order they meet
+/// them: publishes one group many times, every other time backwards, to several writers.
+#[tokio::test]
+async fn writers_may_meet_the_same_tickets() {
+    let place = Place::new().await;
+    let settings = [("WRITERS", "3"), ("BATCH_ROWS", "100")];
+    let ticketd = place.ready("serve", &settings).await;
+    let bodies: Vec<String> = (0..100).map(|n| ticket(&n.to_string())).collect();
+    let records: Vec<_> = bodies
+        .iter()
+        .map(|body| (Uuid::now_v7(), 1_000_000, body.as_bytes()))
+        .collect();
+    let forwards = group(records.iter().copied());
+    let backwards = group(records.iter().rev().copied());
+    for _ in 0..15 {
+        place.publish(group_properties(), &forwards).await;
+        place.publish(group_properties(), &backwards).await;
+    }
+    let last = Uuid::now_v7();
+    place
+        .publish(ticket_properties(last, 1), EXAMPLE.as_bytes())
+        .await;
+    place.row(last).await;
+    ticketd.drained().await;
+    assert_eq!(place.depth(place.queue()).await, 0);
+    assert_eq!(place.count("tickets").await, 101);
+    assert_eq!(place.dead().await, []);
+}
+
+/// Tickets that the tables refuse go to `dead_tickets` alone, and all that travel with them are
+/// stored: adds a constraint that refuses two of them, in the middle of a group of 1,000.
+#[tokio::test]
+async fn a_poisonous_ticket_is_set_aside_alone() {
+    const TICKETS: usize = 1_000;
+    let place = Place::new().await;
+    place.run(&["migrate"], &[]).await;
+    let poison = "alter table tickets add constraint poison check (order_id not in ('444', '777')); \
+        alter table products add constraint bitter check (product_id <> 't-555')";
+    place.database.batch_execute(poison).await.unwrap();
+    let ticketd = place.ready("serve", &[]).await;
+    let bodies: Vec<String> = (0..TICKETS).map(|n| ticket(&n.to_string())).collect();
+    let records = bodies
+        .iter()
+        .map(|body| (Uuid::now_v7(), 1_000_000, body.as_bytes()));
+    place.publish(group_properties(), &group(records)).await;
+    place.stored(TICKETS as i64 - 3).await;
+    place.filled("dead_tickets", 3).await;
+    let dead = place.dead().await;
+    for (dead, (n, why)) in dead
+        .iter()
+        .zip([(444, "poison"), (555, "bitter"), (777, "poison")])
+    {
+        assert_eq!(dead.body, bodies[n].as_bytes());
+        assert!(dead.reason.contains(why), "{}", dead.reason);
+    }
+    assert_eq!(place.count("products").await, TICKETS as i64 - 3);
+    ticketd.drained().await;
+    assert_eq!(place.depth(place.queue()).await, 0);
+}
