@@ -1,9 +1,11 @@
 //! `ticketd dead`: the tickets that could not be stored, for people.
 
 use std::io::Write;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
-use bytes::Bytes;
+use tokio::time::{sleep, timeout};
 use tokio_postgres::Client;
 use uuid::Uuid;
 
@@ -11,11 +13,15 @@ use crate::broker::Broker;
 use crate::clock::now_us;
 use crate::config::{BrokerSettings, DeadAction, DeadSettings, INFLIGHT_BYTES_MAX};
 use crate::health::Health;
+use crate::message::Record;
 use crate::publisher::{Limits, publisher};
 use crate::store::{self, Connected};
 
 /// Longest for one ticket's way back into RabbitMQ.
-const REPLAY_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(10);
+const REPLAY_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How often it is looked whether RabbitMQ is there.
+const LINK_TICK: Duration = Duration::from_millis(10);
 
 /// Lists dead tickets, shows one, or sends one round again.
 pub async fn dead(settings: &DeadSettings, out: &mut impl Write) -> anyhow::Result<()> {
@@ -73,21 +79,26 @@ async fn replay(settings: &BrokerSettings, client: &Client, number: i64) -> anyh
         inflight_bytes: INFLIGHT_BYTES_MAX,
         confirm_timeout: REPLAY_TIMEOUT,
     };
-    let health = std::sync::Arc::new(Health::new(1, false));
+    let health = Arc::new(Health::new(1, false));
     let (publisher, task) = publisher(broker, limits, health.clone());
     let _task = tokio::spawn(task);
     let published = async {
         while !health.readiness().ready() {
-            tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+            sleep(LINK_TICK).await;
         }
+        let record = Record {
+            id,
+            received_at_us: now_us(),
+            body: &body,
+        };
         publisher
-            .submit(id, now_us(), Bytes::from(body))
+            .submit(record, Instant::now())
             .map_err(|refusal| refusal.reason())?
             .await
             .map_err(|_gone| "gone")?
             .map_err(|refusal| refusal.reason())
     };
-    match tokio::time::timeout(REPLAY_TIMEOUT, published).await {
+    match timeout(REPLAY_TIMEOUT, published).await {
         Ok(Ok(())) => Ok(id),
         Ok(Err(reason)) => bail!("RabbitMQ did not take it: {reason}"),
         Err(_late) => bail!("RabbitMQ did not answer in time"),

@@ -23,17 +23,18 @@ pub use server::{Server, Workers};
 use std::sync::Arc;
 use std::time::Instant;
 
-use bytes::Bytes;
 use hyper::body::{Body, Incoming};
 use hyper::header::HeaderMap;
 use hyper::{Method, Request};
 use metrics_exporter_prometheus::PrometheusHandle;
+use tokio::sync::oneshot;
 use uuid::Uuid;
 
 use crate::clock::now_us;
 use crate::health::Health;
+use crate::message::Record;
 use crate::metrics::HttpMetrics;
-use crate::publisher::{Publisher, Refusal};
+use crate::publisher::{Outcome, Publisher, Refusal};
 use crate::status::{Status, Unavailable};
 use crate::ticket::text;
 use body::Unread;
@@ -122,7 +123,7 @@ impl Service {
         let Some(publisher) = &self.publisher else {
             return reply::not_found();
         };
-        let received_at_us = now_us();
+        let (arrived, received_at_us) = (Instant::now(), now_us());
         let id = ticket_id(request.headers());
         let body = match self.bodies.read(request.into_body()).await {
             Ok(body) => body,
@@ -138,7 +139,14 @@ impl Service {
         if self.health.draining() {
             return self.refuse(Refusal::Draining);
         }
-        match publish(publisher, id, received_at_us, body).await {
+        let record = Record {
+            id,
+            received_at_us,
+            body: &body,
+        };
+        let submitted = publisher.submit(record, arrived);
+        drop(body);
+        match outcome(submitted).await {
             Ok(()) => {
                 self.metrics.accepted.increment(1);
                 reply::accepted(id, self.status.is_some())
@@ -187,15 +195,9 @@ fn unread_body(request: &Request<Incoming>, reply: Reply) -> Reply {
     }
 }
 
-async fn publish(
-    publisher: &Publisher,
-    id: Uuid,
-    received_at_us: i64,
-    body: Bytes,
-) -> Result<(), Refusal> {
-    let outcome = publisher.submit(id, received_at_us, body)?;
+async fn outcome(submitted: Result<oneshot::Receiver<Outcome>, Refusal>) -> Outcome {
     // A publisher that ends without an answer has not seen a confirm.
-    outcome.await.unwrap_or(Err(Refusal::Draining))
+    submitted?.await.unwrap_or(Err(Refusal::Draining))
 }
 
 /// The id of a ticket: made from its key, so that a repetition is recognised,

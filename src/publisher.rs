@@ -11,24 +11,24 @@
 //! published again on the next one with the same ids, as long as its deadline
 //! allows; the store keeps one row an id.
 //!
-//! A body stays the `Bytes` that hyper read until it is gathered into the
-//! group's payload; lapin copies that once more into its frames.
+//! A body is handed over as it lies in hyper's buffer, and gathered from there
+//! into the group's payload at once: to hold on to it would cost hyper a new
+//! buffer for each request. lapin copies the payload once more, into its frames.
 
 mod actor;
-mod gate;
 mod group;
+mod intake;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
-use tokio::sync::{mpsc, oneshot};
-use uuid::Uuid;
+use tokio::sync::oneshot;
 
 use crate::broker::Broker;
 use crate::health::Health;
+use crate::message::Record;
 use actor::Actor;
-use gate::Gate;
+use intake::Intake;
 
 /// Why a ticket was not confirmed. Its sender may try again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -80,64 +80,37 @@ pub struct Limits {
     pub confirm_timeout: Duration,
 }
 
-/// The way in, for any number of request handlers.
-#[derive(Clone)]
+/// The way in for the request handlers of one worker.
 pub struct Publisher {
-    submissions: mpsc::Sender<Submission>,
-    gate: Arc<Gate>,
+    intake: Arc<Intake>,
 }
 
 impl Publisher {
-    /// Hands a ticket over. The outcome comes through the receiver; dropping
-    /// the receiver changes nothing for the ticket.
+    /// Hands a ticket over that arrived at this time. The outcome comes
+    /// through the receiver; dropping the receiver changes nothing for the ticket.
     pub fn submit(
         &self,
-        id: Uuid,
-        received_at_us: i64,
-        body: Bytes,
+        record: Record<'_>,
+        arrived: Instant,
     ) -> Result<oneshot::Receiver<Outcome>, Refusal> {
-        self.gate.enter(body.len())?;
-        let (reply, outcome) = oneshot::channel();
-        let deadline = Instant::now() + self.gate.limits().confirm_timeout;
-        let submission = Submission {
-            id,
-            received_at_us,
-            body,
-            deadline,
-            reply,
-        };
-        match self.submissions.try_send(submission) {
-            Ok(()) => Ok(outcome),
-            Err(mpsc::error::TrySendError::Full(submission)) => {
-                self.gate.leave(submission.body.len());
-                Err(Refusal::Overloaded)
-            }
-            Err(mpsc::error::TrySendError::Closed(submission)) => {
-                self.gate.leave(submission.body.len());
-                Err(Refusal::Draining)
-            }
-        }
+        self.intake.submit(record, arrived)
     }
 }
 
-/// One ticket between its handler and its confirm.
-struct Submission {
-    id: Uuid,
-    received_at_us: i64,
-    body: Bytes,
-    deadline: Instant,
-    reply: oneshot::Sender<Outcome>,
+impl Drop for Publisher {
+    fn drop(&mut self) {
+        self.intake.close();
+    }
 }
 
-/// Makes a publisher and the task behind it, which ends when every handle is
+/// Makes a publisher and the task behind it, which ends when the publisher is
 /// gone and every ticket has its answer.
 pub fn publisher(
     broker: Broker,
     limits: Limits,
     health: Arc<Health>,
 ) -> (Publisher, impl Future<Output = ()> + Send) {
-    let (submissions, received) = mpsc::channel(limits.inflight.max(1));
-    let gate = Arc::new(Gate::new(limits));
-    let actor = Actor::new(broker, received, gate.clone(), health);
-    (Publisher { submissions, gate }, actor.run())
+    let intake = Arc::new(Intake::new(limits));
+    let actor = Actor::new(broker, intake.clone(), health);
+    (Publisher { intake }, actor.run())
 }

@@ -1,6 +1,6 @@
 //! The task that owns the channel.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -10,42 +10,36 @@ use futures_util::stream::FuturesUnordered;
 use futures_util::{FutureExt, StreamExt};
 use lapin::options::BasicPublishOptions;
 use lapin::types::ShortString;
-use lapin::{BasicProperties, Channel, Confirmation, Event};
-use tokio::sync::mpsc;
+use lapin::{Channel, Confirmation, Event};
 use tokio::time::{MissedTickBehavior, interval};
 use tracing::{info, warn};
 
-use super::gate::{AWAY, BLOCKED, Gate, UP};
-use super::group::encode;
-use super::{Outcome, Refusal, Submission};
+use super::Refusal;
+use super::group::{Group, Message};
+use super::intake::Intake;
+use super::intake::Link::{Away, Blocked, Up};
 use crate::backoff::Backoff;
 use crate::broker::{Broker, BrokerError, Link};
-use crate::config::GROUP_BYTES_MAX;
 use crate::health::Health;
-use crate::message::RECORD_HEAD_BYTES;
 use crate::metrics::PublishMetrics;
 
 /// Most messages waiting for their confirms: lapin's work for a confirm of
 /// many grows with it, and beyond a few hundred RabbitMQ is no faster.
 const UNCONFIRMED_MAX: usize = 512;
 
-/// Most payload buffers kept for the next groups.
-const SPARE_MAX: usize = 8;
-
 /// How often deadlines are looked at.
 const TICK: Duration = Duration::from_millis(50);
 
-/// Tickets that share a message.
-struct Group {
-    tickets: Vec<Submission>,
-    published: Instant,
+/// A group that is published and not confirmed.
+struct Published {
+    group: Group,
+    at: Instant,
 }
 
 /// A confirm, or what came instead of one.
 struct Settled {
-    group: u64,
+    number: u64,
     result: Result<Confirmation, lapin::Error>,
-    payload: Vec<u8>,
 }
 
 /// The channel and what is under way on it.
@@ -63,22 +57,15 @@ enum End {
     Failed(String),
 }
 
-/// See the module above: it takes tickets in, and answers them.
+/// Publishes groups and answers their tickets.
 pub struct Actor {
     broker: Broker,
-    received: mpsc::Receiver<Submission>,
-    closing: bool,
-    /// Not published yet, oldest first.
-    waiting: VecDeque<Submission>,
-    waiting_bytes: usize,
+    intake: Arc<Intake>,
     /// Published and not confirmed, by their order.
-    groups: BTreeMap<u64, Group>,
-    next_group: u64,
-    /// Payload buffers to use again.
-    spare: Vec<Vec<u8>>,
+    published: BTreeMap<u64, Published>,
+    next_number: u64,
     /// Starts over with the first confirm of a session.
     backoff: Backoff,
-    gate: Arc<Gate>,
     health: Arc<Health>,
     metrics: PublishMetrics,
     /// What this publisher last added to the gauge that all of them share.
@@ -87,23 +74,13 @@ pub struct Actor {
 
 impl Actor {
     /// Not connected yet.
-    pub fn new(
-        broker: Broker,
-        received: mpsc::Receiver<Submission>,
-        gate: Arc<Gate>,
-        health: Arc<Health>,
-    ) -> Self {
+    pub fn new(broker: Broker, intake: Arc<Intake>, health: Arc<Health>) -> Self {
         Self {
             broker,
-            received,
-            closing: false,
-            waiting: VecDeque::new(),
-            waiting_bytes: 0,
-            groups: BTreeMap::new(),
-            next_group: 0,
-            spare: Vec::new(),
+            intake,
+            published: BTreeMap::new(),
+            next_number: 0,
             backoff: Backoff::new(),
-            gate,
             health,
             metrics: PublishMetrics::new(),
             reported: 0.0,
@@ -130,7 +107,7 @@ impl Actor {
     /// Opens a session, however long it takes. Tickets that wait meanwhile are
     /// answered when their time is up. None: no ticket is left and no more can come.
     async fn open(&mut self) -> Option<Session> {
-        let broker = self.broker.clone();
+        let (broker, intake) = (self.broker.clone(), self.intake.clone());
         let mut tick = ticker();
         // The first attempt waits too, if little: a broker that takes sessions
         // only to end them is not hammered.
@@ -144,13 +121,13 @@ impl Actor {
                         attempt.set(open(&broker, self.backoff.next()).fuse());
                     }
                 },
-                submission = self.received.recv(), if !self.closing => self.take(submission),
+                () = intake.arrived() => {}
                 _ = tick.tick() => {
                     self.report();
-                    self.expire_waiting(Refusal::Away);
+                    self.intake.expire(Err(Refusal::Away), Instant::now());
                 }
             }
-            if self.closing && self.waiting.is_empty() {
+            if self.intake.is_finished() {
                 return None;
             }
         }
@@ -159,18 +136,14 @@ impl Actor {
     async fn serve(&mut self, session: &mut Session) -> End {
         let mut events = pin!(session.link.events());
         let mut tick = ticker();
-        let mut arrived = Vec::new();
+        let intake = self.intake.clone();
         loop {
             self.publish(session);
-            if self.closing && self.waiting.is_empty() && self.groups.is_empty() {
+            if self.published.is_empty() && intake.is_finished() {
                 return End::Drained;
             }
             let step = tokio::select! {
-                n = self.received.recv_many(&mut arrived, self.gate.limits().group), if !self.closing => {
-                    self.closing = n == 0;
-                    arrived.drain(..).for_each(|submission| self.take(Some(submission)));
-                    Ok(())
-                }
+                () = intake.arrived() => Ok(()),
                 Some(settled) = session.unsettled.next() => self.settle(settled),
                 event = events.next() => self.note(event),
                 _ = tick.tick() => {
@@ -184,98 +157,48 @@ impl Actor {
         }
     }
 
-    fn take(&mut self, submission: Option<Submission>) {
-        match submission {
-            Some(submission) => {
-                self.waiting_bytes += submission.body.len();
-                self.waiting.push_back(submission);
-            }
-            None => self.closing = true,
-        }
-    }
-
     /// Publishes as many groups as may leave now.
     fn publish(&mut self, session: &Session) {
-        while self.may_leave(session.unsettled.len()) {
-            let tickets = self.next_tickets();
+        if self.intake.link() == Blocked {
+            return;
+        }
+        while session.unsettled.len() < UNCONFIRMED_MAX
+            && let Some(group) = self.intake.next(session.unsettled.is_empty())
+        {
             self.metrics.groups.increment(1);
-            self.metrics.group_size.record(count(tickets.len()));
-
-            let (payload, properties) = encode(&tickets, self.spare.pop().unwrap_or_default());
-            let group = self.next_group;
-            self.next_group += 1;
-            self.groups.insert(
-                group,
-                Group {
-                    tickets,
-                    published: Instant::now(),
-                },
-            );
+            self.metrics.group_size.record(count(group.tickets()));
+            let (number, message) = (self.next_number, group.message());
             let (exchange, key) = (self.broker.exchange(), self.broker.routing_key());
             let channel = session.channel.clone();
             session.unsettled.push(
                 async move {
-                    let result = confirm(&channel, exchange, key, &payload, properties).await;
-                    Settled {
-                        group,
-                        result,
-                        payload,
-                    }
+                    let result = confirm(&channel, exchange, key, message).await;
+                    Settled { number, result }
                 }
                 .boxed(),
             );
+            self.next_number += 1;
+            let at = Instant::now();
+            self.published.insert(number, Published { group, at });
         }
-    }
-
-    fn may_leave(&self, unsettled: usize) -> bool {
-        let blocked = self.gate.state() == BLOCKED;
-        let full =
-            self.waiting.len() >= self.gate.limits().group || self.waiting_bytes >= GROUP_BYTES_MAX;
-        !self.waiting.is_empty()
-            && !blocked
-            && (unsettled == 0 || full && unsettled < UNCONFIRMED_MAX)
-    }
-
-    fn next_tickets(&mut self) -> Vec<Submission> {
-        let mut bytes = 0;
-        let fits = |submission: &&Submission| {
-            let first = bytes == 0;
-            bytes += RECORD_HEAD_BYTES + submission.body.len();
-            first || bytes <= GROUP_BYTES_MAX
-        };
-        let count = self
-            .waiting
-            .iter()
-            .take(self.gate.limits().group)
-            .take_while(fits)
-            .count();
-        let tickets: Vec<_> = self.waiting.drain(..count).collect();
-        self.waiting_bytes -= tickets
-            .iter()
-            .map(|ticket| ticket.body.len())
-            .sum::<usize>();
-        tickets
     }
 
     /// Answers a group. 202 hangs on this match: only an ack that returned
     /// nothing says that the message is safe.
     fn settle(&mut self, settled: Settled) -> Result<(), String> {
-        let Some(group) = self.groups.remove(&settled.group) else {
+        let Some(Published { group, at }) = self.published.remove(&settled.number) else {
             return Ok(());
         };
-        if self.spare.len() < SPARE_MAX {
-            self.spare.push(settled.payload);
-        }
         match settled.result {
             Ok(Confirmation::Ack(None)) => {
-                self.metrics.confirm.record(group.published.elapsed());
+                self.metrics.confirm.record(at.elapsed());
                 self.backoff.reset();
-                self.answer(group.tickets, Ok(()));
+                self.intake.settle(group, Ok(()));
                 Ok(())
             }
             Ok(Confirmation::Nack(None)) => {
                 self.metrics.failed("nack");
-                self.answer(group.tickets, Err(Refusal::Nacked));
+                self.intake.settle(group, Err(Refusal::Nacked));
                 Ok(())
             }
             Ok(
@@ -286,22 +209,15 @@ impl Actor {
                 // lapin hands a returned message to whichever confirm comes
                 // next, so no further confirm of this channel is believed.
                 self.metrics.failed("returned");
-                self.answer(group.tickets, Err(Refusal::Returned));
+                self.intake.settle(group, Err(Refusal::Returned));
                 Err("a message came back unroutable, or was not confirmed at all".into())
             }
             Err(error) => {
                 self.metrics.failed("closed");
-                self.groups.insert(settled.group, group);
+                self.published
+                    .insert(settled.number, Published { group, at });
                 Err(error.to_string())
             }
-        }
-    }
-
-    fn answer(&self, tickets: impl IntoIterator<Item = Submission>, outcome: Outcome) {
-        for ticket in tickets {
-            self.gate.leave(ticket.body.len());
-            // The handler is gone when its client hung up; the ticket is no less stored.
-            let _unheard = ticket.reply.send(outcome);
         }
     }
 
@@ -324,18 +240,18 @@ impl Actor {
 
     fn block(&self, why: &str) {
         warn!("RabbitMQ takes no messages: {why}");
-        if self.gate.state() != BLOCKED {
+        if self.intake.link() != Blocked {
             self.metrics.blocked.increment(1.0);
             self.health.publisher_up(false);
-            self.gate.set(BLOCKED);
+            self.intake.set_link(Blocked);
         }
     }
 
     fn unblock(&self) {
-        if self.gate.state() == BLOCKED {
+        if self.intake.link() == Blocked {
             self.metrics.blocked.decrement(1.0);
             self.health.publisher_up(true);
-            self.gate.set(UP);
+            self.intake.set_link(Up);
         }
     }
 
@@ -344,43 +260,25 @@ impl Actor {
     /// still go out, and dropping the link bounds how much.
     fn expire(&mut self) -> Result<(), String> {
         let now = Instant::now();
-        if self.gate.state() == BLOCKED {
-            self.expire_waiting(Refusal::Blocked);
-            let mut late = Vec::new();
-            for group in self.groups.values_mut() {
-                late.extend(
-                    group
-                        .tickets
-                        .extract_if(.., |ticket| ticket.deadline <= now),
-                );
+        if self.intake.link() == Blocked {
+            let outcome = Err(Refusal::Blocked);
+            self.intake.expire(outcome, now);
+            for published in self.published.values_mut() {
+                self.intake.answer_late(&mut published.group, outcome, now);
             }
-            self.answer(late, Err(Refusal::Blocked));
-            self.groups.retain(|_, group| !group.tickets.is_empty());
             return Ok(());
         }
-        self.expire_waiting(Refusal::Deadline);
-        let late = |group: &Group| group.tickets.iter().any(|ticket| ticket.deadline <= now);
-        if self.groups.values().any(late) {
+        self.intake.expire(Err(Refusal::Deadline), now);
+        let late = |published: &Published| published.group.is_late(now);
+        if self.published.values().any(late) {
             self.metrics.failed("timeout");
             return Err("no confirm in time".into());
         }
         Ok(())
     }
 
-    fn expire_waiting(&mut self, refusal: Refusal) {
-        let now = Instant::now();
-        let late = self
-            .waiting
-            .iter()
-            .take_while(|ticket| ticket.deadline <= now)
-            .count();
-        let late: Vec<_> = self.waiting.drain(..late).collect();
-        self.waiting_bytes -= late.iter().map(|ticket| ticket.body.len()).sum::<usize>();
-        self.answer(late, Err(refusal));
-    }
-
     fn report(&mut self) {
-        let held = count(self.gate.tickets());
+        let held = count(self.intake.tickets());
         self.metrics.inflight.increment(held - self.reported);
         self.reported = held;
     }
@@ -388,13 +286,10 @@ impl Actor {
     /// After a session: what it did not settle waits again, oldest first, and
     /// what has run out of time is answered.
     fn take_back(&mut self) {
-        for group in std::mem::take(&mut self.groups).into_values().rev() {
-            for ticket in group.tickets.into_iter().rev() {
-                self.waiting_bytes += ticket.body.len();
-                self.waiting.push_front(ticket);
-            }
-        }
-        self.expire_waiting(Refusal::Deadline);
+        let published = std::mem::take(&mut self.published).into_values();
+        self.intake
+            .take_back(published.rev().map(|published| published.group));
+        self.intake.expire(Err(Refusal::Deadline), Instant::now());
     }
 
     fn link_up(&mut self, up: bool) {
@@ -406,7 +301,7 @@ impl Actor {
             self.metrics.connected.decrement(1.0);
         }
         self.health.publisher_up(up);
-        self.gate.set(if up { UP } else { AWAY });
+        self.intake.set_link(if up { Up } else { Away });
     }
 }
 
@@ -431,8 +326,7 @@ async fn confirm(
     channel: &Channel,
     exchange: ShortString,
     key: ShortString,
-    payload: &[u8],
-    properties: BasicProperties,
+    message: Message,
 ) -> Result<Confirmation, lapin::Error> {
     // Mandatory: should even the alternate exchange be missing, the message
     // comes back instead of being confirmed into nothing.
@@ -440,10 +334,11 @@ async fn confirm(
         mandatory: true,
         immediate: false,
     };
-    channel
-        .basic_publish(exchange, key, options, payload, properties)
-        .await?
-        .await
+    let properties = message.properties.clone();
+    let written = channel.basic_publish(exchange, key, options, message.payload(), properties);
+    let confirmed = written.await?;
+    drop(message);
+    confirmed.await
 }
 
 /// A count as metrics take it.

@@ -1,49 +1,212 @@
-//! The message for a group of tickets.
+//! Tickets that share a message.
+
+use std::sync::Arc;
+use std::time::Instant;
 
 use lapin::BasicProperties;
 use lapin::types::{AMQPValue, FieldTable};
+use tokio::sync::oneshot;
 
-use super::Submission;
-use crate::message::{self, Record};
+use super::Outcome;
+use crate::message::{self, RECORD_HEAD_BYTES, Record};
 
 /// RabbitMQ's "persistent" (AMQP 0-9-1, basic class, delivery-mode).
 const PERSISTENT: u8 = 2;
 
-/// The message for some tickets: a single one as it came, several as a group.
-pub fn encode(tickets: &[Submission], mut payload: Vec<u8>) -> (Vec<u8>, BasicProperties) {
-    payload.clear();
-    let first = tickets.first();
-    let received_at_us = first.map_or(0, |ticket| ticket.received_at_us);
-    let properties = BasicProperties::default()
-        .with_delivery_mode(PERSISTENT)
-        .with_app_id("ticketd".into())
-        .with_timestamp(u64::try_from(received_at_us / 1_000_000).unwrap_or(0));
-    if let [ticket] = tickets {
-        payload.extend_from_slice(&ticket.body);
-        let mut headers = FieldTable::default();
-        headers.insert(
-            message::RECEIVED_AT.into(),
-            AMQPValue::LongLongInt(ticket.received_at_us),
+/// Tickets that share a message, already in the message's form, and who waits
+/// for their outcome.
+#[derive(Default)]
+pub struct Group {
+    records: Arc<Vec<u8>>,
+    tickets: usize,
+    waiting: Vec<Waiting>,
+}
+
+/// The handler of one ticket.
+struct Waiting {
+    deadline: Instant,
+    reply: oneshot::Sender<Outcome>,
+}
+
+impl Group {
+    /// An empty group that gathers its tickets in this buffer.
+    pub fn new(mut buffer: Vec<u8>) -> Self {
+        buffer.clear();
+        Self {
+            records: Arc::new(buffer),
+            tickets: 0,
+            waiting: Vec::new(),
+        }
+    }
+
+    /// Adds a ticket: the one copy of its body on our side.
+    pub fn push(&mut self, record: Record<'_>, deadline: Instant) -> oneshot::Receiver<Outcome> {
+        let (reply, outcome) = oneshot::channel();
+        message::append(Arc::make_mut(&mut self.records), record);
+        self.tickets += 1;
+        self.waiting.push(Waiting { deadline, reply });
+        outcome
+    }
+
+    /// How many tickets it holds.
+    pub fn tickets(&self) -> usize {
+        self.tickets
+    }
+
+    /// How many of them have no answer yet.
+    pub fn unanswered(&self) -> usize {
+        self.waiting.len()
+    }
+
+    /// How large it is.
+    pub fn bytes(&self) -> usize {
+        self.records.len()
+    }
+
+    /// Whether a ticket waits that should have been answered by now.
+    pub fn is_late(&self, now: Instant) -> bool {
+        self.waiting.iter().any(|waiting| waiting.deadline <= now)
+    }
+
+    /// Gives all that wait their answer.
+    pub fn answer(&mut self, outcome: Outcome) {
+        self.answer_if(outcome, |_waiting| true);
+    }
+
+    /// Gives those their answer whose time is up; returns how many.
+    pub fn answer_late(&mut self, outcome: Outcome, now: Instant) -> usize {
+        self.answer_if(outcome, |waiting| waiting.deadline <= now)
+    }
+
+    fn answer_if(&mut self, outcome: Outcome, mut which: impl FnMut(&Waiting) -> bool) -> usize {
+        let before = self.waiting.len();
+        for waiting in self.waiting.extract_if(.., |waiting| which(waiting)) {
+            // The handler is gone when its client hung up; the ticket is no less stored.
+            let _unheard = waiting.reply.send(outcome);
+        }
+        before - self.waiting.len()
+    }
+
+    /// What is published for it: a single ticket as it came, several as a group.
+    pub fn message(&self) -> Message {
+        let first = message::records(&self.records).next();
+        let received_at_us = first.map_or(0, |record| record.received_at_us);
+        let properties = BasicProperties::default()
+            .with_delivery_mode(PERSISTENT)
+            .with_app_id("ticketd".into())
+            .with_timestamp(u64::try_from(received_at_us / 1_000_000).unwrap_or(0));
+        let records = self.records.clone();
+        match first {
+            Some(record) if self.tickets == 1 => {
+                let mut headers = FieldTable::default();
+                let received_at = AMQPValue::LongLongInt(received_at_us);
+                headers.insert(message::RECEIVED_AT.into(), received_at);
+                let properties = properties
+                    .with_content_type(message::TICKET.into())
+                    .with_type("ticket".into())
+                    .with_message_id(record.id.to_string().into())
+                    .with_headers(headers);
+                let start = RECORD_HEAD_BYTES;
+                Message {
+                    records,
+                    start,
+                    properties,
+                }
+            }
+            _ => {
+                let properties = properties
+                    .with_content_type(message::GROUP.into())
+                    .with_type("ticket-group".into());
+                Message {
+                    records,
+                    start: 0,
+                    properties,
+                }
+            }
+        }
+    }
+
+    /// The buffer, for another group to use.
+    pub fn into_buffer(self) -> Option<Vec<u8>> {
+        Arc::into_inner(self.records)
+    }
+}
+
+/// A message to publish.
+pub struct Message {
+    records: Arc<Vec<u8>>,
+    start: usize,
+    /// Its properties.
+    pub properties: BasicProperties,
+}
+
+impl Message {
+    /// Its payload.
+    pub fn payload(&self) -> &[u8] {
+        self.records.get(self.start..).unwrap_or_default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+    use uuid::Uuid;
+
+    fn record(n: u128) -> Record<'static> {
+        Record {
+            id: Uuid::from_u128(n),
+            received_at_us: 3_000_001,
+            body: b"ticket",
+        }
+    }
+
+    fn group(tickets: u128) -> Group {
+        let mut group = Group::default();
+        for n in 0..tickets {
+            let _outcome = group.push(record(n), Instant::now());
+        }
+        group
+    }
+
+    fn content_type(message: &Message) -> &str {
+        message
+            .properties
+            .content_type()
+            .as_ref()
+            .map_or("", |name| name.as_str())
+    }
+
+    #[test]
+    fn a_single_ticket_is_published_as_it_came() {
+        let message = group(1).message();
+        assert_eq!(
+            (message.payload(), content_type(&message)),
+            (b"ticket".as_slice(), message::TICKET)
         );
-        let properties = properties
-            .with_content_type(message::TICKET.into())
-            .with_type("ticket".into())
-            .with_message_id(ticket.id.to_string().into())
-            .with_headers(headers);
-        return (payload, properties);
+        assert_eq!(*message.properties.delivery_mode(), Some(PERSISTENT));
+        assert_eq!(*message.properties.timestamp(), Some(3));
     }
-    for ticket in tickets {
-        let record = Record {
-            id: ticket.id,
-            received_at_us: ticket.received_at_us,
-            body: &ticket.body,
-        };
-        message::append(&mut payload, record);
+
+    #[test]
+    fn several_tickets_are_published_as_a_group() {
+        let message = group(3).message();
+        assert_eq!(
+            (message::count(message.payload()), content_type(&message)),
+            (Ok(3), message::GROUP)
+        );
+        assert_eq!(*message.properties.delivery_mode(), Some(PERSISTENT));
     }
-    (
-        payload,
-        properties
-            .with_content_type(message::GROUP.into())
-            .with_type("ticket-group".into()),
-    )
+
+    #[test]
+    fn only_those_whose_time_is_up_are_answered() {
+        let (now, mut group) = (Instant::now(), Group::default());
+        let mut soon = group.push(record(1), now);
+        let mut later = group.push(record(2), now + Duration::from_secs(5));
+        assert!(group.is_late(now));
+        assert_eq!(group.answer_late(Ok(()), now), 1);
+        assert_eq!((group.unanswered(), group.tickets()), (1, 2));
+        assert_eq!(soon.try_recv(), Ok(Ok(())));
+        assert!(later.try_recv().is_err());
+    }
 }
