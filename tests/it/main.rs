@@ -18,6 +18,7 @@ mod support;
 mod commands;
 mod framing;
 mod http;
+mod layering;
 mod operation;
 mod pipeline;
 mod producers;
