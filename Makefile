@@ -12,6 +12,8 @@ WITH_STACK := $(STACK) up && eval "$$($(STACK) env)"
 # Where cargo puts what it builds.
 BIN := $(or $(CARGO_TARGET_DIR),target)/release/ticketd
 
+LOADTEST := $(or $(CARGO_TARGET_DIR),loadtest/target)/release/loadtest
+
 # How long `make test_load` runs, and over how many connections.
 TIME ?= 30S
 CONNECTIONS ?= 100
@@ -28,17 +30,32 @@ run: need_cargo ## Build, bring up the servers, and serve on 127.0.0.1:8080 unti
 
 .PHONY: test
 test: need_cargo ## Run every test against the real servers
-	@$(WITH_STACK) && cargo test
+	@$(WITH_STACK) && cargo test && cargo test --manifest-path loadtest/Cargo.toml
+
+.PHONY: test_faults
+test_faults: need_cargo ## Break servers, links and processes and hold the rows against the ledger; SEED=7 MINUTES=30 for faults of chance alone
+	@if [ -n "$(SEED)$(MINUTES)" ]; then \
+		SEED='$(SEED)' MINUTES='$(MINUTES)' cargo test --test faults -- --ignored --nocapture nemesis::of_any_seed; \
+	else \
+		cargo test --test faults -- --include-ignored --skip long:: --skip of_any_seed; \
+	fi
 
 .PHONY: lint
 lint: need_cargo ## Check the format and the lints; a warning is an error
 	cargo fmt --check
 	cargo clippy --all-targets -- -D warnings
+	cargo fmt --check --manifest-path loadtest/Cargo.toml
+	cargo clippy --manifest-path loadtest/Cargo.toml --all-targets -- -D warnings
 
 .PHONY: test_load
 test_load: need_cargo ## Load it with siege and count the rows; TIME=30S CONNECTIONS=100
 	@cargo build --release && $(WITH_STACK) && \
 		TIME='$(TIME)' CONNECTIONS='$(CONNECTIONS)' exec loadtest/siege.sh
+
+.PHONY: bench
+bench: need_cargo ## Measure everything side by side, about MINUTES=10, into loadtest/results/
+	@cargo build --release && cargo build --release --manifest-path loadtest/Cargo.toml && $(WITH_STACK) && \
+		exec $(LOADTEST) bench --ticketd $(BIN) --minutes $(or $(MINUTES),10)
 
 .PHONY: down
 down: ## Stop the servers that this checkout started; their data stays

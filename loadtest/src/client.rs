@@ -41,6 +41,8 @@ pub(crate) struct Share {
     pub(crate) schedule: Option<Schedule>,
     /// When the last request may be sent.
     pub(crate) end_nanos: u64,
+    /// How many requests may be sent.
+    pub(crate) tickets_max: u64,
     /// How long an answer may take.
     pub(crate) timeout_nanos: u64,
     /// This worker's first ticket number, and the distance to its next: no two workers share one.
@@ -172,9 +174,13 @@ impl<'a> Worker<'a> {
         self.started.elapsed().as_nanos() as u64
     }
 
+    fn may_send(&self, now_nanos: u64) -> bool {
+        now_nanos < self.share.end_nanos && self.tally.sent < self.share.tickets_max
+    }
+
     fn finished(&self) -> bool {
         let now_nanos = self.now_nanos();
-        now_nanos >= self.share.end_nanos
+        !self.may_send(now_nanos)
             && (self.waiting == 0 || now_nanos >= self.share.end_nanos + self.share.timeout_nanos)
     }
 
@@ -208,7 +214,7 @@ impl<'a> Worker<'a> {
         self.connections[index].state = State::Idle;
         if self.share.schedule.is_some() {
             self.idle.push_back(index);
-        } else if now_nanos < self.share.end_nanos {
+        } else if self.may_send(now_nanos) {
             self.send(index, now_nanos);
         }
     }
@@ -357,7 +363,7 @@ impl<'a> Worker<'a> {
                 {
                     self.fail(index, "time-out");
                 }
-                State::Broken if now_nanos < self.share.end_nanos => self.reopen(index),
+                State::Broken if self.may_send(now_nanos) => self.reopen(index),
                 _ => {}
             }
         }

@@ -3,9 +3,11 @@
 //!
 //! - `run` sends distinct tickets and compares the answers with the rows;
 //! - `bare` is a hyper server that answers 202 and does nothing: the ceiling;
-//! - `naive` is the pipeline that is usually built: one message and one transaction per ticket.
+//! - `naive` is the pipeline that is usually built: one message and one transaction per ticket;
+//! - `bench` measures them all side by side and writes a table and plots.
 
 mod bare;
+mod bench;
 mod client;
 mod naive;
 mod proc;
@@ -36,6 +38,8 @@ enum Command {
     Bare(bare::Options),
     /// Serve POST /ticket with one message and one transaction per ticket.
     Naive(naive::Options),
+    /// Measure everything side by side on this machine; exit code 1 when a ticket was lost or a part failed.
+    Bench(bench::Options),
 }
 
 fn main() -> ExitCode {
@@ -44,6 +48,7 @@ fn main() -> ExitCode {
         Command::Run(options) => run::run(&options),
         Command::Bare(options) => bare::run(&options).map(|()| true),
         Command::Naive(options) => naive::run(&options).map(|()| true),
+        Command::Bench(options) => bench::run(&options),
     };
     match outcome {
         Ok(true) => ExitCode::SUCCESS,

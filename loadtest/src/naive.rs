@@ -21,13 +21,10 @@ use lapin::options::{
     BasicAckOptions, BasicConsumeOptions, BasicPublishOptions, BasicQosOptions,
     ConfirmSelectOptions, QueueDeclareOptions,
 };
-use lapin::types::{AMQPValue, FieldTable};
+use lapin::types::{AMQPValue, FieldTable, ShortString};
 use lapin::{BasicProperties, Channel, Confirmation, Connection, ConnectionProperties};
 use tokio::sync::Mutex;
 use tokio_postgres::{Client, NoTls, Statement};
-
-/// A queue of its own: another pipeline on the same broker must not take its messages.
-const QUEUE: &str = "naive_tickets";
 
 /// Marks a message as to be kept on disk.
 const PERSISTENT: u8 = 2;
@@ -70,6 +67,9 @@ pub(crate) struct Options {
     /// PostgreSQL's address; the tables naive_tickets and naive_products are created there.
     #[arg(long, env = "DATABASE_URL", hide_env_values = true)]
     database_url: String,
+    /// A queue of its own: another pipeline on the same broker must not take its messages.
+    #[arg(long, default_value = "naive_tickets")]
+    queue: String,
     /// Messages that the consumer may hold unacknowledged.
     #[arg(long, default_value_t = 100)]
     prefetch: u16,
@@ -94,17 +94,27 @@ pub(crate) async fn run(options: &Options) -> Result<()> {
         ..Default::default()
     };
     channel
-        .queue_declare(QUEUE.into(), durable, arguments)
+        .queue_declare(options.queue.as_str().into(), durable, arguments)
         .await?;
     let store = Store::open(&options.database_url).await?;
     let listener = tokio::net::TcpListener::bind(options.listen)
         .await
         .with_context(|| format!("cannot listen on {}", options.listen))?;
     eprintln!("naive pipeline on {}", options.listen);
+    let front = Front {
+        channel: Mutex::new(channel),
+        queue: options.queue.as_str().into(),
+    };
     tokio::select! {
-        served = serve(listener, Arc::new(Mutex::new(channel))) => served,
-        consumed = consume(&consumer_broker, options.prefetch, store) => consumed,
+        served = serve(listener, Arc::new(front)) => served,
+        consumed = consume(&consumer_broker, options, store) => consumed,
     }
+}
+
+/// Where the HTTP handlers publish.
+struct Front {
+    channel: Mutex<Channel>,
+    queue: ShortString,
 }
 
 async fn connect_broker(url: &str) -> Result<Connection> {
@@ -113,13 +123,13 @@ async fn connect_broker(url: &str) -> Result<Connection> {
         .context("cannot connect to the broker")
 }
 
-async fn serve(listener: tokio::net::TcpListener, channel: Arc<Mutex<Channel>>) -> Result<()> {
+async fn serve(listener: tokio::net::TcpListener, front: Arc<Front>) -> Result<()> {
     loop {
         let (stream, _) = listener.accept().await?;
         stream.set_nodelay(true)?;
-        let channel = Arc::clone(&channel);
+        let front = Arc::clone(&front);
         tokio::spawn(async move {
-            let service = service_fn(|request| answer(request, &channel));
+            let service = service_fn(|request| answer(request, &front));
             // A client that hangs up is no concern of the others.
             let _ = http1::Builder::new()
                 .serve_connection(TokioIo::new(stream), service)
@@ -130,7 +140,7 @@ async fn serve(listener: tokio::net::TcpListener, channel: Arc<Mutex<Channel>>) 
 
 async fn answer(
     request: Request<Incoming>,
-    channel: &Mutex<Channel>,
+    front: &Front,
 ) -> Result<Response<Full<Bytes>>, Infallible> {
     let status = if request.uri().path() != "/ticket" {
         StatusCode::NOT_FOUND
@@ -138,7 +148,7 @@ async fn answer(
         StatusCode::METHOD_NOT_ALLOWED
     } else {
         match request.into_body().collect().await.map(Collected::to_bytes) {
-            Ok(body) if publish(channel, &body).await => StatusCode::ACCEPTED,
+            Ok(body) if publish(front, &body).await => StatusCode::ACCEPTED,
             Ok(_) => StatusCode::SERVICE_UNAVAILABLE,
             Err(_) => StatusCode::BAD_REQUEST,
         }
@@ -149,15 +159,16 @@ async fn answer(
 }
 
 /// Whether the broker has the ticket.
-async fn publish(channel: &Mutex<Channel>, body: &[u8]) -> bool {
+async fn publish(front: &Front, body: &[u8]) -> bool {
     let properties = BasicProperties::default().with_delivery_mode(PERSISTENT);
     // Publishing from several tasks at once could swap their confirms; waiting for them does not.
-    let published = channel
+    let published = front
+        .channel
         .lock()
         .await
         .basic_publish(
             "".into(),
-            QUEUE.into(),
+            front.queue.clone(),
             BasicPublishOptions::default(),
             body,
             properties,
@@ -169,14 +180,15 @@ async fn publish(channel: &Mutex<Channel>, body: &[u8]) -> bool {
     }
 }
 
-async fn consume(broker: &Connection, prefetch: u16, mut store: Store) -> Result<()> {
+async fn consume(broker: &Connection, settings: &Options, mut store: Store) -> Result<()> {
     let channel = broker.create_channel().await?;
     channel
-        .basic_qos(prefetch, BasicQosOptions::default())
+        .basic_qos(settings.prefetch, BasicQosOptions::default())
         .await?;
     let options = BasicConsumeOptions::default();
+    let queue = settings.queue.as_str().into();
     let mut deliveries = channel
-        .basic_consume(QUEUE.into(), "naive".into(), options, FieldTable::default())
+        .basic_consume(queue, "naive".into(), options, FieldTable::default())
         .await?;
     while let Some(delivery) = deliveries.next().await {
         let delivery = delivery?;

@@ -173,7 +173,8 @@ fn stat_fields(pid: u32) -> Option<Vec<u64>> {
     (fields.len() == CSTIME + 1).then_some(fields)
 }
 
-fn memory_bytes(pid: u32, field: &str) -> Option<u64> {
+/// One of the memory fields of /proc/PID/status.
+pub(crate) fn memory_bytes(pid: u32, field: &str) -> Option<u64> {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
     let value = status.lines().find_map(|line| line.strip_prefix(field))?;
     let kibibytes: u64 = value.trim().strip_suffix(" kB")?.parse().ok()?;

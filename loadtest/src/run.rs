@@ -37,6 +37,9 @@ pub(crate) struct Options {
     /// come (closed loop)].
     #[arg(long, short, value_parser = rate)]
     rate: Option<f64>,
+    /// Stop after this many tickets, if the time is not up before.
+    #[arg(long, conflicts_with = "rate", value_parser = clap::value_parser!(u64).range(1..))]
+    tickets: Option<u64>,
     /// Threads of the load generator.
     #[arg(long, short, default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..))]
     threads: u32,
@@ -178,6 +181,10 @@ fn shares(options: &Options, address: SocketAddr) -> Vec<Share> {
                 as usize,
             schedule: options.rate.map(|rate| schedule(thread, rate)),
             end_nanos: options.duration.as_nanos() as u64,
+            tickets_max: options.tickets.map_or(u64::MAX, |tickets| {
+                let (threads, thread) = (u64::from(threads), u64::from(thread));
+                tickets / threads + u64::from(thread < tickets % threads)
+            }),
             timeout_nanos: options.timeout.as_nanos() as u64,
             first_number: u64::from(thread),
             number_step: u64::from(threads),

@@ -47,13 +47,20 @@ enum Fault {
     NoProducts,
 }
 
-/// One whole request, head and body.
+/// One whole request, head and body, or a body alone.
 pub(crate) struct Template {
     bytes: Vec<u8>,
     number_at: usize,
 }
 
 impl Template {
+    fn new(head: &str, prefix: &str, body: &str) -> Self {
+        Self {
+            bytes: [head.as_bytes(), body.as_bytes()].concat(),
+            number_at: head.len() + "Order: ".len() + prefix.len(),
+        }
+    }
+
     /// The request for the ticket of this number.
     pub(crate) fn stamped(&mut self, mut number: u64) -> &[u8] {
         for digit in self.bytes[self.number_at..self.number_at + NUMBER_DIGITS]
@@ -74,15 +81,30 @@ pub(crate) fn order_id(prefix: &str, number: u64) -> String {
 
 /// All templates of a run; each percentage is spread evenly over them.
 pub(crate) fn templates(mix: &Mix, prefix: &str, host: &str, path: &str) -> Vec<Template> {
-    (0..TEMPLATES)
-        .map(|index| {
-            // 37 and 61 share no factor with 100: both orders visit every percent once in 100.
-            let fault = (index * 37 % 100 < usize::from(mix.invalid)).then(|| fault(index));
-            let crlf = (index * 61 + index / 100) % 100 < usize::from(mix.crlf);
-            let body = body(index, usize::from(mix.products), fault, crlf, prefix);
-            request(host, path, prefix, &body)
-        })
+    bodies(mix, prefix)
+        .map(|body| Template::new(&head(host, path, body.len()), prefix, &body))
         .collect()
+}
+
+/// Valid tickets of two products without a request around them, as they stand in a message.
+pub(crate) fn plain(prefix: &str) -> Vec<Template> {
+    let mix = Mix {
+        products: 2,
+        invalid: 0,
+        crlf: 0,
+    };
+    bodies(&mix, prefix)
+        .map(|body| Template::new("", prefix, &body))
+        .collect()
+}
+
+fn bodies(mix: &Mix, prefix: &str) -> impl Iterator<Item = String> {
+    (0..TEMPLATES).map(move |index| {
+        // 37 and 61 share no factor with 100: both orders visit every percent once in 100.
+        let fault = (index * 37 % 100 < usize::from(mix.invalid)).then(|| fault(index));
+        let crlf = (index * 61 + index / 100) % 100 < usize::from(mix.crlf);
+        body(index, usize::from(mix.products), fault, crlf, prefix)
+    })
 }
 
 fn fault(index: usize) -> Fault {
@@ -94,16 +116,10 @@ fn fault(index: usize) -> Fault {
     ][index % 4]
 }
 
-fn request(host: &str, path: &str, prefix: &str, body: &str) -> Template {
-    let head = format!(
-        "POST {path} HTTP/1.1\r\nHost: {host}\r\nContent-Type: text/plain\r\nContent-Length: {}\r\n\r\n",
-        body.len()
-    );
-    let number_at = head.len() + "Order: ".len() + prefix.len();
-    Template {
-        bytes: [head.as_bytes(), body.as_bytes()].concat(),
-        number_at,
-    }
+fn head(host: &str, path: &str, body_bytes: usize) -> String {
+    format!(
+        "POST {path} HTTP/1.1\r\nHost: {host}\r\nContent-Type: text/plain\r\nContent-Length: {body_bytes}\r\n\r\n"
+    )
 }
 
 fn body(index: usize, products: usize, fault: Option<Fault>, crlf: bool, prefix: &str) -> String {
@@ -144,7 +160,7 @@ fn amount(cents: usize) -> String {
 mod tests {
     use super::*;
 
-    fn bodies(mix: &Mix) -> Vec<String> {
+    fn sent_bodies(mix: &Mix) -> Vec<String> {
         templates(mix, "run-", "localhost", "/ticket")
             .iter_mut()
             .map(|template| {
@@ -176,7 +192,7 @@ mod tests {
             invalid: 0,
             crlf: 0,
         };
-        for body in bodies(&mix) {
+        for body in sent_bodies(&mix) {
             assert!(body.starts_with("Order: run-0000000042\nVAT: "), "{body}");
             assert_eq!(body.lines().count(), 8);
             assert!(adds_up(&body), "{body}");
@@ -185,7 +201,7 @@ mod tests {
 
     #[test]
     fn the_shares_come_out_exactly() {
-        let bodies = bodies(&Mix {
+        let bodies = sent_bodies(&Mix {
             products: 2,
             invalid: 0,
             crlf: 30,
@@ -197,7 +213,7 @@ mod tests {
             invalid: 100,
             crlf: 0,
         };
-        let no_products = self::bodies(&mix)
+        let no_products = sent_bodies(&mix)
             .iter()
             .filter(|body| body.lines().count() == 5)
             .count();

@@ -1,0 +1,353 @@
+//! Measures everything side by side on this machine, and writes a table and plots.
+//!
+//! Each server is measured once a round, at each number of connections; the rounds are repeated, every other one in
+//! reverse order, so that whatever drifts hits all alike. Then come the latencies at shares of the highest rate that was
+//! found, and a backlog. Ctrl-C ends it at once, and takes away what it has made.
+
+mod backlog;
+mod cells;
+mod machine;
+mod metrics;
+mod plot;
+mod process;
+mod results;
+mod scratch;
+mod table;
+
+use std::fs;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail, ensure};
+use lapin::uri::AMQPUri;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::time::{Instant, timeout};
+
+use cells::{Job, Outcome, Rig, Target};
+use results::Results;
+use scratch::Scratch;
+
+/// Shares of the highest rate at which latency is measured, and over how many connections.
+const LOADS_PERCENT: [u32; 3] = [25, 50, 75];
+const LOAD_CONNECTIONS: u32 = 1000;
+
+/// Below these minutes there is time for one round only.
+const MINUTES_FOR_ROUNDS: f64 = 4.0;
+const ROUNDS: usize = 3;
+
+/// How long one measurement loads its server.
+const CELL_SECONDS_MIN: f64 = 0.5;
+const CELL_SECONDS_MAX: f64 = 20.0;
+
+/// What a measurement takes besides, before it is known: start, drain, count, clean-up.
+const CELL_EXTRA_SECONDS: f64 = 2.0;
+
+/// Tickets of the backlog in a run of ten minutes, and how long a ticket of it takes to publish, drain and count.
+const BACKLOG_TICKETS: f64 = 2_000_000.0;
+const BACKLOG_MINUTES: f64 = 10.0;
+const BACKLOG_TICKET_SECONDS: f64 = 20e-6;
+
+/// How far a run may go beyond its time before it leaves the rest out.
+const OVERTIME: f64 = 1.2;
+
+/// Longest for tickets in a row; at the bar's rate it would take two minutes.
+const IN_A_ROW_SECONDS: f64 = 1800.0;
+
+/// Longest for taking away what was made.
+const CLEANUP_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// What `bench` is told on the command line and by the environment.
+#[derive(clap::Args)]
+pub(crate) struct Options {
+    /// The program to measure.
+    #[arg(long, default_value = "target/release/ticketd")]
+    ticketd: PathBuf,
+    /// How long all of it may take, about.
+    #[arg(long, default_value_t = 10.0, value_parser = minutes)]
+    minutes: f64,
+    /// Folder for the table and the plots.
+    #[arg(long, default_value = "loadtest/results")]
+    out: PathBuf,
+    /// Tickets in the backlog [default: 2 million, less when the time is short].
+    #[arg(long)]
+    backlog: Option<u64>,
+    /// Also send so many tickets in a row, beyond the time given.
+    #[arg(long, value_parser = clap::value_parser!(u64).range(1000..))]
+    in_a_row: Option<u64>,
+    /// RabbitMQ's address.
+    #[arg(long, env = "AMQP_URL", hide_env_values = true)]
+    amqp_url: String,
+    /// PostgreSQL's address; schemas are made and dropped there.
+    #[arg(long, env = "DATABASE_URL", hide_env_values = true)]
+    database_url: String,
+    /// The script whose `status` tells the process ids of PostgreSQL and RabbitMQ.
+    #[arg(long, default_value = "deploy/stack.sh")]
+    stack: PathBuf,
+}
+
+/// Measures and writes; false when a measurement failed.
+#[tokio::main(worker_threads = 1)]
+pub(crate) async fn run(options: &Options) -> Result<bool> {
+    let (host, ports) = addresses(options)?;
+    let ticketd = fs::canonicalize(&options.ticketd)
+        .with_context(|| format!("no program at {}", options.ticketd.display()))?;
+    let mut results = Results {
+        machine: machine::describe(&ticketd, &options.database_url, &host).await?,
+        ..Results::default()
+    };
+    let prefix = format!("bench_{}", std::process::id());
+    let logs = std::env::temp_dir().join(&prefix);
+    fs::create_dir_all(&logs)?;
+    let rig = Rig::new(
+        (ticketd, std::env::current_exe()?),
+        options.amqp_url.clone(),
+        process::stack_parts(&options.stack, &ports).await,
+        Scratch::new(&options.amqp_url, &options.database_url, &prefix),
+        logs.clone(),
+    );
+    let measured = tokio::select! {
+        () = measure(&rig, options, &mut results) => Ok(()),
+        interrupted = interrupted() => interrupted,
+    };
+    let cleaned = timeout(CLEANUP_TIMEOUT, rig.scratch.remove_all()).await;
+    fs::remove_dir_all(&logs)?;
+    measured?;
+    table::write(&results, &options.out)?;
+    println!("{}", table::bars(&results));
+    println!("written to {}", options.out.display());
+    cleaned.context("what was made is not all taken away yet")??;
+    Ok(results.failures.is_empty())
+}
+
+/// The broker's host and port, and the ports of both servers.
+fn addresses(options: &Options) -> Result<(String, Vec<u16>)> {
+    let broker: AMQPUri = options
+        .amqp_url
+        .parse()
+        .map_err(|error: String| anyhow::anyhow!("AMQP_URL: {error}"))?;
+    let database: tokio_postgres::Config = options.database_url.parse().context("DATABASE_URL")?;
+    let mut ports = vec![broker.authority.port];
+    ports.extend(database.get_ports());
+    let host = format!("{}:{}", broker.authority.host, broker.authority.port);
+    Ok((host, ports))
+}
+
+async fn interrupted() -> Result<()> {
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut terminate = signal(SignalKind::terminate())?;
+    tokio::select! {
+        _ = interrupt.recv() => {}
+        _ = terminate.recv() => {}
+    }
+    bail!("interrupted: nothing was written")
+}
+
+/// The time that is left, shared out over the measurements still to come.
+struct Budget {
+    started: Instant,
+    seconds: f64,
+    extra_seconds: f64,
+}
+
+impl Budget {
+    fn spent(&self) -> f64 {
+        self.started.elapsed().as_secs_f64()
+    }
+
+    fn is_overdrawn(&self) -> bool {
+        self.spent() > self.seconds * OVERTIME
+    }
+
+    /// How long each of so many measurements may load its server.
+    fn cell_seconds(&self, cells: usize) -> f64 {
+        let share = (self.seconds - self.spent()) / cells.max(1) as f64;
+        (share - self.extra_seconds).clamp(CELL_SECONDS_MIN, CELL_SECONDS_MAX)
+    }
+
+    /// Learns from a round what its measurements took besides.
+    fn learn(&mut self, round_started: Instant, cells: usize, cell_seconds: f64) {
+        let each = round_started.elapsed().as_secs_f64() / cells.max(1) as f64;
+        self.extra_seconds = (each - cell_seconds).max(0.1);
+    }
+}
+
+async fn measure(rig: &Rig, options: &Options, results: &mut Results) {
+    let seconds = options.minutes * 60.0;
+    let backlog = options
+        .backlog
+        .unwrap_or_else(|| (BACKLOG_TICKETS * (options.minutes / BACKLOG_MINUTES).min(1.0)) as u64);
+    let mut budget = Budget {
+        started: Instant::now(),
+        seconds: seconds - backlog as f64 * BACKLOG_TICKET_SECONDS,
+        extra_seconds: CELL_EXTRA_SECONDS,
+    };
+    let rounds = if options.minutes < MINUTES_FOR_ROUNDS {
+        1
+    } else {
+        ROUNDS
+    };
+    measure_rates(rig, rounds, &mut budget, results).await;
+    measure_latencies(rig, rounds, &budget, results).await;
+    if backlog > 0 {
+        match backlog::drain(rig, backlog).await {
+            Ok(backlog) => {
+                say(&format!("backlog: {:.0}/s", backlog.per_second));
+                results.backlog = Some(backlog);
+            }
+            Err(error) => failed(results, "draining a backlog", &error),
+        }
+    }
+    if let Some(tickets) = options.in_a_row {
+        measure_in_a_row(rig, tickets, results).await;
+    }
+}
+
+async fn measure_rates(rig: &Rig, rounds: usize, budget: &mut Budget, results: &mut Results) {
+    let mut cells: Vec<_> = Target::ALL
+        .into_iter()
+        .flat_map(|target| {
+            target
+                .connections()
+                .iter()
+                .map(move |count| (target, *count))
+        })
+        .collect();
+    for round in 0..rounds {
+        let cells_left = (cells.len() + LOADS_PERCENT.len()) * (rounds - round);
+        let seconds = budget.cell_seconds(cells_left);
+        let round_started = Instant::now();
+        for (target, connections) in cells.iter().copied() {
+            let what = format!("{}, {connections} connection(s)", target.label());
+            if budget.is_overdrawn() {
+                failed(results, &what, &anyhow::anyhow!("out of time"));
+                continue;
+            }
+            let job = Job {
+                target,
+                connections,
+                seconds,
+                rate: None,
+                tickets: None,
+            };
+            match rig.measure(&job).await {
+                Ok(outcome) => {
+                    say_outcome(round, rounds, &what, &outcome);
+                    results.closed.push((target, connections, outcome));
+                }
+                Err(error) => failed(results, &what, &error),
+            }
+        }
+        budget.learn(round_started, cells.len(), seconds);
+        cells.reverse();
+        results.rounds = round + 1;
+        results.seconds = seconds;
+    }
+}
+
+async fn measure_latencies(rig: &Rig, rounds: usize, budget: &Budget, results: &mut Results) {
+    let Some(highest) = results.highest_rate() else {
+        return;
+    };
+    let seconds = budget.cell_seconds(LOADS_PERCENT.len() * rounds);
+    for round in 0..rounds {
+        for percent in LOADS_PERCENT {
+            let what = format!("end to end at {percent} % of {highest:.0}/s");
+            if budget.is_overdrawn() {
+                failed(results, &what, &anyhow::anyhow!("out of time"));
+                continue;
+            }
+            let rate = highest * f64::from(percent) / 100.0;
+            let job = Job {
+                target: Target::EndToEnd,
+                connections: LOAD_CONNECTIONS,
+                seconds,
+                rate: Some(rate),
+                tickets: None,
+            };
+            match rig.measure(&job).await {
+                Ok(outcome) => {
+                    say_outcome(round, rounds, &what, &outcome);
+                    results.open.push((percent, rate, outcome));
+                }
+                Err(error) => failed(results, &what, &error),
+            }
+        }
+    }
+}
+
+async fn measure_in_a_row(rig: &Rig, tickets: u64, results: &mut Results) {
+    let job = Job {
+        target: Target::EndToEnd,
+        connections: LOAD_CONNECTIONS,
+        seconds: IN_A_ROW_SECONDS,
+        rate: None,
+        tickets: Some(tickets),
+    };
+    match backlog::in_a_row(rig, &job, tickets).await {
+        Ok(row) => {
+            say(&format!("{tickets} in a row: {:.0}/s", row.per_second));
+            results.in_a_row = Some(row);
+        }
+        Err(error) => failed(results, "tickets in a row", &error),
+    }
+}
+
+fn failed(results: &mut Results, what: &str, error: &anyhow::Error) {
+    let failure = format!("{what}: {error:#}");
+    say(&failure);
+    results.failures.push(failure);
+}
+
+fn say_outcome(round: usize, rounds: usize, what: &str, outcome: &Outcome) {
+    say(&format!(
+        "round {} of {rounds}: {what}: {:.0}/s, p50 {:.2} ms, p99 {:.2} ms",
+        round + 1,
+        outcome.per_second,
+        outcome.p50_ms,
+        outcome.p99_ms
+    ));
+}
+
+fn say(line: &str) {
+    eprintln!("{line}");
+}
+
+fn minutes(text: &str) -> Result<f64> {
+    let minutes = text.parse()?;
+    ensure!((0.1..=600.0).contains(&minutes), "{text} is out of range");
+    Ok(minutes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_time_left_is_shared_out() {
+        let mut budget = Budget {
+            started: Instant::now(),
+            seconds: 100.0,
+            extra_seconds: 2.0,
+        };
+        assert!((budget.cell_seconds(20) - 3.0).abs() < 0.1);
+        assert!((budget.cell_seconds(1) - CELL_SECONDS_MAX).abs() < 0.1);
+        assert!((budget.cell_seconds(1000) - CELL_SECONDS_MIN).abs() < 0.1);
+        budget.learn(Instant::now() - Duration::from_secs(50), 10, 3.0);
+        assert!((budget.extra_seconds - 2.0).abs() < 0.1);
+        assert!(!budget.is_overdrawn());
+        budget.seconds = -1.0;
+        assert!(budget.is_overdrawn());
+    }
+
+    #[test]
+    fn every_bar_has_its_cells() {
+        for connections in [128, 1000] {
+            assert!(Target::Bare.connections().contains(&connections));
+            assert!(Target::Accept.connections().contains(&connections));
+        }
+        for target in Target::ALL {
+            assert!(target.connections().contains(&LOAD_CONNECTIONS));
+        }
+        assert!(LOADS_PERCENT.contains(&50));
+    }
+}

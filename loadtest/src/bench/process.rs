@@ -1,0 +1,234 @@
+//! The processes of a bench: servers that are started, asked and ended, and the load generator run against them.
+//!
+//! Each is in a process group of its own, so that Ctrl-C reaches the bench alone, which then ends them in order.
+
+use std::fs::{self, File};
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail, ensure};
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::process::{Child, Command};
+use tokio::time::{Instant, sleep, timeout};
+
+/// Longest wait for a server to be ready, and for it to drain and end.
+const START_TIMEOUT: Duration = Duration::from_secs(30);
+const END_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Longest wait for an answer to a question that is no load.
+const ASK_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How often a server that starts is asked whether it is ready.
+const POLL_INTERVAL: Duration = Duration::from_millis(20);
+
+/// What a load run may take besides its duration: the last answers, the drain, and the count.
+const LOAD_EXTRA: Duration = Duration::from_secs(180);
+
+/// Lines of a log that an error quotes.
+const LOG_LINES: usize = 5;
+
+/// A server that the bench has started; dropped, it is killed.
+pub(super) struct Server {
+    /// What the figures call it.
+    pub(super) name: &'static str,
+    child: Child,
+    log: PathBuf,
+}
+
+impl Server {
+    /// Starts a program with nothing of this environment but what is given, so that each bench measures the same.
+    pub(super) fn start(
+        name: &'static str,
+        program: &Path,
+        arguments: &[&str],
+        environment: &[(&str, &str)],
+        logs: &Path,
+    ) -> Result<Self> {
+        let log = logs.join(format!("{name}.log"));
+        let file = File::create(&log)?;
+        let child = Command::new(program)
+            .args(arguments)
+            .env_clear()
+            .envs(environment.iter().copied())
+            .stdin(Stdio::null())
+            .stdout(file.try_clone()?)
+            .stderr(file)
+            .process_group(0)
+            .kill_on_drop(true)
+            .spawn()
+            .with_context(|| format!("cannot start {}", program.display()))?;
+        Ok(Self { name, child, log })
+    }
+
+    /// Its process id; none once it has ended.
+    pub(super) fn pid(&self) -> Option<u32> {
+        self.child.id()
+    }
+
+    /// Waits until it answers `path` with 200 or, without a path, until it listens.
+    pub(super) async fn ready(&mut self, address: &str, path: Option<&str>) -> Result<()> {
+        let deadline = Instant::now() + START_TIMEOUT;
+        loop {
+            let ready = match path {
+                Some(path) => get(address, path).await.is_ok(),
+                None => TcpStream::connect(address).await.is_ok(),
+            };
+            if ready {
+                return Ok(());
+            }
+            if let Some(status) = self.child.try_wait()? {
+                bail!("{} ended with {status}: {}", self.name, self.log_end());
+            }
+            ensure!(
+                Instant::now() < deadline,
+                "{} is not ready: {}",
+                self.name,
+                self.log_end()
+            );
+            sleep(POLL_INTERVAL).await;
+        }
+    }
+
+    /// Lets it drain and end; one that was asked to end and fails to is an error.
+    pub(super) async fn end(mut self) -> Result<()> {
+        let pid = self
+            .child
+            .id()
+            .and_then(|pid| Pid::from_raw(pid.cast_signed()));
+        let pid = pid.with_context(|| format!("{} ended early: {}", self.name, self.log_end()))?;
+        kill_process(pid, Signal::TERM)?;
+        if timeout(END_TIMEOUT, self.child.wait()).await.is_err() {
+            self.child.kill().await?;
+            bail!("{} did not end: {}", self.name, self.log_end());
+        }
+        Ok(())
+    }
+
+    fn log_end(&self) -> String {
+        let log = fs::read_to_string(&self.log).unwrap_or_default();
+        let lines: Vec<_> = log.lines().collect();
+        lines[lines.len().saturating_sub(LOG_LINES)..].join(" | ")
+    }
+}
+
+/// An address of this machine at which nothing listens just now.
+pub(super) fn free_address() -> Result<String> {
+    let listener = TcpListener::bind("127.0.0.1:0")?;
+    Ok(listener.local_addr()?.to_string())
+}
+
+/// The body of a page that was answered 200.
+pub(super) async fn get(address: &str, path: &str) -> Result<String> {
+    let ask = async {
+        let mut stream = TcpStream::connect(address).await?;
+        let request =
+            format!("GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");
+        stream.write_all(request.as_bytes()).await?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await?;
+        anyhow::Ok(answer)
+    };
+    let answer = timeout(ASK_TIMEOUT, ask)
+        .await
+        .with_context(|| format!("no answer from {address}{path}"))??;
+    let (head, body) = answer.split_once("\r\n\r\n").context("half an answer")?;
+    ensure!(head.starts_with("HTTP/1.1 200"), "{path}: {head}");
+    Ok(body.to_owned())
+}
+
+/// A run of the load generator.
+pub(super) struct Load<'a> {
+    pub(super) address: &'a str,
+    pub(super) connections: u32,
+    pub(super) seconds: f64,
+    /// Tickets per second of an open loop.
+    pub(super) rate: Option<f64>,
+    /// Most tickets to send.
+    pub(super) tickets: Option<u64>,
+    /// Where the rows are counted, and in which table.
+    pub(super) database: Option<(&'a str, &'a str)>,
+    /// Names and process ids of the parts whose costs are wanted.
+    pub(super) parts: Vec<(String, u32)>,
+}
+
+impl Load<'_> {
+    /// Runs it in a process of its own, so that its cost is its own, and gives its figures as it wrote them. A run that
+    /// has lost tickets has figures too.
+    pub(super) async fn run(&self, program: &Path, logs: &Path) -> Result<Value> {
+        let json = logs.join("load.json");
+        let mut command = Command::new(program);
+        command.args(self.arguments()).arg("--json").arg(&json);
+        command.stdin(Stdio::null()).process_group(0);
+        let limit = Duration::from_secs_f64(self.seconds) + LOAD_EXTRA;
+        let output = timeout(limit, command.kill_on_drop(true).output())
+            .await
+            .context("the load generator did not end")??;
+        ensure!(
+            output.status.code().is_some_and(|code| code < 2),
+            "the load generator failed: {}",
+            String::from_utf8_lossy(&output.stderr).trim()
+        );
+        Ok(serde_json::from_str(&fs::read_to_string(&json)?)?)
+    }
+
+    fn arguments(&self) -> Vec<String> {
+        let mut arguments = vec![
+            "run".to_owned(),
+            format!("--url=http://{}/ticket", self.address),
+            format!("--connections={}", self.connections),
+            format!("--duration={:.3}s", self.seconds),
+        ];
+        arguments.extend(self.rate.map(|rate| format!("--rate={rate:.1}")));
+        arguments.extend(self.tickets.map(|tickets| format!("--tickets={tickets}")));
+        if let Some((url, table)) = self.database {
+            arguments.push(format!("--database={url}"));
+            arguments.push(format!("--table={table}"));
+        }
+        let parts = self.parts.iter();
+        arguments.extend(parts.map(|(name, pid)| format!("--pid={name}={pid}")));
+        arguments
+    }
+}
+
+/// The processes behind the servers of `stack.sh`, as far as they listen on one of these ports.
+pub(super) async fn stack_parts(script: &Path, ports: &[u16]) -> Vec<(String, u32)> {
+    let Ok(output) = Command::new(script).arg("status").output().await else {
+        return Vec::new();
+    };
+    parts_of_status(&String::from_utf8_lossy(&output.stdout), ports)
+}
+
+fn parts_of_status(status: &str, ports: &[u16]) -> Vec<(String, u32)> {
+    let part = |line: &str| {
+        let field = |name: &str| {
+            line.split(' ')
+                .find_map(|word| word.strip_prefix(name)?.strip_prefix('='))
+        };
+        let port = field("port")?.parse().ok()?;
+        let name = line.split(' ').next()?.to_owned();
+        ports
+            .contains(&port)
+            .then_some((name, field("pid")?.parse().ok()?))
+    };
+    status.lines().filter_map(part).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_servers_that_are_used_are_watched() {
+        let status = "postgres pid=12 port=5001 data=/a log=/b\n\
+            rabbitmq pid=13 port=5002 data=/a epmd_pid=3 epmd_port=4\nother down\n";
+        let both = [("postgres".to_owned(), 12), ("rabbitmq".to_owned(), 13)];
+        assert_eq!(parts_of_status(status, &[5002, 5001]), both);
+        assert_eq!(parts_of_status(status, &[5001]), both[..1]);
+        assert_eq!(parts_of_status(status, &[4]), []);
+    }
+}

@@ -1,0 +1,458 @@
+//! The results as Markdown, and the plots beside it.
+
+use std::fmt::Write as _;
+use std::fs;
+use std::path::Path;
+
+use anyhow::{Context, Result};
+
+use super::LOADS_PERCENT;
+use super::cells::{Outcome, Target};
+use super::plot::{self, Series, Titles, number};
+use super::results::{Bar, Bound, Results, median};
+
+/// Connections at which costs and latencies are told.
+const BUSY: u32 = 1000;
+
+/// The columns of the table of rates.
+const CONNECTIONS: [u32; 5] = [1, 64, 128, 256, 1000];
+
+/// Who uses processor time, in the order of the plot: the target's own processes are one.
+const PARTS: [&str; 4] = ["server", "rabbitmq", "postgres", "loadtest"];
+
+/// Writes README.md and the plots into a folder.
+pub(super) fn write(results: &Results, folder: &Path) -> Result<()> {
+    let files = [
+        ("README.md", markdown(results)),
+        ("rate.svg", rate_plot(results)),
+        ("latency.svg", latency_plot(results)),
+        ("cost.svg", cost_plot(results)),
+    ];
+    fs::create_dir_all(folder)?;
+    for (name, text) in files {
+        let path = folder.join(name);
+        fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))?;
+    }
+    Ok(())
+}
+
+/// The bars, one line each, as they stand in the table.
+pub(super) fn bars(results: &Results) -> String {
+    let mut text = "| measure | measured | bar | |\n|---|---:|---:|---|\n".to_owned();
+    for bar in results.bars() {
+        let _ = writeln!(text, "{}", bar_row(&bar));
+    }
+    text
+}
+
+fn bar_row(bar: &Bar) -> String {
+    let (word, bound) = match bar.bound {
+        Bound::AtLeast(bound) => ("at least", bound),
+        Bound::AtMost(bound) => ("at most", bound),
+    };
+    let told = match bar.is_met() {
+        Some(true) => "met",
+        Some(false) => "not met",
+        None => "not measured",
+    };
+    let value = bar.value.map_or_else(
+        || "–".to_owned(),
+        |value| format!("{}{}", figure(value), bar.unit),
+    );
+    format!(
+        "| {} | {value} | {word} {}{} | {told} |",
+        bar.measure,
+        figure(bound),
+        bar.unit
+    )
+}
+
+/// Two decimals for what is small, so that ratios can be compared with their bar.
+fn figure(value: f64) -> String {
+    if value < 10.0 {
+        format!("{value:.2}")
+    } else if value < 200.0 {
+        format!("{value:.1}")
+    } else {
+        number(value)
+    }
+}
+
+fn markdown(results: &Results) -> String {
+    let sections = [
+        introduction(results),
+        format!("## Bars\n\n{}", bars(results)),
+        rates(results),
+        latencies(results),
+        loads(results),
+        backlog(results),
+        costs(results),
+        checks(results),
+    ];
+    sections.join("\n")
+}
+
+fn introduction(results: &Results) -> String {
+    let mut text = format!(
+        "# Measured results\n\n\
+         Written by `make bench`: everything on one machine, load generator included, one after the other, in {} round(s) \
+         of {:.1} s for each figure, every other round in reverse order. Every server is started afresh, with its \
+         default settings, its own queue and its own schema. Figures are medians over the rounds, in brackets the lowest \
+         and the highest; a ratio is one of medians. Tickets have two products and are all different. RabbitMQ confirms \
+         to disk, PostgreSQL commits to disk.\n\n| | |\n|---|---|\n",
+        results.rounds, results.seconds
+    );
+    for (name, value) in &results.machine {
+        let _ = writeln!(text, "| {name} | {} |", value.replace('|', "/"));
+    }
+    text
+}
+
+fn rates(results: &Results) -> String {
+    let mut text = "## Rate by connections\n\n![Rate by connections](rate.svg)\n\n\
+        Tickets per second: accepted ones for the bare server and for accept alone; for the others those stored, from \
+        the first request to the last row.\n\n| |"
+        .to_owned();
+    for connections in CONNECTIONS {
+        let _ = write!(text, " {} |", number(f64::from(connections)));
+    }
+    let _ = writeln!(text, "\n|---|{}", "---:|".repeat(CONNECTIONS.len()));
+    for target in Target::ALL {
+        let _ = write!(text, "| {} |", target.label());
+        for connections in CONNECTIONS {
+            let rates = results
+                .of(target, connections)
+                .map(|outcome| outcome.per_second);
+            let _ = write!(text, " {} |", spread(rates));
+        }
+        text.push('\n');
+    }
+    text
+}
+
+/// The median, with the lowest and the highest where there are several.
+fn spread(values: impl Iterator<Item = f64>) -> String {
+    let values: Vec<_> = values.collect();
+    let lowest = values.iter().copied().fold(f64::INFINITY, f64::min);
+    let highest = values.iter().copied().fold(0.0, f64::max);
+    match median(values.iter().copied()) {
+        None => "–".to_owned(),
+        Some(median) if values.len() == 1 => number(median),
+        Some(median) => format!(
+            "{} ({}–{})",
+            number(median),
+            number(lowest),
+            number(highest)
+        ),
+    }
+}
+
+fn milliseconds<'a>(outcomes: impl Iterator<Item = &'a Outcome>, figure: Figure) -> String {
+    match median(outcomes.filter_map(figure)) {
+        Some(value) if value.is_infinite() => "over the last bucket".to_owned(),
+        Some(value) if value < 10.0 => format!("{value:.2}"),
+        Some(value) => number(value),
+        None => "–".to_owned(),
+    }
+}
+
+fn latencies(results: &Results) -> String {
+    let mut text = "## Latency as fast as answers come\n\n\
+        Milliseconds from a request to its 202: p50 / p99 / p99.9.\n\n| | 1 | 64 | 256 | 1,000 |\n|---|---:|---:|---:|---:|\n"
+        .to_owned();
+    for target in Target::ALL {
+        let _ = write!(text, "| {} |", target.label());
+        for connections in [1, 64, 256, BUSY] {
+            if results.of(target, connections).next().is_none() {
+                text.push_str(" – |");
+                continue;
+            }
+            let of = |figure| milliseconds(results.of(target, connections), figure);
+            let _ = write!(
+                text,
+                " {} / {} / {} |",
+                of(|outcome| Some(outcome.p50_ms)),
+                of(|outcome| Some(outcome.p99_ms)),
+                of(|outcome| Some(outcome.p999_ms))
+            );
+        }
+        text.push('\n');
+    }
+    text
+}
+
+/// One of the figures of a measurement.
+type Figure = fn(&Outcome) -> Option<f64>;
+
+/// What the plot and the table of latencies by load tell.
+const LOAD_FIGURES: [(&str, Figure); 4] = [
+    ("accepted, p50", |outcome| Some(outcome.p50_ms)),
+    ("accepted, p99", |outcome| Some(outcome.p99_ms)),
+    ("accepted, p99.9", |outcome| Some(outcome.p999_ms)),
+    ("committed, p99 at most", |outcome| outcome.committed_p99_ms),
+];
+
+fn loads(results: &Results) -> String {
+    let mut text = "## Latency by load\n\n![Latency by load](latency.svg)\n\n\
+        Milliseconds, end to end over 1,000 connections, at a share of the highest rate end to end. Requests fall due at \
+        a fixed rate and latency counts from then on, whether or not the server was ready for them. From received to \
+        committed is told by ticketd's own histogram, hence only as the bound of a bucket.\n\n\
+        | load | due/s | accepted/s |"
+        .to_owned();
+    for (name, _) in LOAD_FIGURES {
+        let _ = write!(text, " {name} |");
+    }
+    let _ = writeln!(
+        text,
+        "\n|---|---:|---:|{}",
+        "---:|".repeat(LOAD_FIGURES.len())
+    );
+    for percent in LOADS_PERCENT {
+        let due = results.open.iter().find(|(cell, ..)| *cell == percent);
+        let due = due.map_or_else(|| "–".to_owned(), |(_, rate, _)| number(*rate));
+        let rates = results.at_load(percent).map(|outcome| outcome.per_second);
+        let _ = write!(text, "| {percent} % | {due} | {} |", spread(rates));
+        for (_, figure) in LOAD_FIGURES {
+            let _ = write!(
+                text,
+                " {} |",
+                milliseconds(results.at_load(percent), figure)
+            );
+        }
+        text.push('\n');
+    }
+    text
+}
+
+fn backlog(results: &Results) -> String {
+    let mut text = "## Long stretches\n\n".to_owned();
+    if let Some(backlog) = &results.backlog {
+        let _ = write!(
+            text,
+            "A backlog of {} tickets, in groups of 128, was drained by one `ticketd consume` with one writer at {} \
+             tickets/s, its start included. Its peak memory was {:.1} MiB after a quarter and {:.1} MiB at the end.",
+            number(backlog.tickets as f64),
+            number(backlog.per_second),
+            backlog.quarter_memory_mib,
+            backlog.end_memory_mib
+        );
+        for cost in &backlog.costs {
+            let cpu = cost
+                .cpu_seconds
+                .map(|seconds| seconds * 1e6 / backlog.tickets as f64);
+            if let Some(cpu) = cpu.filter(|_| cost.name != "loadtest") {
+                let _ = write!(
+                    text,
+                    " {} used {} CPU s per million.",
+                    cost.name,
+                    figure(cpu)
+                );
+            }
+        }
+        text.push('\n');
+    }
+    if let Some(row) = &results.in_a_row {
+        let _ = writeln!(
+            text,
+            "\n{} tickets in a row over 1,000 connections: {} stored/s; {} over the first tenth, {} over the last; peak \
+             memory of ticketd {:.1} MiB.",
+            number(row.tickets as f64),
+            number(row.per_second),
+            number(row.first_per_second),
+            number(row.last_per_second),
+            row.outcome.memory_mib("serve").unwrap_or(0.0)
+        );
+    } else {
+        text.push_str("\nMany tickets in a row were not measured: `--in-a-row 10000000` does it, in some minutes more.\n");
+    }
+    text
+}
+
+/// The median over the rounds of what a part used of processor time for a million tickets, at 1,000 connections.
+fn cpu(results: &Results, target: Target, part: &str) -> Option<f64> {
+    median(results.of(target, BUSY).filter_map(|outcome| {
+        let costs = outcome
+            .costs
+            .iter()
+            .filter(|cost| part_of(&cost.name) == part);
+        let cpu: Vec<_> = costs
+            .filter_map(|cost| cost.cpu_seconds_per_million)
+            .collect();
+        (!cpu.is_empty()).then(|| cpu.iter().sum())
+    }))
+}
+
+fn part_of(name: &str) -> &str {
+    if PARTS.contains(&name) {
+        name
+    } else {
+        PARTS[0]
+    }
+}
+
+fn costs(results: &Results) -> String {
+    let mut text = "## Cost by part\n\n![Cost by part](cost.svg)\n\n\
+        At 1,000 connections: CPU seconds per million accepted tickets, and peak resident memory (of PostgreSQL and \
+        RabbitMQ the private memory of all processes, sampled).\n\n\
+        | | part | CPU s per million | peak memory, MiB |\n|---|---|---:|---:|\n"
+        .to_owned();
+    for target in Target::ALL {
+        let mut names: Vec<&str> = Vec::new();
+        for cost in results.of(target, BUSY).flat_map(|outcome| &outcome.costs) {
+            if !names.contains(&cost.name.as_str()) {
+                names.push(&cost.name);
+            }
+        }
+        for name in names {
+            let costs = || {
+                let costs = results.of(target, BUSY).flat_map(|outcome| &outcome.costs);
+                costs.filter(|cost| cost.name == name)
+            };
+            let cpu = median(costs().filter_map(|cost| cost.cpu_seconds_per_million));
+            let memory = costs().map(|cost| cost.memory_mib).fold(0.0, f64::max);
+            let _ = writeln!(
+                text,
+                "| {} | {name} | {} | {memory:.1} |",
+                target.label(),
+                cpu.map_or_else(|| "–".to_owned(), figure)
+            );
+        }
+    }
+    text
+}
+
+fn checks(results: &Results) -> String {
+    let outcomes = || {
+        let closed = results.closed.iter().map(|(_, _, outcome)| outcome);
+        closed.chain(results.open.iter().map(|(_, _, outcome)| outcome))
+    };
+    let storing = || outcomes().filter_map(|outcome| Some((outcome, outcome.stored?)));
+    let accepted: u64 = storing().map(|(outcome, _)| outcome.accepted).sum();
+    let (stored, dead) = storing().fold((0, 0), |sum, (_, (stored, dead))| {
+        (sum.0 + stored, sum.1 + dead)
+    });
+    let mut text = format!(
+        "## Checks\n\nOver {} measurements that store, {} tickets were answered 202, {} were stored and {} set aside as \
+         dead; every accepted one was found exactly once. {} requests were refused, and {} of the open loops found no free \
+         connection.\n",
+        storing().count(),
+        number(accepted as f64),
+        number(stored as f64),
+        number(dead as f64),
+        number(outcomes().map(|outcome| outcome.refused).sum::<u64>() as f64),
+        number(outcomes().map(|outcome| outcome.unsent).sum::<u64>() as f64)
+    );
+    for failure in &results.failures {
+        let _ = writeln!(text, "\nNot measured: {failure}.");
+    }
+    text
+}
+
+fn rate_plot(results: &Results) -> String {
+    let targets = Target::ALL
+        .into_iter()
+        .filter(|target| *target != Target::Split);
+    let series: Vec<_> = targets
+        .map(|target| Series {
+            name: target.label().to_owned(),
+            values: CONNECTIONS
+                .map(|connections| results.rate(target, connections))
+                .to_vec(),
+        })
+        .collect();
+    let titles = Titles {
+        title: "Rate by connections",
+        categories: CONNECTIONS.map(|count| number(f64::from(count))).to_vec(),
+        category_axis: "connections",
+        value_axis: "tickets per second (accepted, or stored where they are stored)",
+    };
+    plot::lines(&titles, &series)
+}
+
+fn latency_plot(results: &Results) -> String {
+    let series: Vec<_> = LOAD_FIGURES
+        .iter()
+        .map(|(name, figure)| Series {
+            name: (*name).to_owned(),
+            values: LOADS_PERCENT
+                .map(|percent| median(results.at_load(percent).filter_map(figure)))
+                .map(|value| value.filter(|value| value.is_finite()))
+                .to_vec(),
+        })
+        .collect();
+    let titles = Titles {
+        title: "Latency by load, end to end",
+        categories: LOADS_PERCENT.map(|percent| format!("{percent} %")).to_vec(),
+        category_axis: "share of the highest rate end to end",
+        value_axis: "milliseconds",
+    };
+    plot::lines(&titles, &series)
+}
+
+fn cost_plot(results: &Results) -> String {
+    let series: Vec<_> = PARTS
+        .iter()
+        .map(|part| Series {
+            name: (*part).to_owned(),
+            values: Target::ALL
+                .map(|target| cpu(results, target, part))
+                .to_vec(),
+        })
+        .collect();
+    let titles = Titles {
+        title: "Cost by part, 1,000 connections",
+        categories: Target::ALL.map(|target| target.label().to_owned()).to_vec(),
+        category_axis: "",
+        value_axis: "CPU seconds per million accepted tickets",
+    };
+    plot::bars(&titles, &series)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::bench::results::tests::results;
+
+    #[test]
+    fn a_bar_tells_value_bound_and_whether_it_is_met() {
+        let text = bars(&results());
+        assert!(text.contains(
+            "| End to end over the bare server, 1,000 connections | 0.70 | at least 0.60 | met |"
+        ));
+        assert!(text.contains(
+            "| p99 until accepted, at half the highest rate | 12.0 ms | at most 10.0 ms | not met |"
+        ));
+        assert!(text.contains(
+            "| Draining a backlog, one writer | – | at least 150,000/s | not measured |"
+        ));
+    }
+
+    #[test]
+    fn every_row_of_a_table_has_as_many_cells() {
+        let text = markdown(&results());
+        let tables = text.split("\n\n").filter(|block| block.starts_with('|'));
+        let widths: Vec<Vec<_>> = tables
+            .map(|table| {
+                table
+                    .trim()
+                    .lines()
+                    .map(|row| row.matches('|').count())
+                    .collect()
+            })
+            .collect();
+        assert_eq!(widths.len(), 6, "{text}");
+        for widths in widths {
+            assert!(widths.iter().all(|width| *width == widths[0]), "{widths:?}");
+        }
+    }
+
+    #[test]
+    fn a_spread_tells_its_ends() {
+        assert_eq!(
+            spread([3000.0, 1000.0, 2000.0].into_iter()),
+            "2,000 (1,000–3,000)"
+        );
+        assert_eq!(spread([1000.0].into_iter()), "1,000");
+        assert_eq!(spread([].into_iter()), "–");
+    }
+}
