@@ -35,9 +35,9 @@ test: need_cargo ## Run every test against the real servers
 .PHONY: test_faults
 test_faults: need_cargo ## Break servers, links and processes and hold the rows against the ledger; SEED=7 MINUTES=30 for faults of chance alone
 	@if [ -n "$(SEED)$(MINUTES)" ]; then \
-		SEED='$(SEED)' MINUTES='$(MINUTES)' cargo test --test faults -- --ignored --nocapture nemesis::of_any_seed; \
+		SEED='$(SEED)' MINUTES='$(MINUTES)' cargo test --test faults -- --ignored --nocapture nemesis::of_a_given_seed; \
 	else \
-		cargo test --test faults -- --include-ignored --skip long:: --skip of_any_seed; \
+		cargo test --test faults -- --include-ignored --skip long:: --skip of_a_given_seed; \
 	fi
 
 .PHONY: lint

@@ -81,7 +81,10 @@ pub async fn read_answer(stream: &mut (impl AsyncRead + Unpin)) -> Result<Answer
         head.push(stream.read_u8().await?);
     }
     let head = String::from_utf8(head).map_err(|_binary| malformed())?;
-    let status = head.get(9..12).and_then(|code| code.parse().ok()).ok_or_else(malformed)?;
+    let status = head
+        .get(9..12)
+        .and_then(|code| code.parse().ok())
+        .ok_or_else(malformed)?;
     let header = |name: &str| {
         let mut headers = head.lines().filter_map(|line| line.split_once(": "));
         headers.find_map(|(key, value)| key.eq_ignore_ascii_case(name).then_some(value))
@@ -97,7 +100,11 @@ pub async fn read_answer(stream: &mut (impl AsyncRead + Unpin)) -> Result<Answer
 }
 
 /// Waits for a condition, looking at it again and again.
-pub async fn until<T>(what: &str, longest: Duration, mut check: impl AsyncFnMut() -> Option<T>) -> T {
+pub async fn until<T>(
+    what: &str,
+    longest: Duration,
+    mut check: impl AsyncFnMut() -> Option<T>,
+) -> T {
     let deadline = Instant::now() + longest;
     loop {
         if let Some(value) = check().await {

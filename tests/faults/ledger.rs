@@ -22,7 +22,6 @@ use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
-use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use crate::client::{self, Answer};
@@ -67,7 +66,9 @@ impl Kind {
 
     /// The kind of that name in a ledger.
     pub fn of_name(name: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|kind| format!("{kind:?}") == name)
+        Self::ALL
+            .into_iter()
+            .find(|kind| format!("{kind:?}") == name)
     }
 }
 
@@ -78,7 +79,9 @@ pub fn hash(body: &[u8]) -> Uuid {
 
 /// Now, in µs since the Unix epoch.
 pub fn now_us() -> u64 {
-    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap();
+    let now = SystemTime::now()
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .unwrap();
     u64::try_from(now.as_micros()).unwrap()
 }
 
@@ -98,7 +101,11 @@ pub struct Ledger {
 impl Ledger {
     /// A new file.
     pub fn new(path: PathBuf) -> Self {
-        let file = OpenOptions::new().append(true).create_new(true).open(&path).unwrap();
+        let file = OpenOptions::new()
+            .append(true)
+            .create_new(true)
+            .open(&path)
+            .unwrap();
         Self {
             path,
             file: Mutex::new(file),
@@ -126,7 +133,11 @@ impl Ledger {
 
     fn write(&self, line: &str) {
         // One write for one line: what was begun is there even if we are killed.
-        self.file.lock().unwrap().write_all(line.as_bytes()).unwrap();
+        self.file
+            .lock()
+            .unwrap()
+            .write_all(line.as_bytes())
+            .unwrap();
     }
 
     /// Before a ticket is sent.
@@ -154,10 +165,9 @@ impl Ledger {
     }
 }
 
-/// Sends tickets until it is stopped.
+/// Sends tickets until it is dropped.
 pub struct Driver {
     tills: Arc<Tills>,
-    stop: CancellationToken,
     task: tokio::task::JoinHandle<()>,
 }
 
@@ -174,7 +184,13 @@ struct Tills {
 
 impl Driver {
     /// Starts at so many tickets a second.
-    pub fn start(ledger: Arc<Ledger>, address: SocketAddr, run: &str, seed: u64, rate: u32) -> Self {
+    pub fn start(
+        ledger: Arc<Ledger>,
+        address: SocketAddr,
+        run: &str,
+        seed: u64,
+        rate: u32,
+    ) -> Self {
         let tills = Arc::new(Tills {
             ledger,
             address,
@@ -183,12 +199,11 @@ impl Driver {
             under_way: AtomicU64::new(0),
             pool: Mutex::default(),
         });
-        let stop = CancellationToken::new();
-        let task = tokio::spawn(drive(tills.clone(), stop.clone(), seed, rate));
-        Self { tills, stop, task }
+        let task = tokio::spawn(drive(tills.clone(), seed, rate));
+        Self { tills, task }
     }
 
-    /// Sends nothing new, and waits for the answers to what was sent.
+    /// Sends nothing new, waits for the answers to what was sent, and closes every connection.
     pub async fn pause(&self) {
         self.tills.paused.store(true, Ordering::SeqCst);
         let longest = (ANSWER_TIMEOUT + RETRY_AFTER) * RETRIES;
@@ -196,45 +211,45 @@ impl Driver {
             (self.tills.under_way.load(Ordering::SeqCst) == 0).then_some(())
         })
         .await;
+        self.tills.pool.lock().unwrap().clear();
     }
 
     /// Goes on.
     pub fn resume(&self) {
         self.tills.paused.store(false, Ordering::SeqCst);
     }
+}
 
-    /// Ends, once every ticket that was sent has its answer, and closes every connection.
-    pub async fn stop(self) {
-        self.stop.cancel();
-        self.task.await.unwrap();
-        self.tills.pool.lock().unwrap().clear();
+impl Drop for Driver {
+    fn drop(&mut self) {
+        self.task.abort();
     }
 }
 
-async fn drive(tills: Arc<Tills>, stop: CancellationToken, seed: u64, rate: u32) {
+async fn drive(tills: Arc<Tills>, seed: u64, rate: u32) {
     let mut rng = Rng::with_seed(seed);
     let mut requests = JoinSet::new();
     let mut tick = interval(Duration::from_secs(1) / rate);
     // What was not sent in time is sent all the same: open loop.
     tick.set_missed_tick_behavior(MissedTickBehavior::Burst);
     let mut n = 0;
-    while stop.run_until_cancelled(tick.tick()).await.is_some() {
+    loop {
+        tick.tick().await;
         while let Some(done) = requests.try_join_next() {
             done.unwrap();
         }
+        // Counted before the look, so that whoever paused us and then counts misses nobody.
+        tills.under_way.fetch_add(1, Ordering::SeqCst);
         if tills.paused.load(Ordering::SeqCst) {
+            tills.under_way.fetch_sub(1, Ordering::SeqCst);
             continue;
         }
         n += 1;
-        tills.under_way.fetch_add(1, Ordering::SeqCst);
         let (tills, rng) = (tills.clone(), rng.fork());
         requests.spawn(async move {
             tills.clone().one(n, rng).await;
             tills.under_way.fetch_sub(1, Ordering::SeqCst);
         });
-    }
-    while let Some(done) = requests.join_next().await {
-        done.unwrap();
     }
 }
 
@@ -243,15 +258,27 @@ impl Tills {
     async fn one(self: Arc<Self>, n: u64, mut rng: Rng) {
         let order = format!("{}-{n}", self.run);
         match rng.u8(0..100) {
-            0..3 => self.plain(Kind::Plain, &ticket(&order, Shape::Large, &mut rng)).await,
-            3..13 => self.plain(Kind::Plain, &ticket(&order, Shape::Crlf, &mut rng)).await,
-            13..23 => self.plain(Kind::Plain, &ticket(&order, Shape::Invalid, &mut rng)).await,
+            0..3 => {
+                self.plain(Kind::Plain, &ticket(&order, Shape::Large, &mut rng))
+                    .await
+            }
+            3..13 => {
+                self.plain(Kind::Plain, &ticket(&order, Shape::Crlf, &mut rng))
+                    .await
+            }
+            13..23 => {
+                self.plain(Kind::Plain, &ticket(&order, Shape::Invalid, &mut rng))
+                    .await
+            }
             23..43 => self.keyed(&order, &mut rng).await,
             43..48 => self.late(&order, &mut rng).await,
             48..53 => self.hang_up(&order, &mut rng).await,
             53..56 => self.torn(&order, &mut rng).await,
             56..59 => self.refused(&order, &mut rng).await,
-            _ => self.plain(Kind::Plain, &ticket(&order, Shape::Valid, &mut rng)).await,
+            _ => {
+                self.plain(Kind::Plain, &ticket(&order, Shape::Valid, &mut rng))
+                    .await
+            }
         }
     }
 
@@ -290,7 +317,8 @@ impl Tills {
         let key = format!("key-{order}");
         let body = ticket(order, Shape::Valid, rng);
         let thief = ticket(&format!("{order}-other"), Shape::Valid, rng);
-        let (stolen_before, stolen_after, again) = (rng.u8(0..100) < 5, rng.u8(0..100) < 15, rng.bool());
+        let (stolen_before, stolen_after, again) =
+            (rng.u8(0..100) < 5, rng.u8(0..100) < 15, rng.bool());
         if stolen_before {
             self.post(Kind::Stolen, Some(&key), thief.as_bytes()).await;
         }
@@ -317,10 +345,13 @@ impl Tills {
         let n = self.ledger.sent(Kind::Slow, None, slow.as_bytes());
         let exchange = async {
             let mut stream = client::connect(self.address).await?;
-            stream.write_all(client::head(None, slow.len()).as_bytes()).await?;
+            stream
+                .write_all(client::head(None, slow.len()).as_bytes())
+                .await?;
             // Long enough for the head to be read, and the other ticket to pass.
             sleep(Duration::from_millis(50)).await;
-            self.plain(Kind::Plain, &rare(&format!("{order}-fast"), &product, late)).await;
+            self.plain(Kind::Plain, &rare(&format!("{order}-fast"), &product, late))
+                .await;
             for piece in slow.as_bytes().chunks(slow.len().div_ceil(4)) {
                 stream.write_all(piece).await?;
                 sleep(Duration::from_millis(10)).await;
@@ -334,12 +365,14 @@ impl Tills {
 
     async fn hang_up(&self, order: &str, rng: &mut Rng) {
         let body = ticket(order, Shape::Valid, rng);
-        self.leave_after(Kind::HangUp, body.as_bytes(), body.len()).await;
+        self.leave_after(Kind::HangUp, body.as_bytes(), body.len())
+            .await;
     }
 
     async fn torn(&self, order: &str, rng: &mut Rng) {
         let body = ticket(order, Shape::Valid, rng);
-        self.leave_after(Kind::Torn, body.as_bytes(), rng.usize(0..body.len())).await;
+        self.leave_after(Kind::Torn, body.as_bytes(), rng.usize(0..body.len()))
+            .await;
     }
 
     async fn leave_after(&self, kind: Kind, body: &[u8], length: usize) {
@@ -351,7 +384,8 @@ impl Tills {
         };
         // Whatever came of it, nobody waits for the answer.
         let _sent = timeout(ANSWER_TIMEOUT, send).await;
-        self.ledger.answered(n, &Err(std::io::ErrorKind::ConnectionReset.into()));
+        self.ledger
+            .answered(n, &Err(std::io::ErrorKind::ConnectionReset.into()));
     }
 
     /// Not UTF-8, or with a NUL: nothing that a text column could hold.

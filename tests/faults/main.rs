@@ -12,8 +12,9 @@
 //! every link. Faults hit the whole of a server, so tests take turns: whatever
 //! the number of test threads, one test at a time has the servers.
 //!
-//! `cargo test --test faults` runs a short selection; `-- --ignored` the rest.
-//! `SEED` and `MINUTES` set what `nemesis::of_a_given_seed` does.
+//! `cargo test --test faults` runs a short selection, and `make test_faults` the rest: each fault
+//! alone, and faults composed by chance from seeds that are always the same. With `SEED=` or
+//! `MINUTES=` it composes anew. The outages of `long` run only when they are asked for by name.
 
 #![allow(
     clippy::unwrap_used,
@@ -34,6 +35,7 @@ mod fake_broker;
 mod fault;
 mod hostile;
 mod ledger;
+mod long;
 mod named;
 mod nemesis;
 mod process;

@@ -73,9 +73,15 @@ pub fn usage(pid: u32) -> Usage {
     let fields = stat.rsplit_once(')').expect("a name").1.split_whitespace();
     Usage {
         rss_kib: field("VmRSS:"),
-        files: fs::read_dir(format!("/proc/{pid}/fd")).expect("it lives").count(),
+        files: fs::read_dir(format!("/proc/{pid}/fd"))
+            .expect("it lives")
+            .count(),
         threads: usize::try_from(field("Threads:")).unwrap(),
         // utime and stime are the 12th and 13th behind the name.
-        cpu_ticks: fields.skip(11).take(2).map(|ticks| ticks.parse::<u64>().unwrap()).sum(),
+        cpu_ticks: fields
+            .skip(11)
+            .take(2)
+            .map(|ticks| ticks.parse::<u64>().unwrap())
+            .sum(),
     }
 }

@@ -213,11 +213,12 @@ async fn connection(mut client: TcpStream, shared: Arc<Shared>, modes: watch::Re
     let reset = |stream: &TcpStream| SockRef::from(stream).set_linger(Some(Duration::ZERO));
     let mut early = modes.clone();
     // A blackhole swallows the attempt, too; the rest is decided below.
-    let through = early.wait_for(|mode| !matches!(mode, Mode::Blackhole(None))).await;
-    if through.is_err() || matches!(*early.borrow(), Mode::Reset | Mode::Refuse) {
+    let through = early
+        .wait_for(|mode| !matches!(mode, Mode::Blackhole(None)))
+        .await;
+    if !through.is_ok_and(|mode| !matches!(*mode, Mode::Reset | Mode::Refuse)) {
         return drop(reset(&client));
     }
-    drop(early);
     let address = *shared.server.lock().unwrap();
     let Ok(mut server) = TcpStream::connect(address).await else {
         return drop(reset(&client));
@@ -270,7 +271,9 @@ impl Pump<'_> {
                 return;
             }
             let (shared, way) = (self.shared, self.way);
-            let hit = self.scanner.find(piece, |message| shared.cuts_at(way, message));
+            let hit = self
+                .scanner
+                .find(piece, |message| shared.cuts_at(way, message));
             let mode = *self.modes.borrow();
             match hit {
                 None => {
@@ -366,7 +369,9 @@ impl Scanner {
             }
             self.rest.push(piece[at]);
             at += 1;
-            let Some(length) = self.length() else { continue };
+            let Some(length) = self.length() else {
+                continue;
+            };
             if self.rest.len() < length.min(HEAD_BYTES) {
                 continue;
             }
@@ -413,7 +418,12 @@ mod tests {
     /// A message is found wherever the stream is cut into pieces, and no other one is.
     #[test]
     fn the_acknowledgement_is_found_across_pieces() {
-        let stream = [b"AMQP\0\0\x09\x01".as_slice(), &frame(60, 40), &frame(60, 80)].concat();
+        let stream = [
+            b"AMQP\0\0\x09\x01".as_slice(),
+            &frame(60, 40),
+            &frame(60, 80),
+        ]
+        .concat();
         for cut in 1..stream.len() {
             let mut scanner = Scanner::new(Protocol::Amqp, Way::Up);
             let mut found = 0;

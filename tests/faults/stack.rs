@@ -8,9 +8,9 @@ use std::process::{Command, Stdio};
 use std::sync::{Mutex, MutexGuard, OnceLock};
 use std::time::{Duration, Instant};
 
-use lapin::options::{ExchangeDeclareOptions, QueueDeclareOptions};
+use lapin::options::QueueDeclareOptions;
 use lapin::types::FieldTable;
-use lapin::{Channel, Connection, ConnectionProperties, ExchangeKind};
+use lapin::{Channel, Connection, ConnectionProperties};
 use tokio_postgres::{Client, NoTls};
 
 use crate::process;
@@ -247,25 +247,6 @@ impl Stack {
         let count = declared.ok().map(|queue| queue.message_count());
         let _closed = connection.close(200, "asked".into()).await;
         count
-    }
-
-    /// Whether an exchange is there.
-    pub async fn has_exchange(&self, exchange: &str) -> bool {
-        let (connection, channel) = self.amqp().await;
-        let options = ExchangeDeclareOptions {
-            passive: true,
-            ..Default::default()
-        };
-        let declared = channel
-            .exchange_declare(
-                exchange.into(),
-                ExchangeKind::Direct,
-                options,
-                FieldTable::default(),
-            )
-            .await;
-        let _closed = connection.close(200, "asked".into()).await;
-        declared.is_ok()
     }
 }
 

@@ -20,28 +20,46 @@ pub enum Shape {
 
 /// A ticket whose order id is unique, and with it the whole text.
 pub fn ticket(order: &str, shape: Shape, rng: &mut Rng) -> String {
-    let lines = if shape == Shape::Large { 2_000 } else { rng.u64(1..5) };
+    let lines = if shape == Shape::Large {
+        3_000
+    } else {
+        rng.u64(1..5)
+    };
     let products: Vec<_> = (0..lines)
         .map(|_| {
             let product = rng.u64(0..COMMON_PRODUCTS);
-            (format!("Café {product} of {order}"), format!("c{product}"), rng.i64(-200..5_000))
+            (
+                format!("Café {product} of {order}"),
+                format!("c{product}"),
+                rng.i64(-200..5_000),
+            )
         })
         .collect();
     let text = match shape {
         // So many names would be too long.
         Shape::Large => {
-            let short = products.into_iter().map(|(_, id, cents)| (format!("Large {id}"), id, cents));
+            let short = products
+                .into_iter()
+                .map(|(_, id, cents)| (format!("Large {id}"), id, cents));
             render(order, &short.collect::<Vec<_>>(), 0)
         }
         Shape::Invalid => spoil(&render(order, &products, 0), order, rng),
         Shape::Valid | Shape::Crlf => render(order, &products, 0),
     };
-    if shape == Shape::Crlf { text.replace('\n', "\r\n") } else { text }
+    if shape == Shape::Crlf {
+        text.replace('\n', "\r\n")
+    } else {
+        text
+    }
 }
 
 /// A valid ticket for one product that no other ticket sells.
 pub fn rare(order: &str, product: &str, cents: i64) -> String {
-    render(order, &[(format!("Rare, says {order}").replace(',', ""), product.into(), cents)], 0)
+    render(
+        order,
+        &[(format!("Rare as {order} has it"), product.into(), cents)],
+        0,
+    )
 }
 
 fn render(order: &str, products: &[(String, String, i64)], too_much: i64) -> String {
@@ -108,8 +126,14 @@ pub fn read(text: &str) -> Option<Read> {
 
 fn cents(money: &str) -> Option<i64> {
     let (whole, fraction) = money.split_once('.')?;
-    let digits: i64 = format!("{}{fraction}", whole.trim_start_matches('-')).parse().ok()?;
-    Some(if whole.starts_with('-') { -digits } else { digits })
+    let digits: i64 = format!("{}{fraction}", whole.trim_start_matches('-'))
+        .parse()
+        .ok()?;
+    Some(if whole.starts_with('-') {
+        -digits
+    } else {
+        digits
+    })
 }
 
 #[cfg(test)]
