@@ -1,0 +1,449 @@
+//! The verdict: what the ledger says was sent and answered, against what the tables hold.
+//!
+//! It shares no code with ticketd, and knows of a test only its ledger.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::path::Path;
+
+use tokio_postgres::Client;
+use uuid::Uuid;
+
+use crate::ledger::{Kind, hash, now_us};
+use crate::ticket;
+
+/// How far the clocks of two processes of one machine may seem apart, in µs.
+const CLOCK_SLACK_US: u64 = 50_000;
+
+/// What the ledger says of one request.
+struct Request {
+    n: u64,
+    sent_us: u64,
+    ended_us: Option<u64>,
+    kind: Kind,
+    key: Option<String>,
+    hash: Uuid,
+    status: Option<u16>,
+    id: Option<Uuid>,
+}
+
+struct Row {
+    ticket_id: Uuid,
+    hash: Uuid,
+    text: String,
+    received_us: i64,
+    valid: bool,
+    order_id: Option<String>,
+    total: Option<String>,
+    has_reason: bool,
+}
+
+struct Facts {
+    requests: Vec<Request>,
+    rows: Vec<Row>,
+    /// Id and hash of the body.
+    dead: Vec<(Uuid, Uuid)>,
+    /// Product id to name and price.
+    products: BTreeMap<String, (String, String)>,
+}
+
+/// Everything in which the tables break the promise, in words.
+pub async fn check(ledger: &Path, sql: &Client) -> Vec<String> {
+    let facts = Facts::gather(ledger, sql).await;
+    let parts: [fn(&Facts) -> Vec<String>; 6] = [
+        statuses_are_expected,
+        accepted_is_stored,
+        stored_was_sent,
+        dead_had_to_die,
+        rows_say_what_their_text_says,
+        products_are_the_newest,
+    ];
+    parts.iter().flat_map(|part| part(&facts)).collect()
+}
+
+/// Whether nothing that was answered 202 is still on its way.
+pub async fn is_all_stored(ledger: &Path, sql: &Client) -> bool {
+    accepted_is_stored(&Facts::gather(ledger, sql).await).is_empty()
+}
+
+impl Facts {
+    async fn gather(ledger: &Path, sql: &Client) -> Self {
+        Self {
+            requests: read_ledger(&std::fs::read_to_string(ledger).unwrap()),
+            rows: read_rows(sql).await,
+            dead: read_dead(sql).await,
+            products: read_products(sql).await,
+        }
+    }
+}
+
+fn read_ledger(text: &str) -> Vec<Request> {
+    let mut requests = BTreeMap::new();
+    for line in text.lines() {
+        let words: Vec<_> = line.split(' ').collect();
+        let (n, at): (u64, u64) = (words[1].parse().unwrap(), words[2].parse().unwrap());
+        if words[0] == "sent" {
+            let request = Request {
+                n,
+                sent_us: at,
+                ended_us: None,
+                kind: Kind::of_name(words[3]).unwrap(),
+                key: (words[4] != "-").then(|| words[4].to_owned()),
+                hash: words[5].parse().unwrap(),
+                status: None,
+                id: None,
+            };
+            assert!(requests.insert(n, request).is_none(), "{n} was sent twice");
+            continue;
+        }
+        let request: &mut Request = requests.get_mut(&n).expect("sent before it was answered");
+        request.ended_us = Some(at);
+        if words[0] == "answered" {
+            request.status = Some(words[3].parse().unwrap());
+            request.id = words[4].parse().ok();
+        }
+    }
+    assert!(!requests.is_empty(), "an empty ledger proves nothing");
+    requests.into_values().collect()
+}
+
+async fn read_rows(sql: &Client) -> Vec<Row> {
+    let query = "select ticket_id, ticket_text, (extract(epoch from received_at) * 1000000)::bigint, \
+        valid, order_id, total::text, invalid_reason is not null from tickets";
+    let rows = sql.query(query, &[]).await.unwrap();
+    rows.iter()
+        .map(|row| {
+            let text: String = row.get(1);
+            Row {
+                ticket_id: row.get(0),
+                hash: hash(text.as_bytes()),
+                text,
+                received_us: row.get(2),
+                valid: row.get(3),
+                order_id: row.get(4),
+                total: row.get(5),
+                has_reason: row.get(6),
+            }
+        })
+        .collect()
+}
+
+async fn read_dead(sql: &Client) -> Vec<(Uuid, Uuid)> {
+    let rows = sql
+        .query("select ticket_id, body from dead_tickets", &[])
+        .await
+        .unwrap();
+    rows.iter()
+        .map(|row| (row.get(0), hash(row.get(1))))
+        .collect()
+}
+
+async fn read_products(sql: &Client) -> BTreeMap<String, (String, String)> {
+    let query = "select product_id, name, price::text from products";
+    let rows = sql.query(query, &[]).await.unwrap();
+    rows.iter()
+        .map(|row| (row.get(0), (row.get(1), row.get(2))))
+        .collect()
+}
+
+/// 202 or 503 for what can be stored, 400 for what cannot; nobody hears anything else, except
+/// where a slow ticket ran out of time.
+fn statuses_are_expected(facts: &Facts) -> Vec<String> {
+    let is_expected = |request: &Request| match (request.kind, request.status) {
+        (_, None) => true,
+        (Kind::Refused, Some(status)) => matches!(status, 400 | 408),
+        (_, Some(202)) => request.id.is_some(),
+        (_, Some(status)) => matches!(status, 503 | 408),
+    };
+    let unexpected = facts
+        .requests
+        .iter()
+        .filter(|request| !is_expected(request));
+    unexpected
+        .map(|request| {
+            format!(
+                "{:?} ticket {} was answered {:?}",
+                request.kind, request.n, request.status
+            )
+        })
+        .collect()
+}
+
+/// Every 202 is one row with an equal body, or a row and a dead ticket where two bodies had one key.
+fn accepted_is_stored(facts: &Facts) -> Vec<String> {
+    let mut stored: HashMap<Uuid, Vec<Uuid>> = HashMap::new();
+    for row in &facts.rows {
+        stored.entry(row.ticket_id).or_default().push(row.hash);
+    }
+    let dead: HashSet<_> = facts.dead.iter().copied().collect();
+    let mut violations = Vec::new();
+    let mut ids: HashMap<&str, Uuid> = HashMap::new();
+    for request in facts
+        .requests
+        .iter()
+        .filter(|request| request.status == Some(202))
+    {
+        let Some(id) = request.id else { continue };
+        let Request { n, kind, hash, .. } = request;
+        match stored.get(&id).map(Vec::as_slice) {
+            Some([one]) if one == hash => {}
+            Some([_other]) if request.key.is_some() && dead.contains(&(id, *hash)) => {}
+            found => violations.push(format!(
+                "{kind:?} ticket {n} was answered 202 as {id}, and stored are {found:?} for {hash}, dead: {}",
+                dead.contains(&(id, *hash))
+            )),
+        }
+        if let Some(key) = &request.key
+            && *ids.entry(key).or_insert(id) != id
+        {
+            violations.push(format!("key {key} was given two ids, one of them {id}"));
+        }
+    }
+    violations
+}
+
+/// Nothing is stored that was not sent, no ticket twice, and no key twice.
+fn stored_was_sent(facts: &Facts) -> Vec<String> {
+    let mut requests: HashMap<Uuid, Vec<&Request>> = HashMap::new();
+    for request in &facts.requests {
+        requests.entry(request.hash).or_default().push(request);
+    }
+    let (mut ids, mut origins) = (HashSet::new(), HashSet::new());
+    let mut violations = Vec::new();
+    for row in &facts.rows {
+        let Some(sent) = requests.get(&row.hash) else {
+            violations.push(format!(
+                "{} was never sent: {:.200}",
+                row.ticket_id, row.text
+            ));
+            continue;
+        };
+        if sent
+            .iter()
+            .all(|request| matches!(request.kind, Kind::Torn | Kind::Refused))
+        {
+            violations.push(format!("{} cannot have been taken whole", row.ticket_id));
+        }
+        if !ids.insert(row.ticket_id) {
+            violations.push(format!("id {} is there twice", row.ticket_id));
+        }
+        // Tickets with a key are one ticket, whatever their bodies.
+        let origin = sent[0].key.clone().unwrap_or_else(|| row.hash.to_string());
+        if !origins.insert(origin.clone()) {
+            violations.push(format!(
+                "{origin} is stored more than once, as {} too",
+                row.ticket_id
+            ));
+        }
+        let earliest = sent
+            .iter()
+            .map(|request| request.sent_us)
+            .min()
+            .unwrap_or(0);
+        let latest = sent
+            .iter()
+            .map(|request| request.ended_us.unwrap_or(u64::MAX))
+            .max();
+        let received = u64::try_from(row.received_us).unwrap();
+        let until = latest
+            .unwrap_or(u64::MAX)
+            .min(now_us())
+            .saturating_add(60_000_000);
+        if received + CLOCK_SLACK_US < earliest || received > until {
+            violations.push(format!(
+                "{} was received at {received}, sent from {earliest} on",
+                row.ticket_id
+            ));
+        }
+    }
+    violations
+}
+
+/// A dead ticket is one whose key another body had before; nothing else here may die.
+fn dead_had_to_die(facts: &Facts) -> Vec<String> {
+    let stored: HashMap<_, _> = facts
+        .rows
+        .iter()
+        .map(|row| (row.ticket_id, row.hash))
+        .collect();
+    let mut keys: HashMap<Uuid, &str> = HashMap::new();
+    for request in &facts.requests {
+        keys.entry(request.hash)
+            .or_insert(request.key.as_deref().unwrap_or_default());
+    }
+    let mut seen = HashSet::new();
+    let mut violations = Vec::new();
+    for (id, hash) in &facts.dead {
+        let key = keys.get(hash).copied().unwrap_or_default();
+        let other = stored.get(id).filter(|other| *other != hash);
+        let same_key = other.is_some_and(|other| keys.get(other).copied() == Some(key));
+        if key.is_empty() || !same_key {
+            violations.push(format!(
+                "{id} is dead without need: key {key:?}, stored: {other:?}"
+            ));
+        }
+        if !seen.insert((id, hash)) {
+            violations.push(format!("{id} is dead twice"));
+        }
+    }
+    violations
+}
+
+/// The columns are what the text says.
+fn rows_say_what_their_text_says(facts: &Facts) -> Vec<String> {
+    let agrees = |row: &Row| match ticket::read(&row.text) {
+        Some(read) => {
+            row.valid
+                && !row.has_reason
+                && row.order_id.as_ref() == Some(&read.order_id)
+                && row.total.as_ref() == Some(&read.total)
+        }
+        None => !row.valid && row.has_reason,
+    };
+    let wrong = facts.rows.iter().filter(|row| !agrees(row));
+    wrong
+        .map(|row| {
+            format!(
+                "{} is not what its text says: {:.200}",
+                row.ticket_id, row.text
+            )
+        })
+        .collect()
+}
+
+/// Each product is what the newest valid ticket says, the later line where a ticket names it twice.
+fn products_are_the_newest(facts: &Facts) -> Vec<String> {
+    let mut rows: Vec<_> = facts.rows.iter().collect();
+    rows.sort_by_key(|row| (row.received_us, row.ticket_id));
+    let mut expected = BTreeMap::new();
+    for read in rows.into_iter().filter_map(|row| ticket::read(&row.text)) {
+        for (name, id, price) in read.products {
+            expected.insert(id, (name, price));
+        }
+    }
+    let ids: HashSet<_> = expected.keys().chain(facts.products.keys()).collect();
+    let differs = ids
+        .into_iter()
+        .filter(|id| expected.get(*id) != facts.products.get(*id));
+    differs
+        .map(|id| {
+            let (expected, found) = (expected.get(id), facts.products.get(id));
+            format!("product {id} should be {expected:?} and is {found:?}")
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ID: Uuid = Uuid::from_u128(1);
+    const TEXT: &str = "Order: 1\nVAT: 0.10\nTotal: 1.00\n\nproduct,product_id,price\nTea,T,1.00\n";
+
+    fn request(key: Option<&str>, status: Option<u16>, text: &str) -> Request {
+        Request {
+            n: 0,
+            sent_us: 1_000_000,
+            ended_us: Some(2_000_000),
+            kind: if key.is_some() {
+                Kind::Keyed
+            } else {
+                Kind::Plain
+            },
+            key: key.map(str::to_owned),
+            hash: hash(text.as_bytes()),
+            status,
+            id: (status == Some(202)).then_some(ID),
+        }
+    }
+
+    fn row(id: Uuid, text: &str) -> Row {
+        let read = ticket::read(text);
+        Row {
+            ticket_id: id,
+            hash: hash(text.as_bytes()),
+            text: text.to_owned(),
+            received_us: 1_500_000,
+            valid: read.is_some(),
+            order_id: read.as_ref().map(|read| read.order_id.clone()),
+            total: read.as_ref().map(|read| read.total.clone()),
+            has_reason: read.is_none(),
+        }
+    }
+
+    fn facts(requests: Vec<Request>, rows: Vec<Row>) -> Facts {
+        let tea = ("T".to_owned(), ("Tea".to_owned(), "1.00".to_owned()));
+        let products = if rows.is_empty() {
+            BTreeMap::new()
+        } else {
+            BTreeMap::from([tea])
+        };
+        Facts {
+            requests,
+            rows,
+            dead: Vec::new(),
+            products,
+        }
+    }
+
+    fn verdict(facts: &Facts) -> usize {
+        let parts = [
+            statuses_are_expected,
+            accepted_is_stored,
+            stored_was_sent,
+            dead_had_to_die,
+            rows_say_what_their_text_says,
+            products_are_the_newest,
+        ];
+        parts.iter().map(|part| part(facts).len()).sum()
+    }
+
+    /// The checker passes what keeps the promise, and sees each way to break it.
+    #[test]
+    fn every_kind_of_violation_is_seen() {
+        let good = || facts(vec![request(None, Some(202), TEXT)], vec![row(ID, TEXT)]);
+        assert_eq!(verdict(&good()), 0);
+        let unanswered = |rows| facts(vec![request(None, None, TEXT)], rows);
+        assert_eq!(
+            verdict(&unanswered(vec![])) + verdict(&unanswered(vec![row(ID, TEXT)])),
+            0
+        );
+
+        let lost = facts(vec![request(None, Some(202), TEXT)], vec![]);
+        assert_eq!(verdict(&lost), 1, "a 202 without a row");
+        let mut twice = good();
+        twice.rows.push(row(Uuid::from_u128(2), TEXT));
+        assert_eq!(verdict(&twice), 1, "one ticket under two ids");
+        let mut invented = good();
+        invented.rows.push(row(Uuid::from_u128(2), "never sent"));
+        assert_eq!(verdict(&invented), 1, "a row that nobody sent");
+        let mut mangled = good();
+        mangled.rows[0].total = Some("1".into());
+        assert_eq!(verdict(&mangled), 1, "a column that differs");
+        let mut stale = good();
+        stale
+            .products
+            .insert("T".into(), ("Tea".into(), "0.90".into()));
+        assert_eq!(verdict(&stale), 1, "a product that is not the newest");
+        let mut killed = good();
+        killed.dead.push((ID, hash(TEXT.as_bytes())));
+        assert_eq!(verdict(&killed), 1, "a duplicate that died");
+        let mut odd = good();
+        odd.requests[0].status = Some(500);
+        assert_eq!(verdict(&odd), 1, "a status that nobody expects");
+    }
+
+    /// Two bodies with one key: one is stored, the other is dead, and both were answered 202.
+    #[test]
+    fn a_stolen_key_leaves_a_dead_ticket() {
+        let sent = || {
+            vec![
+                request(Some("k"), Some(202), TEXT),
+                request(Some("k"), Some(202), "other"),
+            ]
+        };
+        let mut facts = facts(sent(), vec![row(ID, TEXT)]);
+        assert_eq!(verdict(&facts), 1, "the other body is nowhere");
+        facts.dead.push((ID, hash(b"other")));
+        assert_eq!(verdict(&facts), 0);
+    }
+}
