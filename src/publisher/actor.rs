@@ -27,6 +27,10 @@ use crate::metrics::PublishMetrics;
 /// many grows with it, and beyond a few hundred RabbitMQ is no faster.
 const UNCONFIRMED_MAX: usize = 512;
 
+/// A channel on which RabbitMQ has refused everything for so long is given up:
+/// it may go on refusing there when there is room again.
+const REFUSED_MAX: Duration = Duration::from_secs(2);
+
 /// How often deadlines are looked at.
 const TICK: Duration = Duration::from_millis(50);
 
@@ -66,6 +70,8 @@ pub struct Actor {
     next_number: u64,
     /// Starts over with the first confirm of a session.
     backoff: Backoff,
+    /// Since when this session has seen refusals and no confirm.
+    refused_since: Option<Instant>,
     health: Arc<Health>,
     metrics: PublishMetrics,
     /// What this publisher last added to the gauge that all of them share.
@@ -81,6 +87,7 @@ impl Actor {
             published: BTreeMap::new(),
             next_number: 0,
             backoff: Backoff::new(),
+            refused_since: None,
             health,
             metrics: PublishMetrics::new(),
             reported: 0.0,
@@ -193,12 +200,17 @@ impl Actor {
             Ok(Confirmation::Ack(None)) => {
                 self.metrics.confirm.record(at.elapsed());
                 self.backoff.reset();
+                self.refused_since = None;
                 self.intake.settle(group, Ok(()));
                 Ok(())
             }
             Ok(Confirmation::Nack(None)) => {
                 self.metrics.failed("nack");
                 self.intake.settle(group, Err(Refusal::Nacked));
+                let since = *self.refused_since.get_or_insert_with(Instant::now);
+                if since.elapsed() > REFUSED_MAX {
+                    return Err("RabbitMQ refuses every message".into());
+                }
                 Ok(())
             }
             Ok(
@@ -294,6 +306,7 @@ impl Actor {
 
     fn link_up(&mut self, up: bool) {
         if up {
+            self.refused_since = None;
             info!("publishing to RabbitMQ");
             self.metrics.connected.increment(1.0);
         } else {

@@ -16,6 +16,7 @@ for mount in $(awk -v dir="$STACK_DIR/" 'index($2, dir) == 1 { print $2 }' /proc
   umount -l "$mount"
 done
 unset DATABASE_URL AMQP_URL RABBITMQ_URL STACK_URLS
-bash "$1" wipe
+bash "$STACK_DIR/deploy/stack.sh" wipe
+rm -rf "$STACK_DIR/deploy"
 # Left in place when a test failed and its ledger and logs are worth a look.
 rmdir "$STACK_DIR/tests" "$STACK_DIR" 2>/dev/null

@@ -15,7 +15,7 @@ use tokio_postgres::{Client, NoTls};
 
 use crate::process;
 
-const STACK: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/deploy/stack.sh");
+const DEPLOY: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/deploy");
 const REAPER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/faults/reaper.sh");
 
 /// The variables that would make stack.sh take somebody else's servers.
@@ -92,9 +92,13 @@ struct Running {
 impl Stack {
     fn start() -> Self {
         let dir = std::env::temp_dir().join(format!("ticketd-faults-{}", std::process::id()));
-        std::fs::create_dir_all(&dir).unwrap();
+        // Used from a copy, so that the servers can be stopped though the checkout is gone by then.
+        std::fs::create_dir_all(dir.join("deploy")).unwrap();
+        for file in std::fs::read_dir(DEPLOY).unwrap().map(Result::unwrap) {
+            std::fs::copy(file.path(), dir.join("deploy").join(file.file_name())).unwrap();
+        }
         let reaper = Command::new("setsid")
-            .args(["bash", REAPER, STACK])
+            .args(["bash", REAPER])
             .env("STACK_DIR", &dir)
             .stdin(Stdio::piped())
             .stdout(Stdio::null())
@@ -118,7 +122,8 @@ impl Stack {
 
     fn command(&self, args: &[&str]) -> Command {
         let mut command = Command::new("bash");
-        command.arg(STACK).args(args).env("STACK_DIR", &self.dir);
+        let script = self.dir.join("deploy/stack.sh");
+        command.arg(script).args(args).env("STACK_DIR", &self.dir);
         for name in FOREIGN_URLS {
             command.env_remove(name);
         }
