@@ -278,6 +278,11 @@ impl Actor {
             for published in self.published.values_mut() {
                 self.intake.answer_late(&mut published.group, outcome, now);
             }
+            // Nobody waits for their confirms any more, so nothing has to.
+            let left = |_: &u64, published: &mut Published| published.group.unanswered() == 0;
+            for (_, Published { group, .. }) in self.published.extract_if(.., left) {
+                self.intake.settle(group, outcome);
+            }
             return Ok(());
         }
         self.intake.expire(Err(Refusal::Deadline), now);
