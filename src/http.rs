@@ -68,9 +68,9 @@ pub struct Service {
 }
 
 /// Where a request leads.
-enum Route {
-    Ticket,
-    TicketState(Uuid),
+enum Route<'a> {
+    Ticket(&'a Publisher),
+    TicketState(&'a Status, Uuid),
     Metrics,
     Live,
     Ready,
@@ -91,9 +91,11 @@ impl Service {
             return unread_body(&request, reply::not_found());
         };
         match (route, request.method()) {
-            (Route::Ticket, &Method::POST) => self.take(request).await,
-            (Route::Ticket, _) => unread_body(&request, reply::method_not_allowed("POST")),
-            (Route::TicketState(id), &(Method::GET | Method::HEAD)) => self.state(id).await,
+            (Route::Ticket(publisher), &Method::POST) => self.take(publisher, request).await,
+            (Route::Ticket(_), _) => unread_body(&request, reply::method_not_allowed("POST")),
+            (Route::TicketState(status, id), &(Method::GET | Method::HEAD)) => {
+                state(status, id).await
+            }
             (Route::Metrics, &(Method::GET | Method::HEAD)) => {
                 reply::metrics(self.prometheus.render())
             }
@@ -103,26 +105,23 @@ impl Service {
         }
     }
 
-    fn find(&self, path: &str) -> Option<Route> {
+    fn find(&self, path: &str) -> Option<Route<'_>> {
         match path {
-            "/ticket" => self.publisher.is_some().then_some(Route::Ticket),
+            "/ticket" => self.publisher.as_ref().map(Route::Ticket),
             "/metrics" => Some(Route::Metrics),
             "/livez" => Some(Route::Live),
             "/readyz" | "/healthz" => Some(Route::Ready),
             _ => {
-                let id = path
-                    .strip_prefix("/ticket/")
-                    .filter(|_| self.status.is_some())?;
-                Some(Route::TicketState(Uuid::try_parse(id).ok()?))
+                let id = path.strip_prefix("/ticket/")?;
+                let id = Uuid::try_parse(id).ok()?;
+                let status = self.status.as_ref()?;
+                Some(Route::TicketState(status, id))
             }
         }
     }
 
     /// POST /ticket.
-    async fn take(&self, request: Request<Incoming>) -> Reply {
-        let Some(publisher) = &self.publisher else {
-            return reply::not_found();
-        };
+    async fn take(&self, publisher: &Publisher, request: Request<Incoming>) -> Reply {
         let (arrived, received_at_us) = (Instant::now(), now_us());
         let id = ticket_id(request.headers());
         let body = match self.bodies.read(request.into_body()).await {
@@ -172,17 +171,14 @@ impl Service {
         self.metrics.rejected(reason);
         reply
     }
+}
 
-    /// GET /ticket/{id}.
-    async fn state(&self, id: Uuid) -> Reply {
-        let Some(status) = &self.status else {
-            return reply::not_found();
-        };
-        match status.of(id).await {
-            Ok(Some(json)) => reply::state(json),
-            Ok(None) => reply::not_stored(),
-            Err(Unavailable) => reply::database_away(),
-        }
+/// GET /ticket/{id}.
+async fn state(status: &Status, id: Uuid) -> Reply {
+    match status.of(id).await {
+        Ok(Some(json)) => reply::state(json),
+        Ok(None) => reply::not_stored(),
+        Err(Unavailable) => reply::database_away(),
     }
 }
 

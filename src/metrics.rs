@@ -200,9 +200,9 @@ pub struct StoreMetrics {
     pub batch_rows: Histogram,
     /// Reading tickets and building rows.
     pub encode: Histogram,
-    /// COPY into the staging tables.
+    /// COPY of the tickets.
     pub copy: Histogram,
-    /// From staging into the tables.
+    /// Products and dead tickets into their tables.
     pub merge: Histogram,
     /// COMMIT.
     pub commit: Histogram,

@@ -114,7 +114,7 @@ pub fn failure(error: Error) -> Failure {
     }
 }
 
-/// A connection with its staging tables and prepared statements.
+/// A connection with its staging table and prepared statements.
 pub struct Store {
     client: Client,
     connection: connect::Task,
@@ -129,7 +129,7 @@ pub struct Store {
 }
 
 impl Store {
-    /// Connects, makes the staging tables and prepares every statement, which
+    /// Connects, makes the staging table and prepares every statement, which
     /// fails if the tables do not fit.
     pub async fn open(
         config: &tokio_postgres::Config,
@@ -186,10 +186,7 @@ impl Store {
         // A server that answers COMMIT with ROLLBACK reports no error here, but
         // only after a statement that failed, and then this is not reached.
         let end = if merged.is_ok() { "commit" } else { "rollback" };
-        self.client
-            .batch_execute(end)
-            .await
-            .map_err(|error| Failure::Away(connect::chain(&error)))?;
+        self.client.batch_execute(end).await.map_err(failure)?;
         self.metrics.commit.record(started.elapsed());
         merged
     }

@@ -131,6 +131,16 @@ impl Control {
         self.order.fetch_max(order, Ordering::Release);
         self.waker.wake();
     }
+
+    /// A new order, if there is one. `told` is the last one seen.
+    fn look(&self, told: &mut u8, cx: &Context<'_>) -> Option<u8> {
+        self.waker.register(cx.waker());
+        let order = self.order.load(Ordering::Acquire);
+        (*told != order).then(|| {
+            *told = order;
+            order
+        })
+    }
 }
 
 /// Serves requests until the client or the control ends that.
@@ -182,18 +192,6 @@ fn answered_by_hyper(error: &hyper::Error) -> Option<u16> {
         error if error.is_parse_too_large() => Some(431),
         error if error.is_parse() => Some(400),
         _ => None,
-    }
-}
-
-impl Control {
-    /// A new order, if there is one. `told` is the last one seen.
-    fn look(&self, told: &mut u8, cx: &Context<'_>) -> Option<u8> {
-        self.waker.register(cx.waker());
-        let order = self.order.load(Ordering::Acquire);
-        (*told != order).then(|| {
-            *told = order;
-            order
-        })
     }
 }
 
