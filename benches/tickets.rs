@@ -18,17 +18,12 @@ use divan::counter::BytesCount;
 use ticketd::copy::Rows;
 use ticketd::message::{self, Record};
 use ticketd::parser::parse;
-use ticketd::ticket::text;
+use ticketd::ticket::{Reason, text};
 use uuid::Uuid;
 
 // The parser's test oracle, for scale.
 #[path = "../src/parser/naive.rs"]
 mod naive;
-
-/// What the oracle knows by this path.
-mod ticket {
-    pub(crate) use ticketd::ticket::Reason;
-}
 
 fn main() {
     divan::main();

@@ -25,6 +25,10 @@ use rust_decimal::Decimal;
 
 use crate::ticket::{CHARACTERS_MAX, Invalid, Product, Reason, Ticket};
 
+#[cfg(test)]
+mod agree;
+#[cfg(test)]
+mod generate;
 mod money;
 #[cfg(test)]
 mod naive;

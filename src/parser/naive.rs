@@ -4,7 +4,7 @@
 //! Slow on purpose. It shares nothing with the parser but the reasons: it looks at lines and
 //! characters one by one, and adds digit by digit as on paper.
 
-use crate::ticket::Reason;
+use super::Reason;
 
 /// What the naive parser read, as owned text.
 #[derive(Debug, PartialEq, Eq)]

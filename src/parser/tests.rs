@@ -4,7 +4,7 @@
 use std::fs;
 use std::path::Path;
 
-use super::prop::agree;
+use super::agree::agree;
 use super::*;
 
 const EXAMPLE: &str = include_str!("../../tests/tickets/valid/example.txt");

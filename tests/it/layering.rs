@@ -74,7 +74,7 @@ const IMPURE: &[&str] = &[
 ];
 
 /// Files of the parser that are only there for its tests.
-const TESTS: &[&str] = &["naive.rs", "prop.rs", "tests.rs"];
+const TESTS: &[&str] = &["agree.rs", "generate.rs", "naive.rs", "prop.rs", "tests.rs"];
 
 /// The dependency rule of the code map holds: reads every `crate::` path and compares it with the
 /// table.
