@@ -10,6 +10,9 @@ mod delivery;
 mod window;
 mod writer;
 
+pub use delivery::Message;
+pub use writer::rows_of;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -34,7 +37,6 @@ use crate::config::StoreSettings;
 use crate::health::Health;
 use crate::metrics::StoreMetrics;
 use crate::store;
-use delivery::Message;
 use window::Window;
 use writer::{Event, Job, Stored, Writer};
 

@@ -42,6 +42,12 @@ pub use dead::dead;
 pub use healthcheck::healthcheck;
 pub use metrics::install as install_metrics;
 
+// The way from a body to its row without the servers in between, for `fuzz/`.
+#[doc(hidden)]
+pub use consumer::{Message as Delivered, rows_of};
+#[doc(hidden)]
+pub use publisher::Group;
+
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::thread::available_parallelism;

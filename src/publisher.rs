@@ -19,6 +19,8 @@ mod actor;
 mod group;
 mod intake;
 
+pub use group::Group;
+
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 

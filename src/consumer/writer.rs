@@ -311,6 +311,12 @@ async fn closed(store: Option<&mut Store>) {
     }
 }
 
+/// What is stored of these messages if none of their tickets was stored before.
+pub fn rows_of(messages: &[Message]) -> Encoded<'_> {
+    let plan = Plan::new(messages);
+    plan.encode(0..plan.records.len())
+}
+
 impl<'a> Plan<'a> {
     /// Everything is to be stored, except what cannot even be read.
     fn new(messages: &'a [Message]) -> Self {
