@@ -40,12 +40,35 @@ test_faults: need_cargo ## Break servers, links and processes and hold the rows 
 		cargo test --test faults -- --include-ignored --skip long:: --skip of_a_given_seed; \
 	fi
 
+# The fuzz targets: all of them, or one with TARGET=row. A sanitizer would need a nightly toolchain, and looks for what
+# unsafe code does wrong, of which ticketd has none.
+TARGETS := $(or $(TARGET),parser group row)
+FUZZ := cargo fuzz run --sanitizer none
+
+.PHONY: fuzz
+fuzz: need_cargo need_cargo_fuzz ## Attack the parser, groups and rows with made-up bytes, MINUTES=5 each; TARGET=row for one
+	@for target in $(TARGETS); do \
+		mkdir -p fuzz/found/$$target && \
+		$(FUZZ) $$target fuzz/found/$$target fuzz/corpus/$$target tests/tickets/valid tests/tickets/invalid -- \
+			-max_total_time=$$(($(or $(MINUTES),5) * 60)) -dict=fuzz/ticket.dict -max_len=4096 -timeout=10 \
+			|| exit 1; \
+	done
+
+.PHONY: fuzz_keep
+fuzz_keep: need_cargo need_cargo_fuzz ## Keep what fuzzing found in fuzz/corpus/, as far as it reaches new code
+	@for target in $(TARGETS); do \
+		mkdir -p fuzz/found/$$target && \
+		$(FUZZ) $$target fuzz/corpus/$$target fuzz/found/$$target -- -set_cover_merge=1 || exit 1; \
+	done
+
 .PHONY: lint
 lint: need_cargo ## Check the format and the lints; a warning is an error
 	cargo fmt --check
 	cargo clippy --all-targets -- -D warnings
 	cargo fmt --check --manifest-path loadtest/Cargo.toml
 	cargo clippy --manifest-path loadtest/Cargo.toml --all-targets -- -D warnings
+	cargo fmt --check --manifest-path fuzz/Cargo.toml
+	cargo clippy --manifest-path fuzz/Cargo.toml --target-dir $(or $(CARGO_TARGET_DIR),target) --all-targets --no-default-features -- -D warnings
 
 .PHONY: test_load
 test_load: need_cargo ## Load it with siege and count the rows; TIME=30S CONNECTIONS=100
@@ -65,3 +88,8 @@ down: ## Stop the servers that this checkout started; their data stays
 need_cargo:
 	@command -v cargo >/dev/null || { \
 		echo "cargo is missing: install Rust as https://rustup.rs says, then try again" >&2; exit 1; }
+
+.PHONY: need_cargo_fuzz
+need_cargo_fuzz:
+	@cargo fuzz --version >/dev/null 2>&1 || { \
+		echo "cargo-fuzz is missing: run cargo install cargo-fuzz --locked, then try again" >&2; exit 1; }

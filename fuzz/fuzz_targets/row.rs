@@ -1,0 +1,7 @@
+//! Bodies all the way to their rows.
+
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+
+fuzz_target!(|input: &[u8]| ticketd_fuzz::row(input));

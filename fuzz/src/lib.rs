@@ -1,0 +1,80 @@
+//! What must hold of ticketd whatever bytes it is sent.
+//!
+//! Each property takes bytes and panics if it does not hold of them. libFuzzer calls them from
+//! `fuzz_targets/`, and `tests/properties.rs` includes this file to call them on the kept corpus and
+//! on generated tickets, without libFuzzer.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a property that does not hold panics"
+)]
+
+mod copy;
+mod group;
+mod parser;
+mod row;
+
+// The parser's test oracle, and the comparison with it.
+#[path = "../../src/parser/agree.rs"]
+mod agree;
+#[path = "../../src/parser/naive.rs"]
+mod naive;
+
+pub use group::group;
+pub use parser::parser;
+pub use row::row;
+
+use lapin::message::Delivery;
+use ticketd::message::Record;
+use ticketd::parser::parse;
+use ticketd::ticket::{Reason, Ticket};
+use ticketd::{Delivered, Group};
+use uuid::Uuid;
+
+/// Parts the tickets of an input: ASCII's record separator, which tickets have no use for.
+pub const SEPARATOR: u8 = 0x1e;
+
+/// When tickets were received: few enough that some share a time, and both ends of what is possible.
+const TIMES_US: [i64; 8] = [
+    0,
+    -1,
+    1_767_225_600_000_000,
+    1_767_225_600_000_001,
+    // PostgreSQL counts from here.
+    946_684_800_000_000,
+    i64::MIN,
+    i64::MAX,
+    i64::MIN + 946_684_800_000_000,
+];
+
+/// An input as tickets that are sent together; ids and times follow from their bytes.
+fn tickets(input: &[u8]) -> Vec<Record<'_>> {
+    let bodies = input.split(|&byte| byte == SEPARATOR);
+    let record = |(at, body)| {
+        // The place is hashed too, since the same ticket may come twice.
+        let id = Uuid::new_v5(&Uuid::from_u128(at), body);
+        let received_at_us = TIMES_US[usize::from(id.as_bytes()[0]) % TIMES_US.len()];
+        Record {
+            id,
+            received_at_us,
+            body,
+        }
+    };
+    (0..).zip(bodies).map(record).collect()
+}
+
+/// Publishes tickets as one message, and takes it as RabbitMQ would deliver it.
+fn deliver(tickets: &[Record<'_>]) -> Delivered {
+    let mut group = Group::default();
+    for ticket in tickets {
+        let _outcome = group.push(*ticket, std::time::Instant::now());
+    }
+    let message = group.message();
+    let payload = message.payload().to_vec();
+    let mut delivery = Delivery::mock(1, "".into(), "".into(), false, payload);
+    delivery.properties = message.properties;
+    delivery.into()
+}

@@ -1,0 +1,48 @@
+//! The parser: what the oracle says, and never more than the columns hold.
+
+use ticketd::ticket::{CHARACTERS_MAX, DECIMAL_DIGITS_MAX, DECIMAL_SCALE_MAX, text};
+
+use super::agree::agree;
+use super::parse;
+
+/// The line where the first product should stand: a ticket may be said to be wrong there even if it
+/// ends before.
+const FIRST_PRODUCT_LINE: usize = 6;
+
+/// Both parsers agree on any text, and what is read keeps its bounds.
+pub fn parser(body: &[u8]) {
+    match text(body) {
+        Ok(text) => holds(text),
+        // Such a body is refused before it is read, but the parser need not rely on that.
+        Err(_) => holds(&String::from_utf8_lossy(body)),
+    }
+}
+
+fn holds(text: &str) {
+    agree(text);
+    let mut products = Vec::new();
+    let ticket = parse(text, &mut products);
+    assert_eq!(ticket.invalid.is_none(), !products.is_empty());
+    match ticket.invalid {
+        None => assert!(ticket.order_id.is_some() && ticket.vat.is_some()),
+        Some(invalid) => {
+            let lines = text.split('\n').count().max(FIRST_PRODUCT_LINE);
+            assert!((1..=lines).contains(&(invalid.line as usize)), "{invalid}");
+        }
+    }
+    ticket.order_id.iter().for_each(|it| has_width(it));
+    let header = ticket.vat.iter().chain(&ticket.total);
+    for amount in header.chain(products.iter().map(|it| &it.price)) {
+        let digits = amount.mantissa().unsigned_abs().to_string();
+        assert!(digits.len() <= DECIMAL_DIGITS_MAX as usize, "{amount}");
+        assert!(amount.scale() <= DECIMAL_SCALE_MAX, "{amount}");
+    }
+    for product in &products {
+        has_width(&product.name);
+        has_width(&product.product_id);
+    }
+}
+
+fn has_width(value: &str) {
+    assert!((1..=CHARACTERS_MAX).contains(&value.chars().count()));
+}
