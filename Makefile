@@ -22,7 +22,7 @@ CONNECTIONS ?= 100
 
 .PHONY: help
 help: ## Show this list
-	@awk -F ':.*## ' '/^[a-z_]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z_]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 .PHONY: run
 run: need_cargo ## Build, bring up the servers, and serve on 127.0.0.1:8080 until Ctrl-C
@@ -60,6 +60,10 @@ fuzz_keep: need_cargo need_cargo_fuzz ## Keep what fuzzing found in fuzz/corpus/
 		mkdir -p fuzz/found/$$target && \
 		$(FUZZ) $$target fuzz/corpus/$$target fuzz/found/$$target -- -set_cover_merge=1 || exit 1; \
 	done
+
+.PHONY: test_mutations
+test_mutations: need_cargo ## Break the code on purpose, one way after the other, and expect the tests to notice; NAME='nack'
+	@tests/faults/mutations.sh $(if $(NAME),'$(NAME)')
 
 .PHONY: lint
 lint: need_cargo ## Check the format and the lints; a warning is an error

@@ -49,15 +49,7 @@ struct Facts {
 /// Everything in which the tables break the promise, in words.
 pub async fn check(ledger: &Path, sql: &Client) -> Vec<String> {
     let facts = Facts::gather(ledger, sql).await;
-    let parts: [fn(&Facts) -> Vec<String>; 6] = [
-        statuses_are_expected,
-        accepted_is_stored,
-        stored_was_sent,
-        dead_had_to_die,
-        rows_say_what_their_text_says,
-        products_are_the_newest,
-    ];
-    parts.iter().flat_map(|part| part(&facts)).collect()
+    facts.violations()
 }
 
 /// Whether nothing that was answered 202 is still on its way.
@@ -65,7 +57,21 @@ pub async fn is_all_stored(ledger: &Path, sql: &Client) -> bool {
     accepted_is_stored(&Facts::gather(ledger, sql).await).is_empty()
 }
 
+/// Each way to break the promise.
+const PARTS: [fn(&Facts) -> Vec<String>; 6] = [
+    statuses_are_expected,
+    accepted_is_stored,
+    stored_was_sent,
+    dead_had_to_die,
+    rows_say_what_their_text_says,
+    products_are_the_newest,
+];
+
 impl Facts {
+    fn violations(&self) -> Vec<String> {
+        PARTS.iter().flat_map(|part| part(self)).collect()
+    }
+
     async fn gather(ledger: &Path, sql: &Client) -> Self {
         Self {
             requests: read_ledger(&std::fs::read_to_string(ledger).unwrap()),
@@ -386,15 +392,7 @@ mod tests {
     }
 
     fn verdict(facts: &Facts) -> usize {
-        let parts = [
-            statuses_are_expected,
-            accepted_is_stored,
-            stored_was_sent,
-            dead_had_to_die,
-            rows_say_what_their_text_says,
-            products_are_the_newest,
-        ];
-        parts.iter().map(|part| part(facts).len()).sum()
+        facts.violations().len()
     }
 
     /// The checker passes what keeps the promise, and sees each way to break it.

@@ -1,18 +1,17 @@
 //! What can go wrong, as something that is done to a rig and undone again.
 
-use std::path::PathBuf;
-use std::process::Command;
 use std::time::Duration;
 
 use fastrand::Rng;
-use lapin::options::{QueueBindOptions, QueueDeleteOptions};
-use lapin::types::FieldTable;
 use tokio::time::sleep;
 
-use crate::client::until;
+use crate::full_disk;
 use crate::proxy::{Cut, Mode, Proxy, Way};
-use crate::rig::{Rig, Role};
-use crate::stack::Server;
+use crate::rig::Rig;
+use crate::stack::{DISK_ENOUGH, MEMORY_ENOUGH, PATIENT, Server, Share};
+use crate::support::{signal, wait_within};
+use crate::ticketd::Role;
+use crate::topology::{bind, delete_queue, fill_queue};
 
 /// Longest for something that a fault is about to happen under load.
 const BITE_DEADLINE: Duration = Duration::from_secs(20);
@@ -71,11 +70,16 @@ pub enum Fault {
     ImpatientBroker,
 }
 
-/// The policy by which the broker bounds the queue.
-const LIMIT: &str = r#"{"max-length": 20}"#;
+/// What the consumer logs when it gives its deliveries back, and when the broker was first.
+pub const GAVE_UP: &str = "too long to hold deliveries";
+pub const LOST_PATIENCE: &str = "PRECONDITION_FAILED";
 
-/// The disk that can be filled.
-const SMALL_DISK_MIB: usize = 24;
+/// The broker waits for acknowledgements for 5 s, and looks every second.
+const IMPATIENT: &[&str] = &[
+    "eval",
+    "application:set_env(rabbit, consumer_timeout, 5000), \
+     application:set_env(rabbit, channel_tick_interval, 1000).",
+];
 
 impl Fault {
     /// Any fault at all.
@@ -90,7 +94,7 @@ impl Fault {
         } else {
             Role::Consume
         };
-        match rng.u8(0..24) {
+        match rng.u8(0..27) {
             0..2 => Self::KillRole(role),
             2 => Self::EndRole(role),
             3 => Self::StopRole(role),
@@ -102,10 +106,13 @@ impl Fault {
             10 => Self::CancelStatements,
             11 => Self::LockTable,
             12 => Self::MemoryAlarm,
-            13 => Self::DeleteQueue,
-            14 => Self::DeleteBinding,
-            15 => Self::FullQueue,
-            16..20 => Self::Network(any_link(rng), any_mode(rng)),
+            13 => Self::DiskAlarm,
+            14 => Self::DeleteQueue,
+            15 => Self::DeleteBinding,
+            16 => Self::FullQueue,
+            17 => Self::FullDisk,
+            18 => Self::ImpatientBroker,
+            19..23 => Self::Network(any_link(rng), any_mode(rng)),
             _ => Self::CutAt(any_cut(rng)),
         }
     }
@@ -120,8 +127,11 @@ impl Fault {
             Self::Kill(server) => rig.turn.signal(server, "KILL"),
             Self::Stop(server) => rig.turn.signal(server, "STOP"),
             Self::Restart(server) => rig.turn.down(server),
-            Self::KillBackend => signal_backend(rig, "KILL").await,
-            Self::StopBackend => signal_backend(rig, "STOP").await,
+            Self::KillBackend => kill_backend(rig).await,
+            Self::StopBackend => {
+                rig.stopped = vec![storing_backend(rig).await];
+                signal("STOP", &rig.stopped);
+            }
             Self::CancelStatements => cancel_statements(rig).await,
             Self::LockTable => lock_table(rig).await,
             Self::MemoryAlarm => drop(rig.turn.ctl(&["set_vm_memory_high_watermark", "0"])),
@@ -131,11 +141,8 @@ impl Fault {
             Self::FullQueue => fill_queue(rig),
             Self::Network(link, mode) => link.proxy(rig).set(mode),
             Self::CutAt(cut) => cut_at(rig, cut).await,
-            Self::FullDisk => fill_disk(rig).await,
-            Self::ImpatientBroker => {
-                impatience(rig, 3_000, 1_000).await;
-                lock_table(rig).await;
-            }
+            Self::FullDisk => full_disk::fill(rig).await,
+            Self::ImpatientBroker => lose_patience(rig).await,
         }
     }
 
@@ -149,24 +156,40 @@ impl Fault {
                 rig.reconnect_proxies();
             }
             Self::Stop(server) => rig.turn.signal(server, "CONT"),
-            Self::StopBackend => rig.turn.signal(Server::Database, "CONT"),
+            Self::StopBackend => signal("CONT", &rig.stopped),
             Self::LockTable => rig.held.clear(),
-            Self::MemoryAlarm => drop(rig.turn.ctl(&["set_vm_memory_high_watermark", "0.4"])),
-            Self::DiskAlarm => drop(rig.turn.ctl(&["set_disk_free_limit", "256MB"])),
+            Self::MemoryAlarm => drop(rig.turn.ctl(MEMORY_ENOUGH)),
+            Self::DiskAlarm => drop(rig.turn.ctl(DISK_ENOUGH)),
             Self::DeleteBinding => bind(rig, true).await,
             Self::FullQueue => {
                 rig.process(Role::Consume).signal("CONT");
                 drop(rig.turn.ctl(&["clear_policy", &rig.name]));
             }
             Self::Network(link, _) => link.proxy(rig).set(Mode::Pass),
-            Self::FullDisk => free_disk(rig),
+            Self::FullDisk => full_disk::free(rig).await,
             Self::ImpatientBroker => {
                 rig.held.clear();
-                impatience(rig, 1_800_000, 60_000).await;
+                set_patience(rig, PATIENT).await;
             }
-            Self::KillBackend | Self::CancelStatements | Self::DeleteQueue | Self::CutAt(_) => {}
+            // PostgreSQL recovers by itself, in its own time.
+            Self::KillBackend => drop(rig.turn.sql().await),
+            Self::CancelStatements | Self::DeleteQueue | Self::CutAt(_) => {}
         }
         rig.note(&format!("healed {self:?}"));
+    }
+
+    /// How much of the machine it needs.
+    pub fn share(self) -> Share {
+        match self {
+            Self::Kill(_)
+            | Self::Stop(_)
+            | Self::Restart(_)
+            | Self::KillBackend
+            | Self::MemoryAlarm
+            | Self::DiskAlarm
+            | Self::ImpatientBroker => Share::Whole,
+            _ => Share::Part,
+        }
     }
 
     /// Whether both may last at the same time: not where the one needs what the other took away.
@@ -188,9 +211,12 @@ impl Fault {
                     | Self::ImpatientBroker
             )
         };
-        !alone(&self)
-            && !alone(&other)
-            && std::mem::discriminant(&self) != std::mem::discriminant(&other)
+        // Each would wait for the end of the process that the other has started again.
+        let ends_a_role = |fault: &Self| matches!(fault, Self::KillRole(_) | Self::EndRole(_));
+        let is_one_alone = alone(&self) || alone(&other);
+        let are_of_a_kind = std::mem::discriminant(&self) == std::mem::discriminant(&other);
+        let end_a_role = ends_a_role(&self) && ends_a_role(&other);
+        !is_one_alone && !are_of_a_kind && !end_a_role
     }
 }
 
@@ -243,7 +269,7 @@ async fn cut_at(rig: &mut Rig, cut: Cut) {
         let before = proxy.cuts();
         proxy.cut_once(cut);
         let what = format!("a cut at {cut:?}");
-        until(&what, BITE_DEADLINE, async || {
+        wait_within(&what, BITE_DEADLINE, async || {
             (proxy.cuts() > before).then_some(())
         })
         .await;
@@ -251,30 +277,36 @@ async fn cut_at(rig: &mut Rig, cut: Cut) {
     link.proxy(rig).cut_none();
 }
 
-async fn signal_backend(rig: &mut Rig, signal: &str) {
-    let backend = storing_backend(rig).await;
-    crate::process::signal(signal, &[backend]);
-}
-
 /// The process that serves ticketd's writer.
 async fn storing_backend(rig: &Rig) -> u32 {
     let sql = rig.turn.sql().await;
-    let query = "select pid from pg_stat_activity where application_name = 'ticketd store'";
-    until("a backend that stores", BITE_DEADLINE, async || {
-        let row = sql.query_opt(query, &[]).await.unwrap();
+    let query = "select pid from pg_stat_activity where application_name = $1";
+    wait_within("a backend that stores", BITE_DEADLINE, async || {
+        let row = sql.query_opt(query, &[&rig.name]).await.unwrap();
         row.map(|row| u32::try_from(row.get::<_, i32>(0)).unwrap())
     })
     .await
+}
+
+/// PostgreSQL takes every other backend with it, ours too.
+async fn kill_backend(rig: &Rig) {
+    let session = rig.turn.sql().await;
+    signal("KILL", &[storing_backend(rig).await]);
+    wait_within("the end of all backends", BITE_DEADLINE, async || {
+        session.is_closed().then_some(())
+    })
+    .await;
 }
 
 /// Cancels for as long as it takes for some statements to have been hit.
 async fn cancel_statements(rig: &mut Rig) {
     let sql = rig.turn.sql().await;
     let query = "select count(pg_cancel_backend(pid)) from pg_stat_activity \
-        where application_name = 'ticketd store' and state = 'active'";
+        where application_name = $1 and state = 'active'";
     let mut hits = 0;
-    until("statements that are cancelled", BITE_DEADLINE, async || {
-        hits += sql.query_one(query, &[]).await.unwrap().get::<_, i64>(0);
+    wait_within("statements that are cancelled", BITE_DEADLINE, async || {
+        let row = sql.query_one(query, &[&rig.name]).await.unwrap();
+        hits += row.get::<_, i64>(0);
         (hits >= 30).then_some(())
     })
     .await;
@@ -289,130 +321,24 @@ async fn lock_table(rig: &mut Rig) {
     rig.held.push(sql);
 }
 
-/// Without its consumer, the queue is full after a few messages.
-fn fill_queue(rig: &mut Rig) {
-    let pattern = format!("^{}$", rig.name);
-    rig.turn.ctl(&[
-        "set_policy",
-        "--apply-to",
-        "queues",
-        &rig.name,
-        &pattern,
-        LIMIT,
-    ]);
-    rig.process(Role::Consume).signal("STOP");
-}
-
-/// Deletes the queue when all that was confirmed is stored: what a mistaken operator could lose
-/// is nobody's promise, but ticketd must find its way back.
-async fn delete_queue(rig: &mut Rig) {
-    rig.driver.pause().await;
-    until("an empty queue", Duration::from_secs(60), async || {
-        let ready = rig.turn.ready_messages(&rig.name).await?;
-        (ready == 0 && rig.is_all_stored().await).then_some(())
+/// Makes the broker impatient and has it wait, until its patience or the consumer's has ended.
+async fn lose_patience(rig: &mut Rig) {
+    let ends = |log: String| log.matches(GAVE_UP).count() + log.matches(LOST_PATIENCE).count();
+    set_patience(rig, IMPATIENT).await;
+    let before = ends(rig.log(Role::Consume));
+    lock_table(rig).await;
+    wait_within("an end of patience", BITE_DEADLINE, async || {
+        (ends(rig.log(Role::Consume)) > before).then_some(())
     })
     .await;
-    let (connection, channel) = rig.turn.amqp().await;
-    let options = QueueDeleteOptions::default();
-    channel
-        .queue_delete(rig.name.as_str().into(), options)
-        .await
-        .unwrap();
-    connection.close(200, "deleted".into()).await.unwrap();
-    rig.driver.resume();
 }
 
-async fn bind(rig: &Rig, bound: bool) {
-    let (connection, channel) = rig.turn.amqp().await;
-    let name = || rig.name.as_str().into();
-    let arguments = FieldTable::default();
-    let done = if bound {
-        channel
-            .queue_bind(
-                name(),
-                name(),
-                name(),
-                QueueBindOptions::default(),
-                arguments,
-            )
-            .await
-    } else {
-        channel
-            .queue_unbind(name(), name(), name(), arguments)
-            .await
-    };
-    done.unwrap();
-    connection.close(200, "bound".into()).await.unwrap();
-}
-
-/// Sets how long the broker waits for acknowledgements, and how often it looks, in ms; both count
-/// for channels that are opened from now on, so the consumer must come anew.
-async fn impatience(rig: &mut Rig, timeout_ms: u32, tick_ms: u32) {
-    let set = format!(
-        "application:set_env(rabbit, consumer_timeout, {timeout_ms}), \
-         application:set_env(rabbit, channel_tick_interval, {tick_ms})."
-    );
-    rig.turn.ctl(&["eval", &set]);
-    rig.consume.set(Mode::Reset);
+/// Sets how long the broker waits for acknowledgements; that counts for channels that are opened
+/// from now on, so the consumer must come anew.
+async fn set_patience(rig: &Rig, setting: &[&str]) {
+    rig.turn.ctl(setting);
+    let link = Link::Consume.proxy(rig);
+    link.set(Mode::Reset);
     sleep(Duration::from_millis(100)).await;
-    rig.consume.set(Mode::Pass);
-}
-
-fn small_disk(rig: &Rig) -> PathBuf {
-    rig.turn.dir().join("small-disk")
-}
-
-/// Whether this machine lets us have a file system of our own to fill.
-pub fn may_mount() -> bool {
-    let id = Command::new("id").arg("-u").output().expect("id starts");
-    id.stdout == b"0\n" && Command::new("mount").arg("--version").output().is_ok()
-}
-
-fn shell(script: &str) {
-    let output = Command::new("bash")
-        .args(["-c", script])
-        .output()
-        .expect("bash starts");
-    assert!(
-        output.status.success(),
-        "{script}: {}",
-        String::from_utf8_lossy(&output.stderr)
-    );
-}
-
-/// Moves `tickets` to a small disk and fills what is left of it.
-async fn fill_disk(rig: &mut Rig) {
-    let disk = small_disk(rig).display().to_string();
-    let pid = rig.turn.pid(Server::Database);
-    shell(&format!(
-        "mkdir -p {disk} && mount -t tmpfs -o size={SMALL_DISK_MIB}m,mode=700 tmpfs {disk} && \
-         chmod a+x {} && chown --reference=/proc/{pid} {disk} && \
-         install -d -o $(stat -c %u /proc/{pid}) -m 700 {disk}/data",
-        rig.turn.dir().display()
-    ));
-    let sql = rig.turn.session(&rig.name).await;
-    sql.batch_execute(&format!("create tablespace small location '{disk}/data'"))
-        .await
-        .unwrap();
-    sql.batch_execute("alter table tickets set tablespace small")
-        .await
-        .unwrap();
-    // dd ends when nothing more fits, which is what it is here for.
-    shell(&format!(
-        "dd if=/dev/zero of={disk}/ballast bs=64k status=none 2>/dev/null || true"
-    ));
-}
-
-fn free_disk(rig: &Rig) {
-    shell(&format!("rm {}/ballast", small_disk(rig).display()));
-}
-
-/// Gives the small disk back; the tables on it are gone by then.
-pub async fn unmount(stack: &crate::stack::Turn) {
-    let sql = stack.sql().await;
-    sql.batch_execute("drop tablespace small").await.unwrap();
-    shell(&format!(
-        "umount {0} && rmdir {0}",
-        stack.dir().join("small-disk").display()
-    ));
+    link.set(Mode::Pass);
 }

@@ -18,13 +18,11 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
 use fastrand::Rng;
-use tokio::io::AsyncWriteExt;
-use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 use uuid::Uuid;
 
-use crate::client::{self, Answer};
+use crate::support::{Answer, Client, head, post, wait_within};
 use crate::ticket::{Shape, rare, ticket};
 
 /// How long a till waits for an answer.
@@ -155,7 +153,7 @@ impl Ledger {
             self.lost.fetch_add(1, Ordering::SeqCst);
             return self.write(&format!("lost {n} {at}\n"));
         };
-        let id = answer.id().map_or("-".into(), |id| id.to_string());
+        let id = answer.any_id().map_or("-".into(), |id| id.to_string());
         self.write(&format!("answered {n} {at} {} {id}\n", answer.status));
         match answer.status {
             202 => self.accepted.fetch_add(1, Ordering::SeqCst),
@@ -179,7 +177,7 @@ struct Tills {
     run: String,
     paused: AtomicBool,
     under_way: AtomicU64,
-    pool: Mutex<Vec<TcpStream>>,
+    pool: Mutex<Vec<Client>>,
 }
 
 impl Driver {
@@ -207,7 +205,7 @@ impl Driver {
     pub async fn pause(&self) {
         self.tills.paused.store(true, Ordering::SeqCst);
         let longest = (ANSWER_TIMEOUT + RETRY_AFTER) * RETRIES;
-        client::until("all answers", longest, async || {
+        wait_within("all answers", longest, async || {
             (self.tills.under_way.load(Ordering::SeqCst) == 0).then_some(())
         })
         .await;
@@ -297,13 +295,16 @@ impl Tills {
     async fn exchange(&self, key: Option<&str>, body: &[u8]) -> std::io::Result<Answer> {
         let pooled = self.pool.lock().unwrap().pop();
         let exchange = async {
-            let mut stream = match pooled {
-                Some(stream) => stream,
-                None => client::connect(self.address).await?,
+            let mut client = match pooled {
+                Some(client) => client,
+                None => Client::connect(self.address).await?,
             };
-            let answer = client::post(&mut stream, key, body).await?;
-            if answer.keep_alive {
-                self.pool.lock().unwrap().push(stream);
+            let key = key.map(|key| format!("idempotency-key: {key}"));
+            let answer = client
+                .try_ask(post(key.as_deref().as_slice(), body))
+                .await?;
+            if !answer.closes() {
+                self.pool.lock().unwrap().push(client);
             }
             Ok(answer)
         };
@@ -344,19 +345,17 @@ impl Tills {
         let slow = rare(&format!("{order}-slow"), &product, early);
         let n = self.ledger.sent(Kind::Slow, None, slow.as_bytes());
         let exchange = async {
-            let mut stream = client::connect(self.address).await?;
-            stream
-                .write_all(client::head(None, slow.len()).as_bytes())
-                .await?;
+            let mut client = Client::connect(self.address).await?;
+            client.try_send(head(&[], slow.len())).await?;
             // Long enough for the head to be read, and the other ticket to pass.
             sleep(Duration::from_millis(50)).await;
             self.plain(Kind::Plain, &rare(&format!("{order}-fast"), &product, late))
                 .await;
             for piece in slow.as_bytes().chunks(slow.len().div_ceil(4)) {
-                stream.write_all(piece).await?;
+                client.try_send(piece).await?;
                 sleep(Duration::from_millis(10)).await;
             }
-            client::read_answer(&mut stream).await
+            client.try_answer().await
         };
         let gone = Err(std::io::ErrorKind::TimedOut.into());
         let answer = timeout(2 * ANSWER_TIMEOUT, exchange).await.unwrap_or(gone);
@@ -378,9 +377,9 @@ impl Tills {
     async fn leave_after(&self, kind: Kind, body: &[u8], length: usize) {
         let n = self.ledger.sent(kind, None, body);
         let send = async {
-            let mut stream = client::connect(self.address).await?;
-            let request = [client::head(None, body.len()).as_bytes(), &body[..length]].concat();
-            stream.write_all(&request).await
+            let mut client = Client::connect(self.address).await?;
+            let request = [head(&[], body.len()).as_bytes(), &body[..length]].concat();
+            client.try_send(request).await
         };
         // Whatever came of it, nobody waits for the answer.
         let _sent = timeout(ANSWER_TIMEOUT, send).await;

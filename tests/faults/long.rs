@@ -4,10 +4,12 @@
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
-use crate::client::until;
-use crate::process::{Usage, usage};
-use crate::rig::{Plan, Rig, Role};
+use crate::plan::Plan;
+use crate::proc::{Usage, is_alive, usage};
+use crate::rig::Rig;
 use crate::stack::Server;
+use crate::support::wait_within;
+use crate::ticketd::Role;
 
 /// What may be held more for as long as a server is away, in KiB.
 const GROWTH_KIB: u64 = 64 * 1024;
@@ -47,7 +49,7 @@ async fn away(rig: &mut Rig, server: Server, longest: Duration) {
 
 async fn soon_ready(rig: &mut Rig, role: Role) {
     let ticketd = rig.process(role);
-    until("ready again", READY_WITHIN, async || {
+    wait_within("ready again", READY_WITHIN, async || {
         ticketd.is_ready().await.then_some(())
     })
     .await;
@@ -109,9 +111,9 @@ async fn postgres_is_away_for_10_minutes() {
         refused,
         "tickets are taken without the database"
     );
-    let alive = pids.iter().all(|pid| crate::process::is_alive(*pid));
+    let alive = pids.iter().all(|pid| is_alive(*pid));
     assert!(alive, "no process ends because the database is away");
-    let log = std::fs::read_to_string(rig.dir.join("consume.log")).unwrap();
+    let log = rig.log(Role::Consume);
     let subscriptions = log.matches("consuming from RabbitMQ\n").count();
     assert!(
         subscriptions < 3,

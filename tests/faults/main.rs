@@ -9,8 +9,9 @@
 //! The driver writes down what it is about to send and what it was answered;
 //! the checker knows nothing but that file and the tables. In between are real
 //! servers of the tests' own, which they kill, stop and fill up, and a proxy on
-//! every link. Faults hit the whole of a server, so tests take turns: whatever
-//! the number of test threads, one test at a time has the servers.
+//! every link. A fault that hits the whole of a server has the machine for
+//! itself; of those that hit nothing but a test's own processes, links, queues
+//! and tables, two run at a time, whatever the number of test threads.
 //!
 //! `cargo test --test faults` runs a short selection, and `make test_faults` the rest: each fault
 //! alone, and faults composed by chance from seeds that are always the same. With `SEED=` or
@@ -29,17 +30,28 @@
     reason = "helpers of tests: a failed step must end the test, and says so by a panic"
 )]
 
+#[path = "../support/mod.rs"]
+mod support;
+
+mod accept;
+mod amqp;
 mod checker;
-mod client;
+mod confirms;
 mod fake_broker;
 mod fault;
-mod hostile;
+mod full_disk;
 mod ledger;
 mod long;
-mod named;
 mod nemesis;
-mod process;
+mod others_are_served_despite;
+mod plan;
+mod proc;
 mod proxy;
 mod rig;
+mod scanner;
+mod schedule;
 mod stack;
+mod stored_once_despite;
 mod ticket;
+mod ticketd;
+mod topology;

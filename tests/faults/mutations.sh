@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Breaks the promise on purpose, one way at a time, in a copy of this checkout, and expects the tests to notice.
 #
-#   tests/faults/mutations.sh [PATTERN]     all mutations, or those whose name matches
+#   tests/faults/mutations.sh [-n] [PATTERN]     all mutations, or those whose name matches; -n: only whether they apply
 #
 # A mutation that no longer applies, does not build or stays green is a failure: then it, or the tests, need work.
 # The copy and what is built of it are in a temporary folder; MUTATIONS_TARGET_DIR keeps the build for the next time.
@@ -12,6 +12,8 @@ WORK=$(mktemp -d)
 trap 'rm -rf "$WORK"' EXIT
 COPY=$WORK/ticketd
 export CARGO_TARGET_DIR=${MUTATIONS_TARGET_DIR:-$WORK/target}
+DRY=''
+[[ ${1:-} != -n ]] || { DRY=1 && shift; }
 PATTERN=${1:-.}
 RESULTS=()
 FAILED=0
@@ -44,7 +46,7 @@ why_red() {
 note() {
   RESULTS+=("$(printf '%-12s %s%s' "$1" "$2" "${3:+$'\n'                 ${3:0:140}}")")
   printf '%s\n' "${RESULTS[-1]}"
-  [[ $1 == red || $1 == green-base ]] || { FAILED=1 && tail -n 15 "$WORK/log" | sed 's/^/    /'; }
+  [[ $1 == red || $1 == green-base || $1 == applies ]] || { FAILED=1 && tail -n 15 "$WORK/log" | sed 's/^/    /'; }
 }
 
 # mutation NAME 'TEST…' PATTERN…
@@ -58,6 +60,7 @@ mutation() {
   for pattern in "$@"; do
     replace "$pattern" || { note unapplied "$name" && return 0; }
   done
+  [[ -z $DRY ]] || { note applies "$name" && return 0; }
   (cd "$COPY" && cargo test --quiet --test faults --no-run) >"$WORK/log" 2>&1 || { note unbuilt "$name" && return 0; }
   # shellcheck disable=SC2086 # the tests are a list
   if run_tests $tests; then
@@ -71,48 +74,48 @@ mutation() {
 
 base() {
   fresh_copy
-  run_tests fake_broker:: named::kill_9_of_accept named::statements_are_cancelled &&
+  run_tests confirms:: stored_once_despite::processes::kill_9_of_accept stored_once_despite::tables::statements_are_cancelled &&
     note green-base "nothing changed" || note RED-base "nothing changed"
 }
 
-[[ $PATTERN != . ]] || base
+[[ $PATTERN != . || -n $DRY ]] || base
 
-mutation '202 when the message is written, not when it is confirmed' 'fake_broker::' \
+mutation '202 when the message is written, not when it is confirmed' 'confirms::' \
   's/\bconfirmed\.await\n/drop(confirmed);\n    Ok(Confirmation::Ack(None))\n/'
 
-mutation 'acknowledged before COMMIT' 'named::kill_9_of_consume_that_waits' \
+mutation 'acknowledged before COMMIT' 'stored_once_despite::processes::kill_9_of_consume_that_waits' \
   's/if self\.write\(&job\)\.await (\{.*?Event::Stored\(stored\)\)\.await;\s*\})/$1\n            let _stored = self.write(&job).await;/s'
 
-mutation 'a nack is taken for an ack' 'fake_broker::a_refused_message named::the_queue_is_full' \
+mutation 'a nack is taken for an ack' 'confirms::a_refused_message stored_once_despite::queues::the_queue_is_full' \
   's/Ok\(Confirmation::Ack\(None\)\) =>/Ok(Confirmation::Ack(None) | Confirmation::Nack(_)) =>/'
 
 # Unless confirms are forgotten, NotRequested never comes, so both mistakes are made at once.
-mutation 'NotRequested is taken for an ack, and confirms are forgotten' 'fake_broker::a_refused_message' \
+mutation 'NotRequested is taken for an ack, and confirms are forgotten' 'confirms::a_refused_message' \
   's/Ok\(Confirmation::Ack\(None\)\) =>/Ok(Confirmation::Ack(None) | Confirmation::NotRequested) =>/' \
   's/channel\s*\.confirm_select\(ConfirmSelectOptions::default\(\)\)\s*\.await\?;//'
 
-mutation 'messages are transient' 'fake_broker::a_refused_message' \
+mutation 'messages are transient' 'confirms::a_refused_message' \
   's/const PERSISTENT: u8 = 2;/const PERSISTENT: u8 = 1;/'
 
-mutation 'messages are not mandatory' 'fake_broker::a_refused_message' \
+mutation 'messages are not mandatory' 'confirms::a_refused_message' \
   's/mandatory: true/mandatory: false/'
 
-mutation 'an id that is stored already is taken for bad data' 'named::the_reply_to_commit_is_lost' \
+mutation 'an id that is stored already is taken for bad data' 'stored_once_despite::cuts::the_reply_to_commit_is_lost' \
   's/Some\("ticket_id"\) => Failure::Conflict/Some("ticket_id") => Failure::Data/'
 
-mutation 'ids are not unique' 'named::the_reply_to_commit_is_lost' \
+mutation 'ids are not unique' 'stored_once_despite::cuts::the_reply_to_commit_is_lost' \
   's/alter table tickets add constraint tickets_ticket_id_key unique \(ticket_id\);/perform 1;/'
 
-mutation 'products are merged without ON CONFLICT' 'named::kill_9_of_accept' \
+mutation 'products are merged without ON CONFLICT' 'stored_once_despite::processes::kill_9_of_accept' \
   's/from product_stage order by product_id \\\n.*?";/from product_stage order by product_id";/s'
 
-mutation 'several tasks publish on one channel' 'fake_broker::a_refused_message' \
+mutation 'several tasks publish on one channel' 'confirms::a_refused_message' \
   's/let result = (confirm\(&channel, [^;]*\))\.await;/let publish = async move { $1.await };\n                    let handle = tokio::runtime::Handle::current();\n                    let published = tokio::task::spawn_blocking(move || handle.block_on(publish)).await;\n                    let Ok(result) = published else { std::process::abort() };/'
 
-mutation "statements' errors are swallowed before COMMIT" 'named::statements_are_cancelled' \
+mutation "statements' errors are swallowed before COMMIT" 'stored_once_despite::tables::statements_are_cancelled' \
   's/\b(copied|merged)\.map_err\([^;]*\)\?;/let _ = $1;/g'
 
-mutation 'a fresh id on republish' 'named::the_confirm_is_lost' \
+mutation 'a fresh id on republish' 'stored_once_despite::cuts::the_confirm_is_lost' \
   's/state\.sealed\.push_front\(group\)/state.sealed.push_front(group.renamed())/' \
   's|    /// The buffer, for another group to use\.|    /// The same tickets under other ids.
     pub fn renamed(mut self) -> Self {
@@ -126,13 +129,13 @@ mutation 'a fresh id on republish' 'named::the_confirm_is_lost' \
 
     /// The buffer, for another group to use.|'
 
-mutation 'the product that comes last wins, not the newest' 'named::kill_9_of_accept' \
+mutation 'the product that comes last wins, not the newest' 'stored_once_despite::processes::kill_9_of_accept' \
   's/ticket_id = excluded\.ticket_id \\\n\s*where \(known.*?";/ticket_id = excluded.ticket_id";/s'
 
-mutation 'the other body of a key is dropped' 'named::kill_9_of_accept' \
+mutation 'the other body of a key is dropped' 'stored_once_despite::processes::kill_9_of_accept' \
   's/Verdict::Dead\("the idempotency key was used with another body"\.into\(\)\)/Verdict::Duplicate/'
 
-mutation 'COMMIT does not wait for the disk' 'named::kill_9_of_postgres' \
+mutation 'COMMIT does not wait for the disk' 'stored_once_despite::servers::kill_9_of_postgres' \
   's/set synchronous_commit = on;/set synchronous_commit = off;/'
 
 printf '\n'

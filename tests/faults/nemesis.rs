@@ -8,11 +8,12 @@ use fastrand::Rng;
 use tokio::time::sleep;
 
 use crate::fault::Fault;
-use crate::rig::{Plan, Rig};
+use crate::plan::Plan;
+use crate::rig::Rig;
 
 /// The seeds that make test_faults always runs, and for how long each.
 const SEEDS: [u64; 4] = [1, 2, 3, 4];
-const SEED_TIME: Duration = Duration::from_secs(60);
+const SEED_TIME: Duration = Duration::from_secs(35);
 
 async fn run(seed: u64, time: Duration) {
     let mut rng = Rng::with_seed(seed);

@@ -1,9 +1,6 @@
 //! One test's ticketd: its processes, the proxies around them, the load on them, and the verdict.
 
-use std::fs::{File, OpenOptions};
-use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
@@ -11,20 +8,27 @@ use std::time::{Duration, Instant};
 use tokio_postgres::Client;
 
 use crate::checker;
-use crate::client::{self, until};
 use crate::ledger::{Driver, Ledger};
-use crate::process::{self, Usage};
-use crate::proxy::{Protocol, Proxy};
+use crate::plan::Plan;
+use crate::proc::{Usage, usage};
+use crate::proxy::Proxy;
+use crate::scanner::Protocol;
+use crate::schedule::Schedule;
 use crate::stack::{self, Server, Turn};
-
-/// Longest for a process to listen, and to end when told to.
-const PROCESS_DEADLINE: Duration = Duration::from_secs(30);
+use crate::support::wait_until;
+use crate::ticketd::{Role, Ticketd};
 
 /// Longest from a heal to the next 202 and the next row.
 pub const PROGRESS_DEADLINE: Duration = Duration::from_secs(10);
 
+/// Between two looks for progress.
+const STEP: Duration = Duration::from_millis(20);
+
 /// Longest for what is queued to be stored once all is well.
 const DRAIN_DEADLINE: Duration = Duration::from_secs(90);
+
+/// How long nothing may come to the tables before what is missing is taken for lost.
+const LOST_AFTER: Duration = Duration::from_secs(15);
 
 /// What a process may use more at the end than at the start: buffers that grew to their size, and
 /// threads that have not gone to sleep for good yet.
@@ -35,215 +39,8 @@ const GROWTH: Usage = Usage {
     cpu_ticks: 0,
 };
 
-/// The roles, each of which is a process here.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Role {
-    /// ticketd accept
-    Accept,
-    /// ticketd consume
-    Consume,
-    /// ticketd serve
-    Serve,
-}
-
-impl Role {
-    fn name(self) -> &'static str {
-        match self {
-            Self::Accept => "accept",
-            Self::Consume => "consume",
-            Self::Serve => "serve",
-        }
-    }
-}
-
-/// Settings that differ from one test to the next.
-#[derive(Debug, Clone)]
-pub struct Plan {
-    /// What the load and the faults are drawn from.
-    pub seed: u64,
-    /// Both roles in one process.
-    pub together: bool,
-    /// Tickets a second.
-    pub rate: u32,
-    /// Further environment of ticketd.
-    pub env: Vec<(&'static str, String)>,
-}
-
-impl Plan {
-    /// Two processes, and a load that two cores carry beside everything else.
-    pub fn new(seed: u64) -> Self {
-        Self {
-            seed,
-            together: false,
-            rate: 120,
-            env: Vec::new(),
-        }
-    }
-}
-
-/// A running ticketd; dropping it kills it.
-pub struct Ticketd {
-    /// Its role.
-    pub role: Role,
-    child: Child,
-    command: Vec<(String, String)>,
-    log: PathBuf,
-    /// Where it listens.
-    pub address: SocketAddr,
-    ulimit_files: Option<u32>,
-}
-
-impl Ticketd {
-    /// Starts one with this environment alone and waits until it listens.
-    pub async fn start(role: Role, log: PathBuf, env: Vec<(String, String)>) -> Self {
-        Self::start_with(role, log, env, None).await
-    }
-
-    /// The same with a bound on its open files.
-    pub async fn start_with(
-        role: Role,
-        log: PathBuf,
-        command: Vec<(String, String)>,
-        ulimit_files: Option<u32>,
-    ) -> Self {
-        let child = spawn(role, &log, &command, None, ulimit_files);
-        let address = ([127, 0, 0, 1], 0).into();
-        let mut ticketd = Self {
-            role,
-            child,
-            command,
-            log,
-            address,
-            ulimit_files,
-        };
-        ticketd.address = ticketd.listening(0).await;
-        ticketd
-    }
-
-    async fn listening(&mut self, from: u64) -> SocketAddr {
-        let log = self.log.clone();
-        until(
-            &format!("an address in {}", log.display()),
-            PROCESS_DEADLINE,
-            async || {
-                let text = std::fs::read_to_string(&log).unwrap_or_default();
-                let new = text.get(usize::try_from(from).unwrap()..)?;
-                let line = new.lines().find(|line| line.contains("LISTEN "))?;
-                line.rsplit(' ').next()?.parse().ok()
-            },
-        )
-        .await
-    }
-
-    /// Its process id.
-    pub fn pid(&self) -> u32 {
-        self.child.id()
-    }
-
-    /// Sends it a signal.
-    pub fn signal(&self, signal: &str) {
-        process::signal(signal, &[self.pid()]);
-    }
-
-    /// Starts it again where it was, once the process there was has ended.
-    pub async fn restart(&mut self) {
-        self.child.wait().unwrap();
-        let from = std::fs::metadata(&self.log).map_or(0, |log| log.len());
-        self.child = spawn(
-            self.role,
-            &self.log,
-            &self.command,
-            Some(self.address),
-            self.ulimit_files,
-        );
-        self.listening(from).await;
-    }
-
-    /// Waits for its end.
-    pub async fn ended(&mut self) -> ExitStatus {
-        let (child, log) = (&mut self.child, &self.log);
-        until(
-            &format!("the end of {}", log.display()),
-            PROCESS_DEADLINE,
-            async || child.try_wait().unwrap(),
-        )
-        .await
-    }
-
-    /// Whether /readyz says so.
-    pub async fn is_ready(&self) -> bool {
-        client::get(self.address, "/readyz")
-            .await
-            .is_ok_and(|answer| answer.status == 200)
-    }
-
-    /// A metric's value, all its labels added up.
-    pub async fn metric(&self, name: &str) -> f64 {
-        let text = client::get(self.address, "/metrics").await.unwrap().body;
-        let lines = text.lines().filter(|line| line.starts_with(name));
-        lines
-            .map(|line| line.rsplit(' ').next().unwrap().parse::<f64>().unwrap())
-            .sum()
-    }
-}
-
-impl Drop for Ticketd {
-    fn drop(&mut self) {
-        // It may be stopped, or gone already.
-        let _gone = self.child.kill();
-        let _ended = self.child.wait();
-    }
-}
-
-fn spawn(
-    role: Role,
-    log: &PathBuf,
-    env: &[(String, String)],
-    address: Option<SocketAddr>,
-    ulimit_files: Option<u32>,
-) -> Child {
-    let program = env!("CARGO_BIN_EXE_ticketd");
-    let mut command = match ulimit_files {
-        None => Command::new(program),
-        Some(files) => {
-            let mut shell = Command::new("bash");
-            // Both limits, as ticketd raises the soft one to the hard one.
-            shell.args([
-                "-c",
-                &format!("ulimit -n {files} && exec \"$0\" \"$@\""),
-                program,
-            ]);
-            shell
-        }
-    };
-    let address = address.map_or("127.0.0.1:0".into(), |address| address.to_string());
-    let listen = if role == Role::Consume {
-        "ADMIN_LISTEN"
-    } else {
-        "LISTEN"
-    };
-    let log: File = OpenOptions::new()
-        .create(true)
-        .append(true)
-        .open(log)
-        .unwrap();
-    command
-        .arg(role.name())
-        .env_clear()
-        .envs(env.iter().map(|(name, value)| (name, value)))
-        .env(listen, address)
-        .env("RUST_BACKTRACE", "1")
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(log)
-        .spawn()
-        .expect("ticketd starts")
-}
-
 /// Everything of one test.
 pub struct Rig {
-    /// The servers.
-    pub turn: Turn,
     /// The link of the publishing connections, and of all AMQP connections of `serve`.
     pub publish: Proxy,
     /// The link of the consuming connection.
@@ -260,25 +57,28 @@ pub struct Rig {
     pub ledger: Arc<Ledger>,
     /// A session that sees the tables, past all proxies.
     pub sql: Client,
-    /// What was done so far, for whoever has to do it again.
-    pub schedule: Vec<String>,
     /// Where ledger and logs are.
     pub dir: PathBuf,
+    schedule: Schedule,
     /// Held while a fault lasts, such as a lock.
     pub held: Vec<Client>,
+    /// Backends that are stopped.
+    pub stopped: Vec<u32>,
     plan: Plan,
-    started: Instant,
     baseline: Vec<Usage>,
+    /// The servers; given back last.
+    pub turn: Turn,
 }
 
 impl Rig {
     /// Waits for the servers, starts everything, and lets the first tickets through.
     pub async fn start(plan: Plan) -> Self {
         static COUNT: AtomicU32 = AtomicU32::new(0);
-        let turn = stack::turn().await;
+        let turn = stack::turn(plan.share).await;
         let name = format!("t{}", COUNT.fetch_add(1, Ordering::SeqCst));
         let dir = turn.dir().join("tests").join(&name);
         std::fs::create_dir_all(&dir).unwrap();
+        let schedule = Schedule::new(&name, plan.seed, dir.clone());
         let sql = turn.session(&name).await;
         sql.batch_execute(&format!("create schema {name}"))
             .await
@@ -300,21 +100,15 @@ impl Rig {
             } else {
                 &publish
             };
-            let env = environment(
-                &name,
-                amqp,
-                (role != Role::Accept).then_some(&database),
-                &plan,
-            );
-            let log = dir.join(format!("{}.log", role.name()));
-            processes.push(Ticketd::start(role, log, with_mark(&turn, env)).await);
+            let database = (role != Role::Accept).then_some(&database);
+            let mut settings = plan.settings(&name, amqp, database);
+            // What reaper.sh finds our processes by.
+            settings.push(("FAULTS_DIR".to_owned(), turn.dir().display().to_string()));
+            processes.push(Ticketd::start(role, &dir, settings, None).await);
         }
         let ledger = Arc::new(Ledger::new(dir.join("ledger")));
         for ticketd in &processes {
-            until("ready", PROCESS_DEADLINE, async || {
-                ticketd.is_ready().await.then_some(())
-            })
-            .await;
+            wait_until("ready", async || ticketd.is_ready().await).await;
         }
         let address = processes.last().expect("a role that accepts").address;
         let driver = Driver::start(ledger.clone(), address, &name, plan.seed, plan.rate);
@@ -328,11 +122,11 @@ impl Rig {
             driver,
             ledger,
             sql,
-            schedule: Vec::new(),
+            schedule,
             dir,
             held: Vec::new(),
+            stopped: Vec::new(),
             plan,
-            started: Instant::now(),
             baseline: Vec::new(),
         };
         rig.warm_up().await;
@@ -342,22 +136,17 @@ impl Rig {
     /// Enough tickets for every pool and buffer to be in use.
     async fn warm_up(&mut self) {
         let enough = u64::from(self.plan.rate);
-        until("the first rows", PROCESS_DEADLINE, async || {
-            (self.rows().await >= enough).then_some(())
-        })
-        .await;
+        wait_until("the first rows", async || self.rows().await >= enough).await;
         self.baseline = self
             .processes
             .iter()
-            .map(|ticketd| process::usage(ticketd.pid()))
+            .map(|ticketd| usage(ticketd.pid()))
             .collect();
     }
 
     /// Writes down what is done, and when.
     pub fn note(&mut self, what: &str) {
-        let line = format!("{:7.3}s {what}", self.started.elapsed().as_secs_f64());
-        println!("  {} {line}", self.name);
-        self.schedule.push(line);
+        self.schedule.note(what);
     }
 
     /// Stored so far.
@@ -386,13 +175,52 @@ impl Rig {
         u64::try_from(count).unwrap()
     }
 
+    /// How often consume was let down by PostgreSQL, as far as it counts that.
+    pub async fn flush_failures(&mut self) -> f64 {
+        let mut failed = 0.0;
+        for reason in ["away", "late"] {
+            let metric = format!("ticketd_flush_failed_total{{reason=\"{reason}\"}}");
+            failed += self.process(Role::Consume).metric(&metric).await;
+        }
+        failed
+    }
+
+    /// How many of ticketd's backends wait for a lock.
+    pub async fn waiting_backends(&self) -> i64 {
+        let query = "select count(*) from pg_stat_activity \
+            where application_name = $1 and wait_event_type = 'Lock'";
+        let sql = self.turn.sql().await;
+        sql.query_one(query, &[&self.name]).await.unwrap().get(0)
+    }
+
+    /// Whether a role has the broker, as far as it knows.
+    pub async fn is_linked(&mut self, role: Role) -> bool {
+        let linked = format!("ticketd_amqp_connected{{role=\"{}\"}}", role.name());
+        self.process(role).metric(&linked).await > 0.0
+    }
+
+    /// How many consumers the queue has; none without the queue.
+    pub async fn consumers(&self) -> Option<u32> {
+        let queue = self.turn.queue(&self.name).await?;
+        Some(queue.consumer_count())
+    }
+
+    /// What a role has logged so far.
+    pub fn log(&self, role: Role) -> String {
+        self.processes[self.index(role)].log()
+    }
+
     /// The process of a role, or the one of both.
     pub fn process(&mut self, role: Role) -> &mut Ticketd {
-        let at = self
-            .processes
-            .iter()
-            .position(|ticketd| ticketd.role == role);
-        &mut self.processes[at.unwrap_or(0)]
+        let at = self.index(role);
+        &mut self.processes[at]
+    }
+
+    fn index(&self, role: Role) -> usize {
+        let mut processes = self.processes.iter();
+        processes
+            .position(|ticketd| ticketd.role == role)
+            .unwrap_or(0)
     }
 
     /// Lets the proxies lead to the servers' present ports.
@@ -406,6 +234,8 @@ impl Rig {
     pub async fn expect_progress(&mut self) {
         let (accepted, rows) = (self.ledger.accepted(), self.rows().await);
         let healed = Instant::now();
+        // On a machine that does not let even this loop run, nobody else can be expected to.
+        let mut starved = Duration::ZERO;
         let mut missing = vec!["a 202", "a row"];
         while !missing.is_empty() {
             missing.clear();
@@ -415,12 +245,14 @@ impl Rig {
             if self.rows().await == rows {
                 missing.push("a row");
             }
-            if healed.elapsed() > PROGRESS_DEADLINE {
+            if healed.elapsed() > PROGRESS_DEADLINE + starved {
                 self.fail(&[format!(
                     "no {missing:?} within {PROGRESS_DEADLINE:?} of the heal"
                 )]);
             }
-            tokio::time::sleep(Duration::from_millis(20)).await;
+            let asleep = Instant::now();
+            tokio::time::sleep(STEP).await;
+            starved += asleep.elapsed().saturating_sub(STEP);
         }
         self.note(&format!(
             "progress {:.1}s after the heal",
@@ -433,16 +265,15 @@ impl Rig {
         self.driver.pause().await;
         self.drained().await;
         let mut violations = self.usage_is_back().await;
-        for ticketd in self.processes.iter().rev() {
+        // First what accepts: it may still have something to publish, which is then to be stored.
+        while let Some(mut ticketd) = self.processes.pop() {
             ticketd.signal("TERM");
-        }
-        for ticketd in &mut self.processes {
-            let status = ticketd.ended().await;
+            let status = ticketd.end().await;
             if !status.success() {
-                violations.push(format!(
-                    "{:?} ended with {status} when told to end",
-                    ticketd.role
-                ));
+                violations.push(format!("{:?} ended with {status}", ticketd.role));
+            }
+            if !self.processes.is_empty() {
+                self.drained().await;
             }
         }
         // With no consumer left, what was not acknowledged is back in its queue.
@@ -461,24 +292,19 @@ impl Rig {
         self.clear_away().await
     }
 
-    /// Waits until nothing is left in the queues and the tables stand still.
+    /// Waits until nothing is left in the queues and what was answered 202 is in the tables, or
+    /// nothing has come to them for so long that it must be lost.
     async fn drained(&mut self) {
         let deadline = Instant::now() + DRAIN_DEADLINE;
-        let mut before = u64::MAX;
+        let (mut rows, mut since) = (u64::MAX, Instant::now());
         loop {
-            let mut ready = 0;
-            for queue in ["", ".unrouted"] {
-                ready += self
-                    .turn
-                    .ready_messages(&format!("{}{queue}", self.name))
-                    .await
-                    .unwrap_or(0);
-            }
-            let rows = self.rows().await;
-            if ready == 0 && rows == before {
+            let ready = self.ready_messages().await;
+            let before = std::mem::replace(&mut rows, self.rows().await);
+            if ready > 0 || rows != before {
+                since = Instant::now();
+            } else if self.is_all_stored().await || since.elapsed() > LOST_AFTER {
                 return;
             }
-            before = rows;
             if Instant::now() > deadline {
                 self.fail(&[format!(
                     "{ready} messages are left after {DRAIN_DEADLINE:?}"
@@ -489,6 +315,16 @@ impl Rig {
         }
     }
 
+    /// How many tickets' messages nobody has taken yet.
+    async fn ready_messages(&self) -> u32 {
+        let mut ready = 0;
+        for queue in ["", ".unrouted"] {
+            let queue = format!("{}{queue}", self.name);
+            ready += self.turn.ready_messages(&queue).await.unwrap_or(0);
+        }
+        ready
+    }
+
     /// What each process uses falls back to about what it was.
     async fn usage_is_back(&mut self) -> Vec<String> {
         let (stopped, pids): (_, Vec<u32>) = (
@@ -496,7 +332,7 @@ impl Rig {
             self.processes.iter().map(Ticketd::pid).collect(),
         );
         loop {
-            let now: Vec<_> = pids.iter().map(|&pid| process::usage(pid)).collect();
+            let now: Vec<_> = pids.iter().map(|&pid| usage(pid)).collect();
             let grown: Vec<_> = (self.baseline.iter().zip(&now))
                 .filter(|(before, now)| {
                     now.files > before.files + GROWTH.files
@@ -513,16 +349,14 @@ impl Rig {
         }
     }
 
-    /// Reports a violation with all that is needed to see it again.
+    /// Reports violations; what led to them follows when the rig is dropped.
     pub fn fail(&self, violations: &[String]) -> ! {
         let shown = violations.len().min(20);
         panic!(
-            "the promise is broken, seed {}:\n  {}\n{} in all\nschedule:\n  {}\nledger and logs: {}",
+            "the promise is broken, seed {}:\n  {}\n{} in all",
             self.plan.seed,
             violations[..shown].join("\n  "),
             violations.len(),
-            self.schedule.join("\n  "),
-            self.dir.display(),
         );
     }
 
@@ -548,36 +382,4 @@ impl Rig {
         std::fs::remove_dir_all(&self.dir).unwrap();
         self.turn
     }
-}
-
-/// What ticketd is told: short time-outs, so that faults need not last longer than they do.
-pub fn environment(
-    name: &str,
-    amqp: &Proxy,
-    database: Option<&Proxy>,
-    plan: &Plan,
-) -> Vec<(String, String)> {
-    let mut env = vec![
-        ("AMQP_URL".to_owned(), stack::amqp_url(amqp.port())),
-        ("QUEUE".to_owned(), name.to_owned()),
-        ("CONFIRM_TIMEOUT".to_owned(), "3s".to_owned()),
-    ];
-    if let Some(database) = database {
-        env.push((
-            "DATABASE_URL".to_owned(),
-            stack::database_url(database.port(), name),
-        ));
-    }
-    env.extend(
-        plan.env
-            .iter()
-            .map(|(name, value)| ((*name).to_owned(), value.clone())),
-    );
-    env
-}
-
-/// What reaper.sh finds our processes by.
-pub fn with_mark(turn: &Turn, mut env: Vec<(String, String)>) -> Vec<(String, String)> {
-    env.push(("FAULTS_DIR".to_owned(), turn.dir().display().to_string()));
-    env
 }

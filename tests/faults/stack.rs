@@ -5,47 +5,88 @@
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, OnceLock};
 use std::time::{Duration, Instant};
 
 use lapin::options::QueueDeclareOptions;
 use lapin::types::FieldTable;
-use lapin::{Channel, Connection, ConnectionProperties};
+use lapin::{Channel, Connection, ConnectionProperties, Queue};
+use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio_postgres::{Client, NoTls};
 
-use crate::process;
+use crate::{proc, support};
 
 const DEPLOY: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/deploy");
 const REAPER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/faults/reaper.sh");
+
+/// The broker's settings that tests change, as they should be.
+pub const MEMORY_ENOUGH: &[&str] = &["set_vm_memory_high_watermark", "0.4"];
+pub const DISK_ENOUGH: &[&str] = &["set_disk_free_limit", "256MB"];
+pub const PATIENT: &[&str] = &[
+    "eval",
+    "application:set_env(rabbit, consumer_timeout, 1800000), \
+     application:set_env(rabbit, channel_tick_interval, 60000).",
+];
+const WELL: [&[&str]; 3] = [MEMORY_ENOUGH, DISK_ENOUGH, PATIENT];
 
 /// The variables that would make stack.sh take somebody else's servers.
 const FOREIGN_URLS: [&str; 4] = ["DATABASE_URL", "AMQP_URL", "RABBITMQ_URL", "STACK_URLS"];
 
 static SERVERS: OnceLock<Stack> = OnceLock::new();
-static ORDER: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
 
-/// The exclusive use of the machine: nothing else loads it meanwhile.
-pub type Quiet = tokio::sync::MutexGuard<'static, ()>;
+/// The machine in parts, of which a test takes as many as it needs: all that a test may do without
+/// disturbing another takes one.
+static MACHINE: Semaphore = Semaphore::const_new(PARTS as usize);
+const PARTS: u32 = 2;
 
-/// Waits for a turn without the servers.
-pub async fn quiet() -> Quiet {
-    ORDER.lock().await
+/// How much of the machine a test needs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Share {
+    /// All of it: it ill-treats a server, or measures time or memory.
+    Whole,
+    /// It ill-treats nothing but its own processes, links, queues and tables.
+    Part,
 }
 
-/// The exclusive use of the servers, both up and well.
+/// A place on the machine.
+pub type Place = SemaphorePermit<'static>;
+
+/// Waits for a place without the servers.
+pub async fn place(share: Share) -> Place {
+    let parts = if share == Share::Whole { PARTS } else { 1 };
+    MACHINE.acquire_many(parts).await.expect("never closed")
+}
+
+/// The use of the servers, both up and well.
 pub struct Turn {
     stack: &'static Stack,
-    _order: Quiet,
+    _place: Place,
 }
 
 /// Waits for a turn and sees to the servers.
-pub async fn turn() -> Turn {
-    let order = quiet().await;
+pub async fn turn(share: Share) -> Turn {
+    let mut place = place(share).await;
     let stack = SERVERS.get_or_init(Stack::start);
-    stack.mend();
+    if stack.is_in_disorder.load(Ordering::SeqCst) {
+        drop(place);
+        place = self::place(Share::Whole).await;
+        stack.mend();
+        if share == Share::Part {
+            drop(place.split(PARTS as usize - 1));
+        }
+    }
     Turn {
         stack,
-        _order: order,
+        _place: place,
+    }
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.stack.is_in_disorder.store(true, Ordering::SeqCst);
+        }
     }
 }
 
@@ -79,6 +120,8 @@ impl Server {
 pub struct Stack {
     dir: PathBuf,
     running: Mutex<[Option<Running>; 2]>,
+    /// Set by a test that failed, and may have left a fault behind.
+    is_in_disorder: AtomicBool,
     /// Open as long as this process lives; reaper.sh waits for its end.
     _reaper: std::process::Child,
 }
@@ -108,6 +151,7 @@ impl Stack {
         let stack = Self {
             dir,
             running: Mutex::default(),
+            is_in_disorder: AtomicBool::new(false),
             _reaper: reaper,
         };
         stack.up(Server::Database);
@@ -182,7 +226,7 @@ impl Stack {
 
     /// Sends a signal to all processes of a server at once.
     pub fn signal(&self, server: Server, signal: &str) {
-        process::signal(signal, &process::family(self.pid(server)));
+        support::signal(signal, &proc::family(self.pid(server)));
     }
 
     /// Runs rabbitmqctl.
@@ -190,16 +234,20 @@ impl Stack {
         self.run(&[&["ctl", "--quiet"], args].concat())
     }
 
-    /// Undoes whatever a test that failed may have left behind.
+    /// Undoes whatever a test that failed may have left behind, so that one failure is one failure.
     fn mend(&self) {
         for server in [Server::Database, Server::Broker] {
             let pid = self.pid(server);
-            if process::is_alive(pid) {
+            if proc::is_alive(pid) {
                 self.signal(server, "CONT");
             } else {
                 self.up(server);
             }
         }
+        for setting in WELL {
+            self.ctl(setting);
+        }
+        self.is_in_disorder.store(false, Ordering::SeqCst);
     }
 
     /// A session in the database, past all proxies.
@@ -241,6 +289,11 @@ impl Stack {
 
     /// How many messages of a queue are not with a consumer; none without the queue.
     pub async fn ready_messages(&self, queue: &str) -> Option<u32> {
+        Some(self.queue(queue).await?.message_count())
+    }
+
+    /// What the broker says of a queue, if there is one.
+    pub async fn queue(&self, queue: &str) -> Option<Queue> {
         let (connection, channel) = self.amqp().await;
         let options = QueueDeclareOptions {
             passive: true,
@@ -249,9 +302,8 @@ impl Stack {
         let declared = channel
             .queue_declare(queue.into(), options, FieldTable::default())
             .await;
-        let count = declared.ok().map(|queue| queue.message_count());
         let _closed = connection.close(200, "asked".into()).await;
-        count
+        declared.ok()
     }
 }
 

@@ -234,16 +234,16 @@ async fn send_until_refused(mut client: Client, sender: u32) -> Vec<uuid::Uuid> 
     let mut ids = Vec::new();
     for n in 0.. {
         let body = ticket(&format!("{sender}-{n}"));
-        if client.try_send(&post(&[], body)).await.is_err() {
+        if client.try_send(post(&[], body)).await.is_err() {
             break;
         }
         match client.try_answer().await {
-            Some(answer) if answer.status == 202 => ids.push(answer.id()),
-            Some(answer) => {
+            Ok(answer) if answer.status == 202 => ids.push(answer.id()),
+            Ok(answer) => {
                 answer.problem(503);
                 break;
             }
-            None => break,
+            Err(_) => break,
         }
     }
     ids

@@ -1,19 +1,21 @@
 //! A client that sends exactly the bytes it is told to, at the time it is told to.
 
+use std::io::{ErrorKind, Result};
 use std::net::SocketAddr;
 use std::time::Duration;
 
 use serde_json::Value;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
+use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::time::timeout;
 
 /// Longest for an answer: above the 30 s after which ticketd gives up on slow headers.
 const ANSWER_DEADLINE: Duration = Duration::from_secs(45);
 
-/// One connection.
-pub struct Client {
-    stream: TcpStream,
+/// One connection, or the half of one that is read.
+pub struct Client<S = TcpStream> {
+    stream: S,
     unread: Vec<u8>,
 }
 
@@ -39,16 +41,24 @@ pub fn get(path: &str) -> Vec<u8> {
 /// A POST of one ticket with Content-Length, and further header lines.
 pub fn post(headers: &[&str], body: impl AsRef<[u8]>) -> Vec<u8> {
     let body = body.as_ref();
-    let mut head = format!(
-        "POST /ticket HTTP/1.1\r\nhost: test\r\ncontent-length: {}\r\n",
-        body.len()
-    );
+    [head(headers, body.len()).as_bytes(), body].concat()
+}
+
+/// The head of such a POST, for a body of so many bytes.
+pub fn head(headers: &[&str], length: usize) -> String {
+    let mut head = format!("POST /ticket HTTP/1.1\r\nhost: test\r\ncontent-length: {length}\r\n");
     for header in headers {
         head.push_str(header);
         head.push_str("\r\n");
     }
-    head.push_str("\r\n");
-    [head.as_bytes(), body].concat()
+    head + "\r\n"
+}
+
+/// Sends a request on a connection of its own; the whole of it takes at most so long.
+pub async fn ask_once(address: SocketAddr, request: &[u8], longest: Duration) -> Result<Answer> {
+    let exchange = async { Client::connect(address).await?.try_ask(request).await };
+    let late = Err(ErrorKind::TimedOut.into());
+    timeout(longest, exchange).await.unwrap_or(late)
 }
 
 /// A metric's value in the text format; `series` is its name with its labels as written there.
@@ -64,23 +74,20 @@ pub fn metric(text: &str, series: &str) -> Option<f64> {
 
 impl Client {
     /// Connects.
-    pub async fn connect(address: SocketAddr) -> std::io::Result<Self> {
+    pub async fn connect(address: SocketAddr) -> Result<Self> {
         let stream = TcpStream::connect(address).await?;
         stream.set_nodelay(true)?;
-        Ok(Self {
-            stream,
-            unread: Vec::new(),
-        })
+        Ok(Self::over(stream))
     }
 
     /// Sends bytes.
     pub async fn send(&mut self, bytes: impl AsRef<[u8]>) {
-        self.stream.write_all(bytes.as_ref()).await.unwrap();
+        self.try_send(bytes).await.unwrap();
     }
 
     /// Sends bytes to a server that may have stopped listening.
-    pub async fn try_send(&mut self, bytes: &[u8]) -> std::io::Result<()> {
-        self.stream.write_all(bytes).await
+    pub async fn try_send(&mut self, bytes: impl AsRef<[u8]>) -> Result<()> {
+        self.stream.write_all(bytes.as_ref()).await
     }
 
     /// Closes the sending half.
@@ -90,13 +97,33 @@ impl Client {
 
     /// Sends a request and waits for its answer.
     pub async fn ask(&mut self, request: impl AsRef<[u8]>) -> Answer {
-        self.send(request).await;
-        self.answer().await
+        self.try_ask(request).await.expect("an answer")
+    }
+
+    /// The same with a server that may go away meanwhile.
+    pub async fn try_ask(&mut self, request: impl AsRef<[u8]>) -> Result<Answer> {
+        self.try_send(request).await?;
+        self.try_answer().await
+    }
+
+    /// Both halves, to be used at the same time.
+    pub fn split(self) -> (Client<OwnedReadHalf>, OwnedWriteHalf) {
+        let (reader, writer) = self.stream.into_split();
+        (Client::over(reader), writer)
+    }
+}
+
+impl<S: AsyncRead + Unpin> Client<S> {
+    fn over(stream: S) -> Self {
+        Self {
+            stream,
+            unread: Vec::new(),
+        }
     }
 
     /// The next answer.
     pub async fn answer(&mut self) -> Answer {
-        self.read_answer(true).await.expect("an answer")
+        self.try_answer().await.expect("an answer")
     }
 
     /// The next answer, which has no body whatever its headers say.
@@ -104,24 +131,22 @@ impl Client {
         self.read_answer(false).await.expect("an answer")
     }
 
-    /// The next answer, or none if the connection ends before one.
-    pub async fn try_answer(&mut self) -> Option<Answer> {
+    /// The next answer, if the connection does not end before it has.
+    pub async fn try_answer(&mut self) -> Result<Answer> {
         self.read_answer(true).await
     }
 
     /// Whether the server closes the connection without another byte.
     pub async fn is_closed(&mut self) -> bool {
-        self.unread.is_empty() && !self.more().await
+        self.unread.is_empty() && self.more().await.is_err()
     }
 
-    async fn read_answer(&mut self, with_body: bool) -> Option<Answer> {
+    async fn read_answer(&mut self, with_body: bool) -> Result<Answer> {
         let end = loop {
             if let Some(at) = self.unread.windows(4).position(|w| w == b"\r\n\r\n") {
                 break at;
             }
-            if !self.more().await {
-                return None;
-            }
+            self.more().await?;
         };
         let head = String::from_utf8(self.unread.drain(..end + 4).collect()).unwrap();
         let mut answer = Answer::parse(&head);
@@ -130,18 +155,20 @@ impl Client {
             .map_or(0, |length| length.parse().unwrap());
         if with_body {
             while self.unread.len() < length {
-                assert!(self.more().await, "the body ends too early: {answer:?}");
+                self.more().await?;
             }
             answer.body = self.unread.drain(..length).collect();
         }
-        Some(answer)
+        Ok(answer)
     }
 
-    /// Reads on; false at the end.
-    async fn more(&mut self) -> bool {
+    /// Reads on; an error at the end.
+    async fn more(&mut self) -> Result<()> {
         let read = timeout(ANSWER_DEADLINE, self.stream.read_buf(&mut self.unread));
-        let read = read.await.expect("an answer or an end in time");
-        read.is_ok_and(|n| n > 0)
+        match read.await.expect("an answer or an end in time")? {
+            0 => Err(ErrorKind::UnexpectedEof.into()),
+            _ => Ok(()),
+        }
     }
 }
 
@@ -187,8 +214,14 @@ impl Answer {
     #[track_caller]
     pub fn id(&self) -> uuid::Uuid {
         assert_eq!(self.status, 202, "{self:?}");
-        let json = self.json();
-        json["id"].as_str().expect("an id").parse().expect("a UUID")
+        self.json();
+        self.any_id().expect("a UUID")
+    }
+
+    /// The id that it gives, if it gives one.
+    pub fn any_id(&self) -> Option<uuid::Uuid> {
+        let json: Value = serde_json::from_slice(&self.body).ok()?;
+        json["id"].as_str()?.parse().ok()
     }
 
     /// Checks that this is a whole problem document (RFC 9457) of that status, and returns its detail.

@@ -21,9 +21,9 @@ mod tickets;
 mod wait;
 
 pub use forward::Forwarder;
-pub use http::{Answer, Client, get, metric, post, request};
+pub use http::{Answer, Client, ask_once, get, head, metric, post, request};
 pub use message::{group, group_properties, ticket_properties};
 pub use place::{Dead, Place, Row};
-pub use process::{Ended, Process};
+pub use process::{Ended, Process, TICKETD, signal};
 pub use tickets::{EXAMPLE, sample, ticket};
-pub use wait::{DEADLINE, wait_for, wait_until};
+pub use wait::{DEADLINE, wait_for, wait_until, wait_within};

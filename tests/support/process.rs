@@ -1,6 +1,7 @@
 //! A ticketd that runs.
 
-use std::io::Read;
+use std::fs::File;
+use std::io::{Read, Write};
 use std::net::SocketAddr;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex};
@@ -9,12 +10,29 @@ use std::thread::JoinHandle;
 use super::http::{Client, get};
 use super::wait::{wait_for, wait_until};
 
+/// The binary under test.
+pub const TICKETD: &str = env!("CARGO_BIN_EXE_ticketd");
+
+/// Sends a signal, by its name without SIG, to all of these processes at once.
+pub fn signal(name: &str, pids: &[u32]) {
+    let pids = pids.iter().map(u32::to_string);
+    // One of them may have ended by itself, which makes kill report a failure.
+    let _sent = Command::new("sh")
+        .args(["-c", "kill -s \"$0\" \"$@\"", name])
+        .args(pids)
+        .stderr(Stdio::null())
+        .status()
+        .expect("sh starts");
+}
+
 /// A child process with what it has written so far. Dropping it kills it, and shows its log if the
 /// test is failing.
 pub struct Process {
     child: Child,
     out: Capture,
     log: Capture,
+    /// Whether the log is kept in a file, so that a failing test need not show it.
+    is_logged: bool,
 }
 
 /// What is left of a process that has ended.
@@ -32,13 +50,17 @@ struct Capture {
 }
 
 impl Capture {
-    fn of(mut pipe: impl Read + Send + 'static) -> Self {
+    /// Keeps what comes, and writes it to a file as well where there is one.
+    fn of(mut pipe: impl Read + Send + 'static, mut file: Option<File>) -> Self {
         let bytes = Arc::new(Mutex::new(Vec::new()));
         let sink = bytes.clone();
         let reader = std::thread::spawn(move || {
             let mut piece = [0; 4096];
             while let Ok(n @ 1..) = pipe.read(&mut piece) {
                 sink.lock().unwrap().extend_from_slice(&piece[..n]);
+                if let Some(file) = &mut file {
+                    file.write_all(&piece[..n]).unwrap();
+                }
             }
         });
         Self {
@@ -63,20 +85,34 @@ impl Capture {
 impl Process {
     /// Starts ticketd with these arguments, and with these settings as its whole environment.
     pub fn start<V: AsRef<str>>(args: &[&str], settings: &[(&str, V)]) -> Self {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_ticketd"));
+        let mut command = Command::new(TICKETD);
         command.args(args).env_clear();
         for (name, value) in settings {
             command.env(name, value.as_ref());
         }
+        Self::spawn(&mut command, None)
+    }
+
+    /// Starts a command that runs ticketd, and writes its log to a file as well.
+    pub fn spawn(command: &mut Command, log: Option<File>) -> Self {
         let mut child = command
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn()
             .unwrap();
-        let out = Capture::of(child.stdout.take().unwrap());
-        let log = Capture::of(child.stderr.take().unwrap());
-        Self { child, out, log }
+        let is_logged = log.is_some();
+        Self {
+            out: Capture::of(child.stdout.take().unwrap(), None),
+            log: Capture::of(child.stderr.take().unwrap(), log),
+            child,
+            is_logged,
+        }
+    }
+
+    /// Its process id.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
     }
 
     /// Starts ticketd and waits for its end.
@@ -139,16 +175,18 @@ impl Process {
 
     /// Sends it a signal, such as `TERM`.
     pub fn signal(&self, name: &str) {
-        let script = format!("kill -s {name} {}", self.child.id());
-        let sent = Command::new("sh").args(["-c", &script]).status().unwrap();
-        assert!(sent.success(), "no process to signal");
+        signal(name, &[self.pid()]);
+    }
+
+    /// Waits for its end, and lets it be.
+    pub async fn end(&mut self) -> ExitStatus {
+        wait_for("the process ends", async || self.child.try_wait().unwrap()).await
     }
 
     /// Waits for its end.
     pub async fn ended(mut self) -> Ended {
-        let status = wait_for("the process ends", async || self.child.try_wait().unwrap()).await;
         Ended {
-            status,
+            status: self.end().await,
             out: self.out.whole(),
             log: String::from_utf8_lossy(&self.log.whole()).into_owned(),
         }
@@ -180,7 +218,7 @@ impl Drop for Process {
         // Both fail where it has ended already, which is as good.
         let _killed = self.child.kill();
         let _reaped = self.child.wait();
-        if std::thread::panicking() {
+        if std::thread::panicking() && !self.is_logged {
             eprintln!("--- ticketd's log ---\n{}---", self.log());
         }
     }

@@ -10,15 +10,24 @@ pub const DEADLINE: Duration = Duration::from_secs(30);
 const STEP: Duration = Duration::from_millis(20);
 
 /// Looks until there is something to see, and returns it.
-pub async fn wait_for<T>(what: &str, mut look: impl AsyncFnMut() -> Option<T>) -> T {
+pub async fn wait_for<T>(what: &str, look: impl AsyncFnMut() -> Option<T>) -> T {
+    wait_within(what, DEADLINE, look).await
+}
+
+/// The same with a deadline of its own.
+pub async fn wait_within<T>(
+    what: &str,
+    longest: Duration,
+    mut look: impl AsyncFnMut() -> Option<T>,
+) -> T {
     let started = Instant::now();
     loop {
         if let Some(seen) = look().await {
             return seen;
         }
         assert!(
-            started.elapsed() < DEADLINE,
-            "not within {DEADLINE:?}: {what}"
+            started.elapsed() < longest,
+            "not within {longest:?}: {what}"
         );
         tokio::time::sleep(STEP).await;
     }

@@ -1,20 +1,7 @@
-//! Processes: signals to them, and what the kernel tells about them.
+//! What the kernel tells about processes.
 
 use std::collections::HashMap;
 use std::fs;
-use std::process::Command;
-
-/// Sends a signal, by its name without SIG, to all of these at once.
-pub fn signal(signal: &str, pids: &[u32]) {
-    let pids = pids.iter().map(u32::to_string);
-    // One of them may have ended by itself, which makes kill report a failure.
-    let _sent = Command::new("kill")
-        .arg(format!("-{signal}"))
-        .args(pids)
-        .stderr(std::process::Stdio::null())
-        .status()
-        .expect("kill starts");
-}
 
 /// Whether there is such a process that is more than a zombie.
 pub fn is_alive(pid: u32) -> bool {

@@ -1,0 +1,192 @@
+//! 202 is for what the broker has confirmed, and for nothing else.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use fastrand::Rng;
+use tokio::task::JoinSet;
+
+use crate::accept::Accept;
+use crate::fake_broker::Fate;
+use crate::support::{Client, post};
+
+/// The confirm time-out of the test that has one, and two seconds for two busy cores.
+const ANSWERED_WITHIN: Duration = Duration::from_millis(2_500);
+
+/// One ticket of a test and what became of it.
+struct Sent {
+    number: u32,
+    fate: Fate,
+    status: u16,
+    waited: Duration,
+}
+
+/// Posts so many tickets over some connections, each with the fate that chance gives it.
+async fn post_all(
+    accept: &Accept,
+    connections: u32,
+    tickets: u32,
+    size_max: usize,
+    fate: fn(&mut Rng) -> Fate,
+) -> Vec<Sent> {
+    let mut clients = JoinSet::new();
+    let address = accept.ticketd.address;
+    for client in 0..connections {
+        clients.spawn(async move {
+            let mut rng = Rng::with_seed(client.into());
+            let mut till = Client::connect(address).await.unwrap();
+            let mut sent = Vec::new();
+            for number in (client..tickets).step_by(connections as usize) {
+                let fate = fate(&mut rng);
+                let mark = format!("mark:{number} {};", fate.word());
+                let body = format!("{mark}{}", "x".repeat(rng.usize(0..size_max)));
+                let started = std::time::Instant::now();
+                let answer = till.ask(post(&[], body)).await;
+                sent.push(Sent {
+                    number,
+                    fate,
+                    status: answer.status,
+                    waited: started.elapsed(),
+                });
+            }
+            sent
+        });
+    }
+    clients.join_all().await.into_iter().flatten().collect()
+}
+
+impl Accept {
+    /// No 202 without a confirm, and every message as it must be; returns how many had each status.
+    fn check(&self, sent: &[Sent]) -> BTreeMap<u16, usize> {
+        let seen = self.broker.seen.lock().unwrap();
+        let mut statuses = BTreeMap::new();
+        for Sent {
+            number,
+            fate,
+            status,
+            ..
+        } in sent
+        {
+            assert!(
+                matches!(status, 202 | 503),
+                "ticket {number} was answered {status}"
+            );
+            assert!(
+                *status != 202 || *fate == Fate::Confirm,
+                "ticket {number} was answered 202 after {fate:?}"
+            );
+            assert!(
+                *status != 202 || seen.confirmed.contains(number),
+                "ticket {number} was never confirmed"
+            );
+            *statuses.entry(*status).or_insert(0) += 1;
+        }
+        assert_eq!(
+            (seen.transient, seen.optional),
+            (0, 0),
+            "messages that are not persistent, or not mandatory"
+        );
+        statuses
+    }
+}
+
+fn mostly_confirmed(rng: &mut Rng) -> Fate {
+    if rng.u8(0..100) < 15 {
+        Fate::Refuse
+    } else {
+        Fate::Confirm
+    }
+}
+
+/// Attacks: each confirm is taken for its own message, when many are under way and the order is odd.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_refused_message_is_never_202() {
+    let accept = Accept::in_disorder(&[("PUBLISH_GROUP_MAX", "1")]).await;
+    let sent = post_all(&accept, 96, 6_000, 8_000, mostly_confirmed).await;
+    let statuses = accept.check(&sent);
+    let confirmed = sent
+        .iter()
+        .filter(|sent| sent.fate == Fate::Confirm)
+        .count();
+    assert_eq!(
+        statuses.get(&202),
+        Some(&confirmed),
+        "each confirmed ticket is a 202"
+    );
+    assert!(
+        accept.broker.seen.lock().unwrap().multiple > 10,
+        "several confirmed at once"
+    );
+}
+
+/// Attacks: a group is confirmed or refused as a whole.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_refused_group_is_never_202() {
+    let accept = Accept::in_disorder(&[("PUBLISH_GROUP_MAX", "8")]).await;
+    let fate = |rng: &mut Rng| {
+        if rng.u8(0..100) < 4 {
+            Fate::Refuse
+        } else {
+            Fate::Confirm
+        }
+    };
+    let statuses = accept.check(&post_all(&accept, 128, 6_000, 400, fate).await);
+    assert!(
+        statuses.get(&202).is_some_and(|count| *count > 1_000),
+        "{statuses:?}"
+    );
+    assert!(
+        statuses.get(&503).is_some_and(|count| *count > 100),
+        "{statuses:?}"
+    );
+}
+
+/// Attacks: 503 at the deadline for what is never confirmed, though its neighbours are.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_unconfirmed_message_is_never_202() {
+    let settings = [("PUBLISH_GROUP_MAX", "1"), ("CONFIRM_TIMEOUT", "500ms")];
+    let accept = Accept::in_disorder(&settings).await;
+    let fate = |rng: &mut Rng| {
+        if rng.u8(0..100) < 2 {
+            Fate::Ignore
+        } else {
+            Fate::Confirm
+        }
+    };
+    let sent = post_all(&accept, 32, 1_000, 400, fate).await;
+    let statuses = accept.check(&sent);
+    assert!(
+        statuses.get(&202).is_some_and(|count| *count > 100),
+        "{statuses:?}"
+    );
+    let ignored: Vec<_> = sent
+        .iter()
+        .filter(|sent| sent.fate == Fate::Ignore)
+        .collect();
+    assert!(!ignored.is_empty());
+    for Sent { number, waited, .. } in ignored {
+        assert!(
+            *waited < ANSWERED_WITHIN,
+            "ticket {number} waited {waited:?}"
+        );
+    }
+}
+
+/// Attacks: what the broker returns went nowhere, and its confirm says nothing.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_returned_message_is_never_202() {
+    let accept = Accept::in_disorder(&[("PUBLISH_GROUP_MAX", "1")]).await;
+    let fate = |rng: &mut Rng| {
+        if rng.u8(0..100) < 20 {
+            Fate::Return
+        } else {
+            Fate::Confirm
+        }
+    };
+    // One at a time: only then can be known which message a return is about.
+    let statuses = accept.check(&post_all(&accept, 1, 60, 400, fate).await);
+    assert!(
+        statuses.contains_key(&202) && statuses.contains_key(&503),
+        "{statuses:?}"
+    );
+}

@@ -1,0 +1,51 @@
+//! What one test differs in from another, and what its ticketd is told.
+
+use crate::proxy::Proxy;
+use crate::stack::{Share, amqp_url, database_url};
+use crate::ticketd::Settings;
+
+/// Settings that differ from one test to the next.
+#[derive(Debug, Clone)]
+pub struct Plan {
+    /// What the load and the faults are drawn from.
+    pub seed: u64,
+    /// How much of the machine it is done on.
+    pub share: Share,
+    /// Both roles in one process.
+    pub together: bool,
+    /// Tickets a second.
+    pub rate: u32,
+    /// Further environment of ticketd.
+    pub env: Vec<(&'static str, String)>,
+}
+
+impl Plan {
+    /// Two processes, and a load that two cores carry beside everything else.
+    pub fn new(seed: u64) -> Self {
+        Self {
+            seed,
+            share: Share::Whole,
+            together: false,
+            rate: 120,
+            env: Vec::new(),
+        }
+    }
+
+    /// What ticketd is told: short time-outs, so that faults need not last longer than they do.
+    pub fn settings(&self, name: &str, amqp: &Proxy, database: Option<&Proxy>) -> Settings {
+        let mut settings = vec![
+            ("AMQP_URL".to_owned(), amqp_url(amqp.port())),
+            ("QUEUE".to_owned(), name.to_owned()),
+            ("CONFIRM_TIMEOUT".to_owned(), "3s".to_owned()),
+        ];
+        if let Some(database) = database {
+            // Its backends have the rig's name, to be told from those of others.
+            let url = database_url(database.port(), name);
+            let url = format!("{url}&application_name={name}");
+            settings.push(("DATABASE_URL".to_owned(), url));
+        }
+        let more = self.env.iter();
+        settings.extend(more.map(|(name, value)| ((*name).to_owned(), value.clone())));
+        settings
+    }
+}

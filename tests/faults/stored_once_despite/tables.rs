@@ -1,0 +1,34 @@
+//! What happens to the backends and the tables of a transaction.
+
+use super::{Lasts, alone};
+use crate::fault::Fault;
+
+/// Attacks: a backend that hangs does not hold the rows for ever.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "part of make test_faults"]
+async fn a_backend_hangs() {
+    let hang = alone(Fault::StopBackend);
+    hang.lasts(Lasts::UntilNotStored).survived().await;
+}
+
+/// Attacks: a statement that failed is not followed by an acknowledgement.
+#[tokio::test(flavor = "multi_thread")]
+async fn statements_are_cancelled() {
+    alone(Fault::CancelStatements).survived().await;
+}
+
+/// Attacks: a lock time-out is not taken for the tickets' fault.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "part of make test_faults"]
+async fn the_table_is_locked() {
+    // Longer than the 10 s after which the writer's statement gives up.
+    let locked = alone(Fault::LockTable);
+    locked.lasts(Lasts::UntilNotStored).survived().await;
+}
+
+/// Attacks: a full disk is waited out, and buries no ticket.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "part of make test_faults"]
+async fn the_disk_is_full() {
+    alone(Fault::FullDisk).survived().await;
+}

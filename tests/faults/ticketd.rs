@@ -1,0 +1,145 @@
+//! A ticketd that can be killed, and started again where it was.
+
+use std::fs::OpenOptions;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitStatus};
+use std::time::Duration;
+
+use crate::support::{Process, TICKETD, ask_once, get, metric};
+
+/// Longest for an answer about its own state.
+const STATE_DEADLINE: Duration = Duration::from_secs(5);
+
+/// The roles, each of which is a process here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Role {
+    /// ticketd accept
+    Accept,
+    /// ticketd consume
+    Consume,
+    /// ticketd serve
+    Serve,
+}
+
+impl Role {
+    /// Its command.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Accept => "accept",
+            Self::Consume => "consume",
+            Self::Serve => "serve",
+        }
+    }
+
+    /// The setting for where it listens.
+    fn listener(self) -> &'static str {
+        match self {
+            Self::Consume => "ADMIN_LISTEN",
+            Self::Accept | Self::Serve => "LISTEN",
+        }
+    }
+}
+
+/// What it is told in its environment, and nothing else is there.
+pub type Settings = Vec<(String, String)>;
+
+/// A running ticketd; dropping it kills it.
+pub struct Ticketd {
+    /// Its role.
+    pub role: Role,
+    /// Where it listens.
+    pub address: SocketAddr,
+    process: Process,
+    settings: Settings,
+    log: PathBuf,
+    ulimit_files: Option<u32>,
+}
+
+impl Ticketd {
+    /// Starts one, perhaps with a bound on its open files, and waits until it listens. Its log is
+    /// in that folder.
+    pub async fn start(
+        role: Role,
+        dir: &Path,
+        settings: Settings,
+        ulimit_files: Option<u32>,
+    ) -> Self {
+        let log = dir.join(format!("{}.log", role.name()));
+        let address = ([127, 0, 0, 1], 0).into();
+        let mut ticketd = Self {
+            process: launch(role, &settings, address, &log, ulimit_files),
+            role,
+            address,
+            settings,
+            log,
+            ulimit_files,
+        };
+        ticketd.address = ticketd.process.address(role.listener()).await;
+        ticketd
+    }
+
+    /// Its process id.
+    pub fn pid(&self) -> u32 {
+        self.process.pid()
+    }
+
+    /// Sends it a signal.
+    pub fn signal(&self, name: &str) {
+        self.process.signal(name);
+    }
+
+    /// Starts it again where it was, once the process there was has ended.
+    pub async fn restart(&mut self) {
+        self.process.end().await;
+        let (address, files) = (self.address, self.ulimit_files);
+        self.process = launch(self.role, &self.settings, address, &self.log, files);
+        self.process.address(self.role.listener()).await;
+    }
+
+    /// Waits for its end.
+    pub async fn end(&mut self) -> ExitStatus {
+        self.process.end().await
+    }
+
+    /// What it has logged, before it was started again, too.
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(&self.log).unwrap()
+    }
+
+    /// Whether /readyz says so.
+    pub async fn is_ready(&self) -> bool {
+        let answer = ask_once(self.address, &get("/readyz"), STATE_DEADLINE).await;
+        answer.is_ok_and(|answer| answer.status == 200)
+    }
+
+    /// A metric's value; `series` is its name with its labels.
+    pub async fn metric(&self, series: &str) -> f64 {
+        let answer = ask_once(self.address, &get("/metrics"), STATE_DEADLINE).await;
+        metric(answer.unwrap().text(), series).expect(series)
+    }
+}
+
+fn launch(
+    role: Role,
+    settings: &Settings,
+    address: SocketAddr,
+    log: &Path,
+    ulimit_files: Option<u32>,
+) -> Process {
+    let mut command = Command::new(TICKETD);
+    if let Some(files) = ulimit_files {
+        // Both limits, as ticketd raises the soft one to the hard one.
+        let script = format!("ulimit -n {files} && exec \"$0\" \"$@\"");
+        command = Command::new("bash");
+        command.args(["-c", &script, TICKETD]);
+    }
+    command
+        .arg(role.name())
+        .env_clear()
+        .envs(settings.iter().map(|(name, value)| (name, value)))
+        .env(role.listener(), address.to_string())
+        .env("RUST_BACKTRACE", "1");
+    let log = OpenOptions::new().create(true).append(true).open(log);
+    Process::spawn(&mut command, Some(log.unwrap()))
+}
