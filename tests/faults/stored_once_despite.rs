@@ -24,6 +24,9 @@ use crate::ticketd::Role;
 /// Longest for a fault to be felt: the slowest sign of one is a flush that is given up after 40 s.
 const FELT_DEADLINE: Duration = Duration::from_secs(90);
 
+/// How long a fault lasts after it was felt.
+const BEYOND: Duration = Duration::from_secs(1);
+
 /// When a fault has lasted long enough.
 #[derive(Debug, Clone, Copy)]
 enum Lasts {
@@ -134,5 +137,7 @@ impl Signs {
             felt.then_some(())
         })
         .await;
+        // What is under way when the first sign shows is not to be all that meets it.
+        sleep(BEYOND).await;
     }
 }
