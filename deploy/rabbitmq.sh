@@ -30,9 +30,10 @@ rabbitmq_process() {
 }
 
 # Everything the broker and its tools would else share with other brokers on the machine; and schedulers that are not
-# bound to cores, as several Erlang VMs would all be bound to the same ones.
+# bound to cores, as several Erlang VMs would all be bound to the same ones, and do not spin on a core that others need.
 rabbitmq_env() {
   local dir=$PLACE/rabbitmq
+  local here='-kernel inet_dist_use_interface {127,0,0,1} -start_epmd false'
   printf '%s\n' \
     "HOME=$dir" "PATH=$SERVER_PATH" LANG=C.UTF-8 \
     "RABBITMQ_NODENAME=$RABBITMQ_NODE" \
@@ -43,8 +44,8 @@ rabbitmq_env() {
     "RABBITMQ_CONFIG_FILE=$dir/rabbitmq.conf" "RABBITMQ_CONFIG_FILES=$dir/conf.d" \
     "RABBITMQ_ADVANCED_CONFIG_FILE=$dir/advanced.config" "RABBITMQ_CONF_ENV_FILE=$dir/rabbitmq-env.conf" \
     RABBITMQ_SCHEDULER_BIND_TYPE=u \
-    "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS=-kernel inet_dist_use_interface {127,0,0,1} -start_epmd false" \
-    "RABBITMQ_CTL_ERL_ARGS=-kernel inet_dist_use_interface {127,0,0,1} -start_epmd false"
+    "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS=$here +sbwt none +sbwtdcpu none +sbwtdio none" \
+    "RABBITMQ_CTL_ERL_ARGS=$here"
 }
 
 write_rabbitmq_files() {

@@ -22,7 +22,7 @@ const REAPER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/faults/reaper.s
 
 /// The broker's settings that tests change, as they should be.
 pub const MEMORY_ENOUGH: &[&str] = &["set_vm_memory_high_watermark", "0.4"];
-pub const DISK_ENOUGH: &[&str] = &["set_disk_free_limit", "256MB"];
+pub const DISK_ENOUGH: &[&str] = &["set_disk_free_limit", "512MB"];
 pub const PATIENT: &[&str] = &[
     "eval",
     "application:set_env(rabbit, consumer_timeout, 1800000), \
