@@ -24,7 +24,8 @@ fn main() -> ExitCode {
 }
 
 fn run_to_end(command: Command) -> anyhow::Result<ExitCode> {
-    let runtime = Builder::new_multi_thread().enable_all().build()?;
+    // One thread: HTTP has threads of its own, and more of them here would only take turns with those.
+    let runtime = Builder::new_current_thread().enable_all().build()?;
     let ended = runtime.block_on(run(command));
     // Not waiting for name look-ups, which cannot be interrupted.
     runtime.shutdown_background();
