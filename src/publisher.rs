@@ -5,11 +5,12 @@
 //! numbers a publish and puts it on the wire under two different locks, so two
 //! tasks publishing on one channel could swap each other's confirms.
 //!
-//! A group leaves when no other is waiting for its confirm, or when it is full.
-//! So a lone ticket waits for nobody, and the busier it is the larger groups
-//! grow, without a timer. When the link fails, what was not confirmed is
-//! published again on the next one with the same ids, as long as its deadline
-//! allows; the store keeps one row an id.
+//! A group leaves when it is full, when no other is waiting for its confirm, or
+//! behind a single other once it holds half of the tickets. So a lone ticket
+//! waits for nobody, and the busier it is the larger groups grow, without a
+//! timer. When the link fails, what was not confirmed is published again on the
+//! next one with the same ids, as long as its deadline allows; the store keeps
+//! one row an id.
 //!
 //! A body is handed over as it lies in hyper's buffer, and gathered from there
 //! into the group's payload at once: to hold on to it would cost hyper a new

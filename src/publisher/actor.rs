@@ -11,6 +11,7 @@ use futures_util::{FutureExt, StreamExt};
 use lapin::options::BasicPublishOptions;
 use lapin::types::ShortString;
 use lapin::{Channel, Confirmation, Event};
+use tokio::task::yield_now;
 use tokio::time::{MissedTickBehavior, interval};
 use tracing::{info, warn};
 
@@ -145,6 +146,11 @@ impl Actor {
         let mut tick = ticker();
         let intake = self.intake.clone();
         loop {
+            // One turn of the worker's loop, in which every connection that has
+            // a ticket hands it over: fewer and larger messages.
+            if intake.may_be_joined(session.unsettled.len()) {
+                yield_now().await;
+            }
             self.publish(session);
             if self.published.is_empty() && intake.is_finished() {
                 return End::Drained;
@@ -170,7 +176,7 @@ impl Actor {
             return;
         }
         while session.unsettled.len() < UNCONFIRMED_MAX
-            && let Some(group) = self.intake.next(session.unsettled.is_empty())
+            && let Some(group) = self.intake.next(session.unsettled.len())
         {
             self.metrics.groups.increment(1);
             self.metrics.group_size.record(count(group.tickets()));

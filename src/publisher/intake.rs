@@ -95,12 +95,13 @@ impl Intake {
             .filling
             .push(record, arrived + self.limits.confirm_timeout);
         let first = state.filling.tickets() == 1;
+        let half = state.filling.tickets() * 2 == state.tickets;
         let full = state.filling.tickets() >= self.limits.group;
         if full {
             state.seal();
         }
         drop(state);
-        if first || full {
+        if first || half || full {
             self.arrived.notify_one();
         }
         Ok(outcome)
@@ -111,11 +112,17 @@ impl Intake {
         self.arrived.notified().await;
     }
 
-    /// The next group to publish. One that could still grow is only given when
-    /// no other waits for its confirm.
-    pub fn next(&self, none_waits: bool) -> Option<Group> {
+    /// Whether tickets that come at once could still join those of the next
+    /// group. A lone ticket has no reason to wait for any.
+    pub fn may_be_joined(&self, unsettled: usize) -> bool {
+        let state = self.state();
+        state.filling.tickets() > 1 && state.partial_may_leave(unsettled)
+    }
+
+    /// The next group to publish, while so many wait for their confirms.
+    pub fn next(&self, unsettled: usize) -> Option<Group> {
         let mut state = self.state();
-        if state.sealed.is_empty() && none_waits && state.filling.tickets() > 0 {
+        if state.partial_may_leave(unsettled) {
             state.seal();
         }
         state.sealed.pop_front()
@@ -192,6 +199,20 @@ impl Intake {
 }
 
 impl State {
+    /// A group that could still grow leaves when no other waits for its
+    /// confirm. It leaves behind a single other too when it holds half of the
+    /// tickets: then the next ones gather while the first confirm is under way.
+    fn partial_may_leave(&self, unsettled: usize) -> bool {
+        let held = self.filling.tickets();
+        self.sealed.is_empty()
+            && held > 0
+            && match unsettled {
+                0 => true,
+                1 => held * 2 >= self.tickets,
+                _ => false,
+            }
+    }
+
     fn seal(&mut self) {
         let next = Group::new(self.spare.pop().unwrap_or_default());
         let full = std::mem::replace(&mut self.filling, next);
@@ -232,17 +253,39 @@ mod tests {
     fn a_full_group_leaves_and_a_partial_one_waits_for_the_one_before() {
         let intake = intake(2, 100);
         let _waiting: Vec<_> = (0..3).map(|_| submit(&intake).expect("taken")).collect();
-        assert_eq!(intake.next(false).map(|group| group.tickets()), Some(2));
-        assert!(intake.next(false).is_none());
-        assert_eq!(intake.next(true).map(|group| group.tickets()), Some(1));
-        assert!(intake.next(true).is_none());
+        assert_eq!(intake.next(9).map(|group| group.tickets()), Some(2));
+        assert!(intake.next(1).is_none());
+        assert_eq!(intake.next(0).map(|group| group.tickets()), Some(1));
+        assert!(intake.next(0).is_none());
+    }
+
+    #[test]
+    fn a_partial_group_follows_a_single_other_once_it_holds_half_of_the_tickets() {
+        let intake = intake(100, 100);
+        let mut waiting: Vec<_> = (0..2).map(|_| submit(&intake).expect("taken")).collect();
+        let _published = intake.next(0).expect("a group");
+        waiting.push(submit(&intake).expect("taken"));
+        assert!(intake.next(1).is_none());
+        waiting.push(submit(&intake).expect("taken"));
+        assert!(intake.next(2).is_none());
+        assert_eq!(intake.next(1).map(|group| group.tickets()), Some(2));
+    }
+
+    #[test]
+    fn only_a_ticket_with_company_waits_for_more_of_it() {
+        let intake = intake(100, 100);
+        let mut waiting = vec![submit(&intake).expect("taken")];
+        assert!(!intake.may_be_joined(0));
+        waiting.push(submit(&intake).expect("taken"));
+        assert!(intake.may_be_joined(0));
+        assert!(!intake.may_be_joined(2));
     }
 
     #[test]
     fn a_group_is_bounded_in_bytes() {
         let intake = intake(10_000, 10_000);
         let _waiting: Vec<_> = (0..300).map(|_| submit(&intake).expect("taken")).collect();
-        let first = intake.next(false).expect("a full group");
+        let first = intake.next(9).expect("a full group");
         assert!(first.bytes() <= GROUP_BYTES_MAX && first.bytes() > GROUP_BYTES_MAX - 2000);
     }
 
@@ -251,7 +294,7 @@ mod tests {
         let intake = intake(10, 2);
         let mut waiting: Vec<_> = (0..2).map(|_| submit(&intake).expect("taken")).collect();
         assert_eq!(submit(&intake).err(), Some(Refusal::Overloaded));
-        intake.settle(intake.next(true).expect("a group"), Ok(()));
+        intake.settle(intake.next(0).expect("a group"), Ok(()));
         assert_eq!(waiting.remove(0).try_recv(), Ok(Ok(())));
         assert!(submit(&intake).is_ok());
         assert_eq!(intake.tickets(), 1);
@@ -281,7 +324,7 @@ mod tests {
             Instant::now() + Duration::from_secs(6),
         );
         assert_eq!(outcome.try_recv(), Ok(Err(Refusal::Deadline)));
-        assert!(intake.next(true).is_none());
+        assert!(intake.next(0).is_none());
         assert_eq!((intake.tickets(), intake.state().bytes), (0, 0));
     }
 
@@ -289,10 +332,10 @@ mod tests {
     fn what_is_taken_back_leaves_first_and_in_its_order() {
         let intake = intake(1, 10);
         let _waiting: Vec<_> = (0..3).map(|_| submit(&intake).expect("taken")).collect();
-        let mut taken: Vec<_> = (0..2).filter_map(|_| intake.next(false)).collect();
+        let mut taken: Vec<_> = (0..2).filter_map(|_| intake.next(9)).collect();
         let first = taken[0].message().properties.clone();
         intake.take_back(taken.drain(..).rev());
-        let again = intake.next(false).expect("a group").message();
+        let again = intake.next(9).expect("a group").message();
         assert_eq!(again.properties, first);
     }
 }
