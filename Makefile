@@ -80,9 +80,9 @@ test_load: need_cargo ## Load it with siege and count the rows; TIME=30S CONNECT
 		TIME='$(TIME)' CONNECTIONS='$(CONNECTIONS)' exec loadtest/siege.sh
 
 .PHONY: bench
-bench: need_cargo ## Measure everything side by side, about MINUTES=10, into loadtest/results/
+bench: need_cargo ## Measure everything side by side, about MINUTES=10, into loadtest/results/; IN_A_ROW=10000000 for a long stretch besides
 	@cargo build --release && cargo build --release --manifest-path loadtest/Cargo.toml && $(WITH_STACK) && \
-		exec $(LOADTEST) bench --ticketd $(BIN) --minutes $(or $(MINUTES),10)
+		exec $(LOADTEST) bench --ticketd $(BIN) --minutes $(or $(MINUTES),10) $(if $(IN_A_ROW),--in-a-row $(IN_A_ROW))
 
 .PHONY: down
 down: ## Stop the servers that this checkout started; their data stays

@@ -263,7 +263,7 @@ fn backlog(results: &Results) -> String {
             row.outcome.memory_mib("serve").unwrap_or(0.0)
         );
     } else {
-        text.push_str("\nMany tickets in a row were not measured: `--in-a-row 10000000` does it, in some minutes more.\n");
+        text.push_str("\nMany tickets in a row were not measured: `make bench IN_A_ROW=10000000` does it, in some minutes more.\n");
     }
     text
 }
