@@ -40,6 +40,10 @@ test_faults: need_cargo ## Break servers, links and processes and hold the rows 
 		cargo test --test faults -- --include-ignored --skip long:: --skip of_a_given_seed; \
 	fi
 
+.PHONY: test_long
+test_long: need_cargo ## Keep RabbitMQ away for 5 minutes and PostgreSQL for 10, under load
+	@cargo test --test faults -- --ignored --nocapture long::
+
 # The fuzz targets: all of them, or one with TARGET=row. A sanitizer would need a nightly toolchain, and looks for what
 # unsafe code does wrong, of which ticketd has none.
 TARGETS := $(or $(TARGET),parser group row)

@@ -1,5 +1,4 @@
-//! Outages as long as they are in life. Run by name, as they take minutes:
-//! `cargo test --test faults -- --ignored long::`
+//! Outages as long as they are in life, which take minutes: `make test_long` runs them.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};

@@ -15,7 +15,7 @@
 //!
 //! `cargo test --test faults` runs a short selection, and `make test_faults` the rest: each fault
 //! alone, and faults composed by chance from seeds that are always the same. With `SEED=` or
-//! `MINUTES=` it composes anew. The outages of `long` run only when they are asked for by name.
+//! `MINUTES=` it composes anew. The outages of `long` run only in `make test_long`.
 
 #![allow(
     clippy::unwrap_used,
