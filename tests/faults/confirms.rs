@@ -10,8 +10,8 @@ use crate::accept::Accept;
 use crate::fake_broker::Fate;
 use crate::support::{Client, post};
 
-/// The confirm time-out of the test that has one, and two seconds for two busy cores.
-const ANSWERED_WITHIN: Duration = Duration::from_millis(2_500);
+/// The confirm time-out of the test that has one, and a second for two busy cores.
+const ANSWERED_WITHIN: Duration = Duration::from_millis(1_500);
 
 /// One ticket of a test and what became of it.
 struct Sent {
