@@ -14,7 +14,7 @@ use crate::clock::now_us;
 use crate::config::{BrokerSettings, DeadAction, DeadSettings, INFLIGHT_BYTES_MAX};
 use crate::health::Health;
 use crate::message::Record;
-use crate::publisher::{Limits, publisher};
+use crate::publisher::{Limits, publishers};
 use crate::store::{self, Connected};
 
 /// Longest for one ticket's way back into RabbitMQ.
@@ -79,8 +79,10 @@ async fn replay(settings: &BrokerSettings, client: &Client, number: i64) -> anyh
         inflight_bytes: INFLIGHT_BYTES_MAX,
         confirm_timeout: REPLAY_TIMEOUT,
     };
-    let health = Arc::new(Health::new(1, false));
-    let (publisher, task) = publisher(broker, limits, health.clone());
+    let health = Arc::new(Health::new(true, false));
+    let (publisher, task) = publishers(broker, limits, health.clone(), 1)
+        .next()
+        .context("no publisher")?;
     let _task = tokio::spawn(task);
     let published = async {
         while !health.readiness().ready() {

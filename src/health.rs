@@ -5,8 +5,8 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 /// The state of each part; written by the part, read by http.
 #[derive(Debug, Default)]
 pub struct Health {
-    publishers: u32,
-    publishers_up: AtomicU32,
+    publishes: bool,
+    publishing: AtomicBool,
     consumes: bool,
     consuming: AtomicBool,
     writers_up: AtomicU32,
@@ -16,7 +16,7 @@ pub struct Health {
 /// What /readyz answers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Readiness {
-    /// Every publisher's link is up and not blocked; none where nothing is published.
+    /// The publisher's link is up and not blocked; none where nothing is published.
     pub publishing: Option<bool>,
     /// Deliveries are coming in; none where nothing is consumed.
     pub consuming: Option<bool>,
@@ -27,22 +27,18 @@ pub struct Readiness {
 }
 
 impl Health {
-    /// Nothing is up yet. `publishers` is how many links `accept` keeps, 0 without that role.
-    pub fn new(publishers: u32, consumes: bool) -> Self {
+    /// Nothing is up yet; each flag says whether the process has that part at all.
+    pub fn new(publishes: bool, consumes: bool) -> Self {
         Self {
-            publishers,
+            publishes,
             consumes,
             ..Self::default()
         }
     }
 
-    /// A publisher's link came up, or went away.
-    pub fn publisher_up(&self, up: bool) {
-        if up {
-            self.publishers_up.fetch_add(1, Ordering::Relaxed);
-        } else {
-            self.publishers_up.fetch_sub(1, Ordering::Relaxed);
-        }
+    /// The publisher's link came up, or went away, or RabbitMQ blocked it.
+    pub fn publishing(&self, up: bool) {
+        self.publishing.store(up, Ordering::Relaxed);
     }
 
     /// The consumer is subscribed, or no longer.
@@ -71,13 +67,13 @@ impl Health {
 
     /// The answer to /readyz.
     pub fn readiness(&self) -> Readiness {
-        let up = |count: &AtomicU32| count.load(Ordering::Relaxed);
+        let up = |part: &AtomicBool| part.load(Ordering::Relaxed);
         Readiness {
-            publishing: (self.publishers > 0).then(|| up(&self.publishers_up) == self.publishers),
-            consuming: self
+            publishing: self.publishes.then(|| up(&self.publishing)),
+            consuming: self.consumes.then(|| up(&self.consuming)),
+            database: self
                 .consumes
-                .then(|| self.consuming.load(Ordering::Relaxed)),
-            database: self.consumes.then(|| up(&self.writers_up) > 0),
+                .then(|| self.writers_up.load(Ordering::Relaxed) > 0),
             draining: self.draining(),
         }
     }
@@ -97,12 +93,11 @@ mod tests {
 
     #[test]
     fn ready_needs_every_part_of_the_role() {
-        let health = Health::new(2, true);
-        health.publisher_up(true);
+        let health = Health::new(true, true);
         health.consuming(true);
         health.writer_up(true);
-        assert!(!health.readiness().ready(), "one of two publishers");
-        health.publisher_up(true);
+        assert!(!health.readiness().ready(), "nothing can be published");
+        health.publishing(true);
         assert!(health.readiness().ready());
         health.writer_up(false);
         assert!(!health.readiness().ready(), "database away");
@@ -110,8 +105,8 @@ mod tests {
 
     #[test]
     fn an_accept_role_does_not_wait_for_the_database() {
-        let health = Health::new(1, false);
-        health.publisher_up(true);
+        let health = Health::new(true, false);
+        health.publishing(true);
         assert!(health.readiness().ready());
         health.drain();
         assert!(!health.readiness().ready());

@@ -68,7 +68,7 @@ use config::{
 use health::Health;
 use http::{Bodies, Server, Workers};
 use metrics::{HttpMetrics, UPKEEP_EVERY};
-use publisher::{Limits, Publisher, publisher};
+use publisher::{Limits, Publisher, publishers};
 use status::{Status, status};
 
 /// How much of the grace requests and their confirms may use.
@@ -196,7 +196,7 @@ impl Service {
             None => 0,
         };
         let shared = Shared {
-            health: Arc::new(Health::new(u32::try_from(workers)?, self.consume.is_some())),
+            health: Arc::new(Health::new(self.accept.is_some(), self.consume.is_some())),
             prometheus: self.prometheus,
         };
         let mut http = Part::new("requests and confirms");
@@ -254,7 +254,7 @@ struct Shared {
 }
 
 impl Shared {
-    /// A service for each worker, with the task of its publisher.
+    /// A service for each worker, with the task that belongs beside it.
     fn accepting(
         &self,
         broker: &Broker,
@@ -262,10 +262,11 @@ impl Shared {
         workers: usize,
         status: Option<Status>,
     ) -> impl Iterator<Item = (Arc<http::Service>, impl Future<Output = ()> + Send + use<>)> {
-        (0..workers).map(move |_| {
-            let limits = limits(publish, workers);
-            let (publisher, task) = publisher(broker.clone(), limits, self.health.clone());
-            let bodies = Bodies::new(publish.body_max as usize, limits.inflight_bytes);
+        let limits = limits(publish);
+        let body_max = publish.body_max as usize;
+        let publishers = publishers(broker.clone(), limits, self.health.clone(), workers);
+        publishers.map(move |(publisher, task)| {
+            let bodies = Bodies::new(body_max, limits.inflight_bytes / workers);
             let service = self.service(Some(publisher), status.clone(), bodies);
             (Arc::new(service), task)
         })
@@ -321,11 +322,11 @@ impl Part {
     }
 }
 
-fn limits(publish: &PublishSettings, workers: usize) -> Limits {
+fn limits(publish: &PublishSettings) -> Limits {
     Limits {
         group: publish.publish_group_max as usize,
-        inflight: (publish.inflight_max as usize).div_ceil(workers),
-        inflight_bytes: INFLIGHT_BYTES_MAX / workers,
+        inflight: publish.inflight_max as usize,
+        inflight_bytes: INFLIGHT_BYTES_MAX,
         confirm_timeout: publish.confirm_timeout,
     }
 }

@@ -3,7 +3,9 @@
 //!
 //! One task owns the channel, every publish on it and every confirm: lapin
 //! numbers a publish and puts it on the wire under two different locks, so two
-//! tasks publishing on one channel could swap each other's confirms.
+//! tasks publishing on one channel could swap each other's confirms. It serves
+//! all workers, as what RabbitMQ spends on a message hardly grows with the
+//! tickets in it: a channel for each worker would mean twice the messages.
 //!
 //! A group leaves when it is full, when no other is waiting for its confirm, or
 //! behind a single other once it holds half of the tickets. So a lone ticket
@@ -17,6 +19,7 @@
 //! buffer for each request. lapin copies the payload once more, into its frames.
 
 mod actor;
+mod desk;
 mod group;
 mod intake;
 
@@ -31,6 +34,7 @@ use crate::broker::Broker;
 use crate::health::Health;
 use crate::message::Record;
 use actor::Actor;
+use desk::desks;
 use intake::Intake;
 
 /// Why a ticket was not confirmed. Its sender may try again.
@@ -86,6 +90,7 @@ pub struct Limits {
 /// The way in for the request handlers of one worker.
 pub struct Publisher {
     intake: Arc<Intake>,
+    desk: usize,
 }
 
 impl Publisher {
@@ -96,7 +101,7 @@ impl Publisher {
         record: Record<'_>,
         arrived: Instant,
     ) -> Result<oneshot::Receiver<Outcome>, Refusal> {
-        self.intake.submit(record, arrived)
+        self.intake.submit(record, arrived, self.desk)
     }
 }
 
@@ -106,14 +111,32 @@ impl Drop for Publisher {
     }
 }
 
-/// Makes a publisher and the task behind it, which ends when the publisher is
-/// gone and every ticket has its answer.
-pub fn publisher(
+/// Makes a publisher for each worker, and the task that belongs beside its
+/// handlers; the first of these tasks owns the channel too. They end when all
+/// publishers are gone and every ticket has its answer.
+pub fn publishers(
     broker: Broker,
     limits: Limits,
     health: Arc<Health>,
-) -> (Publisher, impl Future<Output = ()> + Send) {
-    let intake = Arc::new(Intake::new(limits));
-    let actor = Actor::new(broker, intake.clone(), health);
-    (Publisher { intake }, actor.run())
+    workers: usize,
+) -> impl Iterator<Item = (Publisher, impl Future<Output = ()> + Send)> {
+    let (desks, served) = desks(workers);
+    let intake = Arc::new(Intake::new(limits, desks, workers));
+    let mut actor = Some(Actor::new(broker, intake.clone(), health));
+    served.into_iter().enumerate().map(move |(number, desk)| {
+        let publisher = Publisher {
+            intake: intake.clone(),
+            desk: number,
+        };
+        let actor = actor.take();
+        let task = async {
+            let publishing = actor.map(|actor| tokio::spawn(actor.run()));
+            desk.serve().await;
+            if let Some(publishing) = publishing {
+                // Its end is what ended the desk.
+                let _ended = publishing.await;
+            }
+        };
+        (publisher, task)
+    })
 }

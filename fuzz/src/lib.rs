@@ -70,7 +70,7 @@ fn tickets(input: &[u8]) -> Vec<Record<'_>> {
 fn deliver(tickets: &[Record<'_>]) -> Delivered {
     let mut group = Group::default();
     for ticket in tickets {
-        let _outcome = group.push(*ticket, std::time::Instant::now());
+        let _outcome = group.push(*ticket, std::time::Instant::now(), 0);
     }
     let message = group.message();
     let payload = message.payload().to_vec();

@@ -1,8 +1,8 @@
 //! Listening, accepting and serving connections, and letting them end.
 //!
 //! Connections are accepted in one place and dealt round to workers: a worker is
-//! a thread with a runtime of its own, so that a ticket's way from socket to
-//! publisher and back stays on one core.
+//! a thread with a runtime of its own, so that a ticket's way from its socket to
+//! the publisher's intake, and from its desk back, stays on one core.
 
 use std::io::ErrorKind;
 use std::net::SocketAddr;

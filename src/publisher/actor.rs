@@ -75,8 +75,6 @@ pub struct Actor {
     refused_since: Option<Instant>,
     health: Arc<Health>,
     metrics: PublishMetrics,
-    /// What this publisher last added to the gauge that all of them share.
-    reported: f64,
 }
 
 impl Actor {
@@ -91,7 +89,6 @@ impl Actor {
             refused_since: None,
             health,
             metrics: PublishMetrics::new(),
-            reported: 0.0,
         }
     }
 
@@ -146,7 +143,7 @@ impl Actor {
         let mut tick = ticker();
         let intake = self.intake.clone();
         loop {
-            // One turn of the worker's loop, in which every connection that has
+            // One turn of this worker's loop, in which every connection that has
             // a ticket hands it over: fewer and larger messages.
             if intake.may_be_joined(session.unsettled.len()) {
                 yield_now().await;
@@ -260,7 +257,7 @@ impl Actor {
         warn!("RabbitMQ takes no messages: {why}");
         if self.intake.link() != Blocked {
             self.metrics.blocked.increment(1.0);
-            self.health.publisher_up(false);
+            self.health.publishing(false);
             self.intake.set_link(Blocked);
         }
     }
@@ -268,7 +265,7 @@ impl Actor {
     fn unblock(&self) {
         if self.intake.link() == Blocked {
             self.metrics.blocked.decrement(1.0);
-            self.health.publisher_up(true);
+            self.health.publishing(true);
             self.intake.set_link(Up);
         }
     }
@@ -300,10 +297,8 @@ impl Actor {
         Ok(())
     }
 
-    fn report(&mut self) {
-        let held = count(self.intake.tickets());
-        self.metrics.inflight.increment(held - self.reported);
-        self.reported = held;
+    fn report(&self) {
+        self.metrics.inflight.set(count(self.intake.tickets()));
     }
 
     /// After a session: what it did not settle waits again, oldest first, and
@@ -324,7 +319,7 @@ impl Actor {
             self.unblock();
             self.metrics.connected.decrement(1.0);
         }
-        self.health.publisher_up(up);
+        self.health.publishing(up);
         self.intake.set_link(if up { Up } else { Away });
     }
 }

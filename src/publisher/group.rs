@@ -8,6 +8,7 @@ use lapin::types::{AMQPValue, FieldTable};
 use tokio::sync::oneshot;
 
 use super::Outcome;
+use super::desk::{Desks, Waiting};
 use crate::message::{self, RECORD_HEAD_BYTES, Record};
 
 /// RabbitMQ's "persistent" (AMQP 0-9-1, basic class, delivery-mode).
@@ -22,12 +23,6 @@ pub struct Group {
     waiting: Vec<Waiting>,
 }
 
-/// The handler of one ticket.
-struct Waiting {
-    deadline: Instant,
-    reply: oneshot::Sender<Outcome>,
-}
-
 impl Group {
     /// An empty group that gathers its tickets in this buffer.
     pub fn new(mut buffer: Vec<u8>) -> Self {
@@ -39,12 +34,21 @@ impl Group {
         }
     }
 
-    /// Adds a ticket: the one copy of its body on our side.
-    pub fn push(&mut self, record: Record<'_>, deadline: Instant) -> oneshot::Receiver<Outcome> {
+    /// Adds a ticket, whose handler waits at this desk: the one copy of its body on our side.
+    pub fn push(
+        &mut self,
+        record: Record<'_>,
+        deadline: Instant,
+        desk: usize,
+    ) -> oneshot::Receiver<Outcome> {
         let (reply, outcome) = oneshot::channel();
         message::append(Arc::make_mut(&mut self.records), record);
         self.tickets += 1;
-        self.waiting.push(Waiting { deadline, reply });
+        self.waiting.push(Waiting {
+            deadline,
+            desk,
+            reply,
+        });
         outcome
     }
 
@@ -69,21 +73,15 @@ impl Group {
     }
 
     /// Gives all that wait their answer.
-    pub fn answer(&mut self, outcome: Outcome) {
-        self.answer_if(outcome, |_waiting| true);
+    pub fn answer(&mut self, outcome: Outcome, desks: &Desks) {
+        desks.answer(self.waiting.drain(..), outcome);
     }
 
     /// Gives those their answer whose time is up; returns how many.
-    pub fn answer_late(&mut self, outcome: Outcome, now: Instant) -> usize {
-        self.answer_if(outcome, |waiting| waiting.deadline <= now)
-    }
-
-    fn answer_if(&mut self, outcome: Outcome, mut which: impl FnMut(&Waiting) -> bool) -> usize {
+    pub fn answer_late(&mut self, outcome: Outcome, now: Instant, desks: &Desks) -> usize {
         let before = self.waiting.len();
-        for waiting in self.waiting.extract_if(.., |waiting| which(waiting)) {
-            // The handler is gone when its client hung up; the ticket is no less stored.
-            let _unheard = waiting.reply.send(outcome);
-        }
+        let late = |waiting: &mut Waiting| waiting.deadline <= now;
+        desks.answer(self.waiting.extract_if(.., late), outcome);
         before - self.waiting.len()
     }
 
@@ -150,6 +148,7 @@ impl Message {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::publisher::desk::desks;
     use std::time::Duration;
     use uuid::Uuid;
 
@@ -164,7 +163,7 @@ mod tests {
     fn group(tickets: u128) -> Group {
         let mut group = Group::default();
         for n in 0..tickets {
-            let _outcome = group.push(record(n), Instant::now());
+            let _outcome = group.push(record(n), Instant::now(), 0);
         }
         group
     }
@@ -198,14 +197,19 @@ mod tests {
         assert_eq!(*message.properties.delivery_mode(), Some(PERSISTENT));
     }
 
-    #[test]
-    fn only_those_whose_time_is_up_are_answered() {
+    #[tokio::test]
+    async fn only_those_whose_time_is_up_are_answered() {
+        let (desks, served) = desks(1);
         let (now, mut group) = (Instant::now(), Group::default());
-        let mut soon = group.push(record(1), now);
-        let mut later = group.push(record(2), now + Duration::from_secs(5));
+        let mut soon = group.push(record(1), now, 0);
+        let mut later = group.push(record(2), now + Duration::from_secs(5), 0);
         assert!(group.is_late(now));
-        assert_eq!(group.answer_late(Ok(()), now), 1);
+        assert_eq!(group.answer_late(Ok(()), now, &desks), 1);
         assert_eq!((group.unanswered(), group.tickets()), (1, 2));
+        drop(desks);
+        for desk in served {
+            desk.serve().await;
+        }
         assert_eq!(soon.try_recv(), Ok(Ok(())));
         assert!(later.try_recv().is_err());
     }

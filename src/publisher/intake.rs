@@ -1,5 +1,5 @@
-//! Where handlers put tickets and the publisher's task takes groups from. Only
-//! ever locked for the copy of one ticket, and by one worker.
+//! Where the handlers of all workers put tickets and the publisher's task takes
+//! groups from. Never locked for longer than the copy of one ticket.
 
 use std::collections::VecDeque;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -7,6 +7,7 @@ use std::time::Instant;
 
 use tokio::sync::{Notify, oneshot};
 
+use super::desk::Desks;
 use super::group::Group;
 use super::{Limits, Outcome, Refusal};
 use crate::config::GROUP_BYTES_MAX;
@@ -30,13 +31,19 @@ pub enum Link {
 /// those between their arrival and their answer.
 pub struct Intake {
     limits: Limits,
+    desks: Desks,
     state: Mutex<State>,
     arrived: Notify,
 }
 
 struct State {
     link: Link,
-    closed: bool,
+    /// Publishers that can still hand tickets over.
+    open: usize,
+    /// Messages that wait for their confirms, as the publisher's task last said.
+    unsettled: usize,
+    /// The publisher's task has been woken and has not yet looked.
+    woken: bool,
     /// Tickets and bytes that are not settled, wherever they are.
     tickets: usize,
     bytes: usize,
@@ -47,11 +54,13 @@ struct State {
 }
 
 impl Intake {
-    /// Empty, and without a link.
-    pub fn new(limits: Limits) -> Self {
+    /// Empty, and without a link; for so many publishers.
+    pub fn new(limits: Limits, desks: Desks, publishers: usize) -> Self {
         let state = State {
             link: Link::Away,
-            closed: false,
+            open: publishers,
+            unsettled: 0,
+            woken: false,
             tickets: 0,
             bytes: 0,
             sealed: VecDeque::new(),
@@ -60,6 +69,7 @@ impl Intake {
         };
         Self {
             limits,
+            desks,
             state: Mutex::new(state),
             arrived: Notify::new(),
         }
@@ -70,11 +80,13 @@ impl Intake {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes a ticket that arrived at this time, or refuses it.
+    /// Takes a ticket that arrived at this time and whose handler waits at
+    /// this desk, or refuses it.
     pub fn submit(
         &self,
         record: Record<'_>,
         arrived: Instant,
+        desk: usize,
     ) -> Result<oneshot::Receiver<Outcome>, Refusal> {
         let mut state = self.state();
         match state.link {
@@ -93,15 +105,16 @@ impl Intake {
         state.bytes += bytes;
         let outcome = state
             .filling
-            .push(record, arrived + self.limits.confirm_timeout);
-        let first = state.filling.tickets() == 1;
-        let half = state.filling.tickets() * 2 == state.tickets;
-        let full = state.filling.tickets() >= self.limits.group;
-        if full {
+            .push(record, arrived + self.limits.confirm_timeout, desk);
+        if state.filling.tickets() >= self.limits.group {
             state.seal();
         }
+        // The publisher's task may be on another core, where waking it costs
+        // a system call: only if it has something to do, and once.
+        let wake = !state.woken && state.may_leave();
+        state.woken |= wake;
         drop(state);
-        if first || half || full {
+        if wake {
             self.arrived.notify_one();
         }
         Ok(outcome)
@@ -113,16 +126,20 @@ impl Intake {
     }
 
     /// Whether tickets that come at once could still join those of the next
-    /// group. A lone ticket has no reason to wait for any.
+    /// group, while so many messages wait for their confirms. A lone ticket has
+    /// no reason to wait for any.
     pub fn may_be_joined(&self, unsettled: usize) -> bool {
-        let state = self.state();
-        state.filling.tickets() > 1 && state.partial_may_leave(unsettled)
+        let mut state = self.state();
+        state.unsettled = unsettled;
+        state.filling.tickets() > 1 && state.partial_may_leave()
     }
 
     /// The next group to publish, while so many wait for their confirms.
     pub fn next(&self, unsettled: usize) -> Option<Group> {
         let mut state = self.state();
-        if state.partial_may_leave(unsettled) {
+        state.unsettled = unsettled;
+        state.woken = false;
+        if state.partial_may_leave() {
             state.seal();
         }
         state.sealed.pop_front()
@@ -137,7 +154,7 @@ impl Intake {
     /// Settles a group: all that still wait get this answer.
     pub fn settle(&self, mut group: Group, outcome: Outcome) {
         let (tickets, bytes) = (group.unanswered(), group.bytes());
-        group.answer(outcome);
+        group.answer(outcome, &self.desks);
         let mut state = self.state();
         state.tickets -= tickets;
         state.bytes -= bytes;
@@ -148,7 +165,7 @@ impl Intake {
 
     /// Answers those of a published group whose time is up.
     pub fn answer_late(&self, group: &mut Group, outcome: Outcome, now: Instant) {
-        let late = group.answer_late(outcome, now);
+        let late = group.answer_late(outcome, now, &self.desks);
         self.state().tickets -= late;
     }
 
@@ -161,7 +178,7 @@ impl Intake {
         }
         let (mut late, mut bytes) = (0, 0);
         state.sealed.retain_mut(|group| {
-            late += group.answer_late(outcome, now);
+            late += group.answer_late(outcome, now, &self.desks);
             let kept = group.unanswered() > 0;
             bytes += if kept { 0 } else { group.bytes() };
             kept
@@ -180,16 +197,16 @@ impl Intake {
         self.state().link = link;
     }
 
-    /// No more tickets can come.
+    /// One publisher less: after the last one, no more tickets can come.
     pub fn close(&self) {
-        self.state().closed = true;
+        self.state().open -= 1;
         self.arrived.notify_one();
     }
 
     /// No tickets wait to be published, and no more can come.
     pub fn is_finished(&self) -> bool {
         let state = self.state();
-        state.closed && state.sealed.is_empty() && state.filling.tickets() == 0
+        state.open == 0 && state.sealed.is_empty() && state.filling.tickets() == 0
     }
 
     /// How many tickets are not settled.
@@ -199,14 +216,19 @@ impl Intake {
 }
 
 impl State {
+    /// There is a group that may be published.
+    fn may_leave(&self) -> bool {
+        !self.sealed.is_empty() || self.partial_may_leave()
+    }
+
     /// A group that could still grow leaves when no other waits for its
     /// confirm. It leaves behind a single other too when it holds half of the
     /// tickets: then the next ones gather while the first confirm is under way.
-    fn partial_may_leave(&self, unsettled: usize) -> bool {
+    fn partial_may_leave(&self) -> bool {
         let held = self.filling.tickets();
         self.sealed.is_empty()
             && held > 0
-            && match unsettled {
+            && match self.unsettled {
                 0 => true,
                 1 => held * 2 >= self.tickets,
                 _ => false,
@@ -223,21 +245,29 @@ impl State {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::publisher::desk::{Desk, desks};
+    use futures_util::FutureExt;
     use std::time::Duration;
     use uuid::Uuid;
 
     const BODY: [u8; 1000] = [b'x'; 1000];
 
-    fn intake(group: usize, inflight: usize) -> Intake {
+    /// With one publisher, and what serves its desk.
+    fn intake_and_desk(group: usize, inflight: usize) -> (Intake, Desk) {
         let limits = Limits {
             group,
             inflight,
             inflight_bytes: 1 << 20,
             confirm_timeout: Duration::from_secs(5),
         };
-        let intake = Intake::new(limits);
+        let (desks, mut served) = desks(1);
+        let intake = Intake::new(limits, desks, 1);
         intake.set_link(Link::Up);
-        intake
+        (intake, served.remove(0))
+    }
+
+    fn intake(group: usize, inflight: usize) -> Intake {
+        intake_and_desk(group, inflight).0
     }
 
     fn submit(intake: &Intake) -> Result<oneshot::Receiver<Outcome>, Refusal> {
@@ -246,7 +276,7 @@ mod tests {
             received_at_us: 0,
             body: &BODY,
         };
-        intake.submit(record, Instant::now())
+        intake.submit(record, Instant::now(), 0)
     }
 
     #[test]
@@ -282,6 +312,32 @@ mod tests {
     }
 
     #[test]
+    fn the_publisher_is_woken_once_and_only_for_what_may_leave() {
+        let intake = intake(2, 100);
+        let woken = || intake.arrived().now_or_never().is_some();
+        let mut waiting = vec![submit(&intake).expect("taken")];
+        assert!(woken(), "nothing else is under way");
+        let _published = intake.next(0).expect("a group");
+        assert!(intake.next(2).is_none());
+        waiting.push(submit(&intake).expect("taken"));
+        assert!(!woken(), "two others are under way");
+        waiting.push(submit(&intake).expect("taken"));
+        assert!(woken(), "a full group");
+        waiting.push(submit(&intake).expect("taken"));
+        assert!(!woken(), "it has not looked since");
+    }
+
+    #[test]
+    fn nothing_more_can_come_once_every_publisher_is_gone() {
+        let limits = intake(1, 1).limits;
+        let intake = Intake::new(limits, desks(2).0, 2);
+        intake.close();
+        assert!(!intake.is_finished());
+        intake.close();
+        assert!(intake.is_finished());
+    }
+
+    #[test]
     fn a_group_is_bounded_in_bytes() {
         let intake = intake(10_000, 10_000);
         let _waiting: Vec<_> = (0..300).map(|_| submit(&intake).expect("taken")).collect();
@@ -289,15 +345,17 @@ mod tests {
         assert!(first.bytes() <= GROUP_BYTES_MAX && first.bytes() > GROUP_BYTES_MAX - 2000);
     }
 
-    #[test]
-    fn what_is_not_settled_is_bounded_and_settling_makes_room() {
-        let intake = intake(10, 2);
+    #[tokio::test]
+    async fn what_is_not_settled_is_bounded_and_settling_makes_room() {
+        let (intake, desk) = intake_and_desk(10, 2);
         let mut waiting: Vec<_> = (0..2).map(|_| submit(&intake).expect("taken")).collect();
         assert_eq!(submit(&intake).err(), Some(Refusal::Overloaded));
         intake.settle(intake.next(0).expect("a group"), Ok(()));
-        assert_eq!(waiting.remove(0).try_recv(), Ok(Ok(())));
         assert!(submit(&intake).is_ok());
         assert_eq!(intake.tickets(), 1);
+        drop(intake);
+        desk.serve().await;
+        assert_eq!(waiting.remove(0).try_recv(), Ok(Ok(())));
     }
 
     #[test]
@@ -313,9 +371,9 @@ mod tests {
         assert_eq!(intake.tickets(), 0);
     }
 
-    #[test]
-    fn the_late_are_answered_and_their_group_is_dropped() {
-        let intake = intake(10, 10);
+    #[tokio::test]
+    async fn the_late_are_answered_and_their_group_is_dropped() {
+        let (intake, desk) = intake_and_desk(10, 10);
         let mut outcome = submit(&intake).expect("taken");
         intake.expire(Err(Refusal::Deadline), Instant::now());
         assert!(outcome.try_recv().is_err(), "in time");
@@ -323,9 +381,11 @@ mod tests {
             Err(Refusal::Deadline),
             Instant::now() + Duration::from_secs(6),
         );
-        assert_eq!(outcome.try_recv(), Ok(Err(Refusal::Deadline)));
         assert!(intake.next(0).is_none());
         assert_eq!((intake.tickets(), intake.state().bytes), (0, 0));
+        drop(intake);
+        desk.serve().await;
+        assert_eq!(outcome.try_recv(), Ok(Err(Refusal::Deadline)));
     }
 
     #[test]
