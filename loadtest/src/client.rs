@@ -2,7 +2,9 @@
 //!
 //! Each connection has at most one request outstanding. In a closed loop an answer is followed at once
 //! by the next request. In an open loop requests fall due at a fixed rate whether or not answers come, and
-//! latency counts from the due time: a stalled server is charged for every request it held up.
+//! latency counts from the due time: a stalled server is charged for every request it held up. It looks at its
+//! connections once a millisecond: to be woken for every answer and every due time would take from the machine what
+//! the servers on it need. That adds to the latencies, and never takes from them.
 
 use std::collections::VecDeque;
 use std::io::{ErrorKind, Read, Write};
@@ -10,6 +12,7 @@ use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::os::fd::OwnedFd;
 use std::sync::Barrier;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
@@ -21,6 +24,9 @@ use crate::tickets::Template;
 
 /// How often time-outs are looked for and broken connections opened again.
 const TICK_NANOS: u64 = 20_000_000;
+
+/// How often an open loop looks at its connections.
+const OPEN_LOOP_NANOS: u64 = 1_000_000;
 
 /// Longest wait for a connection to open.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -41,6 +47,8 @@ pub(crate) struct Share {
     pub(crate) schedule: Option<Schedule>,
     /// When the last request may be sent.
     pub(crate) end_nanos: u64,
+    /// Requests due before this have no part in the latencies.
+    pub(crate) warmup_nanos: u64,
     /// How many requests may be sent.
     pub(crate) tickets_max: u64,
     /// How long an answer may take.
@@ -148,6 +156,9 @@ impl<'a> Worker<'a> {
         let mut events = Vec::with_capacity(EVENTS_MAX);
         while !self.finished() {
             let accepted_before = self.tally.accepted;
+            if self.share.schedule.is_some() {
+                self.sleep_to_next_look();
+            }
             let timeout = self.wait_at_most();
             match epoll::wait(
                 &self.epoll,
@@ -184,14 +195,17 @@ impl<'a> Worker<'a> {
             && (self.waiting == 0 || now_nanos >= self.share.end_nanos + self.share.timeout_nanos)
     }
 
-    /// The time until the loop must look again without having been woken by a socket.
+    fn sleep_to_next_look(&self) {
+        let nanos = OPEN_LOOP_NANOS - self.now_nanos() % OPEN_LOOP_NANOS;
+        thread::sleep(Duration::from_nanos(nanos));
+    }
+
+    /// The time until the loop must look again without having been woken by a socket; an open loop has waited already.
     fn wait_at_most(&self) -> Timespec {
-        let mut until_nanos = self.next_tick_nanos;
-        if let Some(schedule) = &self.share.schedule
-            && !self.idle.is_empty()
-        {
-            until_nanos = until_nanos.min(schedule.next_due_nanos());
-        }
+        let until_nanos = match self.share.schedule {
+            Some(_) => 0,
+            None => self.next_tick_nanos,
+        };
         let nanos = until_nanos.saturating_sub(self.now_nanos());
         Timespec {
             tv_sec: (nanos / 1_000_000_000) as i64,
@@ -310,8 +324,10 @@ impl<'a> Worker<'a> {
         };
         let now_nanos = self.now_nanos();
         self.waiting -= 1;
+        let latency_nanos =
+            (due_nanos >= self.share.warmup_nanos).then(|| now_nanos.saturating_sub(due_nanos));
         self.tally
-            .answered(answer.status, number, due_nanos, now_nanos);
+            .answered(answer.status, number, latency_nanos, now_nanos);
         self.connections[index].state = State::Idle;
         if answer.close {
             self.reopen(index);

@@ -17,7 +17,7 @@ use crate::stored::Counter;
 use crate::tally::Tally;
 use crate::tickets::{self, Mix};
 
-/// How often the bar moves, and how often memory is looked at and rows are counted during the load.
+/// How often the bar moves, and how often memory and the table are looked at during the load.
 const BAR_INTERVAL: Duration = Duration::from_millis(100);
 const SAMPLE_INTERVAL: Duration = Duration::from_secs(1);
 
@@ -37,6 +37,9 @@ pub(crate) struct Options {
     /// come (closed loop)].
     #[arg(long, short, value_parser = rate)]
     rate: Option<f64>,
+    /// Leave the requests of this first time out of the latencies; they count everywhere else.
+    #[arg(long, default_value = "0s", value_parser = duration)]
+    warmup: Duration,
     /// Stop after this many tickets, if the time is not up before.
     #[arg(long, conflicts_with = "rate", value_parser = clap::value_parser!(u64).range(1..))]
     tickets: Option<u64>,
@@ -67,6 +70,10 @@ pub(crate) struct Options {
 
 /// Runs the load and reports it; false when a ticket was lost or stored twice.
 pub(crate) fn run(options: &Options) -> Result<bool> {
+    ensure!(
+        options.warmup < options.duration,
+        "--warmup takes all of --duration"
+    );
     let (host, address, path) = target(&options.url)?;
     let prefix = run_prefix()?;
     let mut counter = match &options.database {
@@ -85,7 +92,7 @@ pub(crate) fn run(options: &Options) -> Result<bool> {
     let started = Instant::now();
     let tally = load(options, workers, &accepted_live, || {
         costs.sample();
-        counter.as_mut().map(Counter::stored_so_far).transpose()
+        counter.as_ref().map(Counter::ids_so_far).transpose()
     })?;
     let load_ended = started + Duration::from_nanos(tally.last_answer_nanos);
     let stored_at = match &mut counter {
@@ -181,6 +188,7 @@ fn shares(options: &Options, address: SocketAddr) -> Vec<Share> {
                 as usize,
             schedule: options.rate.map(|rate| schedule(thread, rate)),
             end_nanos: options.duration.as_nanos() as u64,
+            warmup_nanos: options.warmup.as_nanos() as u64,
             tickets_max: options.tickets.map_or(u64::MAX, |tickets| {
                 let (threads, thread) = (u64::from(threads), u64::from(thread));
                 tickets / threads + u64::from(thread < tickets % threads)

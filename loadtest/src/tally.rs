@@ -23,7 +23,7 @@ pub(crate) struct Tally {
     pub(crate) unsent: u64,
     /// Numbers of the tickets that were sent and not answered 202: they may have been stored or not.
     pub(crate) doubtful: Vec<u64>,
-    /// Nanoseconds from the time a request was due to its 202.
+    /// Nanoseconds from the time a request was due to its 202, of requests due after the warm-up.
     pub(crate) latency_nanos: Histogram<u64>,
     /// Nanoseconds from the start to the last answer.
     pub(crate) last_answer_nanos: u64,
@@ -44,13 +44,20 @@ impl Tally {
         })
     }
 
-    /// Counts one answer, that came at `now_nanos` to the ticket that was due at `due_nanos`.
-    pub(crate) fn answered(&mut self, status: u16, number: u64, due_nanos: u64, now_nanos: u64) {
+    /// Counts one answer to a ticket, that came at `now_nanos`; its latency only if that is to be counted.
+    pub(crate) fn answered(
+        &mut self,
+        status: u16,
+        number: u64,
+        latency_nanos: Option<u64>,
+        now_nanos: u64,
+    ) {
         self.last_answer_nanos = now_nanos;
         if status == 202 {
             self.accepted += 1;
-            self.latency_nanos
-                .saturating_record(now_nanos.saturating_sub(due_nanos));
+            if let Some(nanos) = latency_nanos {
+                self.latency_nanos.saturating_record(nanos);
+            }
         } else {
             self.doubtful.push(number);
         }

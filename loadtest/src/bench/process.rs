@@ -141,6 +141,9 @@ pub(super) async fn get(address: &str, path: &str) -> Result<String> {
     Ok(body.to_owned())
 }
 
+/// The share of an open loop's time in which connections, caches and plans are still new to the servers.
+const WARMUP_SHARE: f64 = 1.0 / 6.0;
+
 /// A run of the load generator.
 pub(super) struct Load<'a> {
     pub(super) address: &'a str,
@@ -183,7 +186,10 @@ impl Load<'_> {
             format!("--connections={}", self.connections),
             format!("--duration={:.3}s", self.seconds),
         ];
-        arguments.extend(self.rate.map(|rate| format!("--rate={rate:.1}")));
+        if let Some(rate) = self.rate {
+            arguments.push(format!("--rate={rate:.1}"));
+            arguments.push(format!("--warmup={:.3}s", self.seconds * WARMUP_SHARE));
+        }
         arguments.extend(self.tickets.map(|tickets| format!("--tickets={tickets}")));
         if let Some((url, table)) = self.database {
             arguments.push(format!("--database={url}"));
