@@ -3,7 +3,7 @@
 //! Each connection has at most one request outstanding. In a closed loop an answer is followed at once
 //! by the next request. In an open loop requests fall due at a fixed rate whether or not answers come, and
 //! latency counts from the due time: a stalled server is charged for every request it held up. It looks at its
-//! connections once a millisecond: to be woken for every answer and every due time would take from the machine what
+//! connections twice a millisecond: to be woken for every answer and every due time would take from the machine what
 //! the servers on it need. That adds to the latencies, and never takes from them.
 
 use std::collections::VecDeque;
@@ -26,7 +26,7 @@ use crate::tickets::Template;
 const TICK_NANOS: u64 = 20_000_000;
 
 /// How often an open loop looks at its connections.
-const OPEN_LOOP_NANOS: u64 = 1_000_000;
+const OPEN_LOOP_NANOS: u64 = 500_000;
 
 /// Longest wait for a connection to open.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
