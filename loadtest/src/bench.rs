@@ -13,6 +13,7 @@ mod process;
 mod results;
 mod scratch;
 mod table;
+mod target;
 
 use std::fs;
 use std::path::PathBuf;
@@ -23,9 +24,10 @@ use lapin::uri::AMQPUri;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::{Instant, timeout};
 
-use cells::{Job, Outcome, Rig, Target};
+use cells::{Job, Outcome, Rig};
 use results::Results;
 use scratch::Scratch;
+use target::Target;
 
 /// Shares of the highest rate at which latency is measured, and over how many connections.
 const LOADS_PERCENT: [u32; 3] = [25, 50, 75];

@@ -86,3 +86,19 @@ impl Tally {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_answer_of_the_warm_up_counts_but_has_no_latency() -> Result<()> {
+        let mut tally = Tally::new()?;
+        tally.answered(202, 1, None, 5_000_000);
+        assert_eq!((tally.accepted, tally.latency_nanos.len()), (1, 0));
+        tally.answered(202, 2, Some(2_000_000), 7_000_000);
+        assert_eq!((tally.accepted, tally.latency_nanos.len()), (2, 1));
+        assert_eq!(tally.last_answer_nanos, 7_000_000);
+        Ok(())
+    }
+}

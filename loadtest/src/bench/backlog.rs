@@ -8,10 +8,11 @@ use lapin::options::{BasicPublishOptions, ConfirmSelectOptions};
 use lapin::{BasicProperties, Confirmation, PublisherConfirm};
 use tokio::time::{Instant, sleep};
 
-use super::cells::{Job, Outcome, Rig, Target};
+use super::cells::{Job, Outcome, Rig};
 use super::metrics;
 use super::process;
 use super::scratch::{self, Place};
+use super::target::Target;
 use crate::proc::{self, Cost, Costs, Part};
 use crate::tickets::{self, Template};
 

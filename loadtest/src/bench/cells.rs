@@ -9,71 +9,13 @@ use serde_json::Value;
 use super::metrics;
 use super::process::{self, Load, Server};
 use super::scratch::{Place, Scratch};
+use super::target::Target;
 
 /// What a naive pipeline is taken to store before one was measured.
 const NAIVE_PER_SECOND: f64 = 1000.0;
 
 /// Tickets that each connection sends to it at least, so that the last one takes part too.
 const NAIVE_TICKETS_MIN: u64 = 2;
-
-/// What is measured.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Target {
-    /// A server that answers 202 and does nothing.
-    Bare,
-    /// ticketd's accept role, with no consumer.
-    Accept,
-    /// Both roles in one process.
-    EndToEnd,
-    /// The same with one message for each ticket.
-    Ungrouped,
-    /// Both roles as two processes, to tell their memory apart.
-    Split,
-    /// One message and one transaction for each ticket.
-    Naive,
-}
-
-impl Target {
-    /// In the order of the table.
-    pub(super) const ALL: [Self; 6] = [
-        Self::Bare,
-        Self::Accept,
-        Self::EndToEnd,
-        Self::Split,
-        Self::Ungrouped,
-        Self::Naive,
-    ];
-
-    /// What the table calls it.
-    pub(super) fn label(self) -> &'static str {
-        match self {
-            Self::Bare => "bare hyper server",
-            Self::Accept => "ticketd accept alone",
-            Self::EndToEnd => "ticketd end to end",
-            Self::Split => "ticketd accept + consume",
-            Self::Ungrouped => "ticketd, PUBLISH_GROUP_MAX=1",
-            Self::Naive => "naive pipeline",
-        }
-    }
-
-    /// The numbers of connections at which it is measured.
-    pub(super) fn connections(self) -> &'static [u32] {
-        match self {
-            Self::Bare | Self::Accept => &[1, 64, 128, 256, 1000],
-            Self::Split => &[1000],
-            Self::EndToEnd | Self::Ungrouped | Self::Naive => &[1, 64, 256, 1000],
-        }
-    }
-
-    /// The table that its tickets end in.
-    fn table(self) -> Option<&'static str> {
-        match self {
-            Self::Bare | Self::Accept => None,
-            Self::EndToEnd | Self::Split | Self::Ungrouped => Some("tickets"),
-            Self::Naive => Some("naive_tickets"),
-        }
-    }
-}
 
 /// What to do in one measurement.
 #[derive(Clone, Copy)]

@@ -1,7 +1,8 @@
 //! Everything a bench has measured, and the medians and ratios that are told of it.
 
 use super::backlog::{Backlog, InARow};
-use super::cells::{Outcome, Target};
+use super::cells::Outcome;
+use super::target::Target;
 
 /// All measurements.
 #[derive(Default)]

@@ -7,9 +7,10 @@ use std::path::Path;
 use anyhow::{Context, Result};
 
 use super::LOADS_PERCENT;
-use super::cells::{Outcome, Target};
+use super::cells::Outcome;
 use super::plot::{self, Series, Titles, number};
 use super::results::{Bar, Bound, Results, median};
+use super::target::Target;
 
 /// Connections at which costs and latencies are told.
 const BUSY: u32 = 1000;
@@ -196,8 +197,8 @@ fn loads(results: &Results) -> String {
     let mut text = "## Latency by load\n\n![Latency by load](latency.svg)\n\n\
         Milliseconds, end to end over 1,000 connections, at a share of the highest rate end to end. Requests fall due at \
         a fixed rate and latency counts from then on, whether or not the server was ready for them; the first sixth of \
-        the time is left out of the latencies, and the generator looks at its connections twice a millisecond, which is part of \
-        them. From received to committed is told by ticketd's own histogram, of the whole time, hence only as \
+        the time is left out of the latencies, and the generator looks at its connections twice a millisecond, which is \
+        part of them. From received to committed is told by ticketd's own histogram, of the whole time, hence only as \
         the bound of a bucket.\n\n\
         | load | due/s | accepted/s |"
         .to_owned();
