@@ -69,6 +69,17 @@ impl<T> Batch<T> {
         Some(since + self.limits.age)
     }
 
+    /// How long writing it may take at ease: none when a limit was reached, as
+    /// more is waiting then; else half the age, since the next batch will take
+    /// all of that to fill.
+    pub fn leeway(&self) -> Duration {
+        if self.is_full() {
+            Duration::ZERO
+        } else {
+            self.limits.age / 2
+        }
+    }
+
     /// Hands out what was gathered and begins anew.
     pub fn take(&mut self) -> Vec<T> {
         self.last_rows = self.rows;
@@ -121,6 +132,15 @@ mod tests {
         batch.push(4, 998, 100, now + AGE / 2);
         assert!(batch.is_full());
         assert_eq!(batch.due(), Some(now));
+    }
+
+    #[test]
+    fn only_a_batch_that_is_not_full_is_written_at_ease() {
+        let mut batch = batch();
+        batch.push(1, 999, 100, Instant::now());
+        assert_eq!(batch.leeway(), AGE / 2);
+        batch.push(2, 1, 100, Instant::now());
+        assert_eq!(batch.leeway(), Duration::ZERO);
     }
 
     #[test]

@@ -298,6 +298,7 @@ impl Consumer {
         let job = Job {
             session: self.session,
             batch: session.next_batch,
+            spread: session.batch.leeway(),
             messages: session.batch.take(),
             abandoned: session.abandoned.clone(),
         };

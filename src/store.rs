@@ -13,6 +13,7 @@
 
 mod connect;
 mod migrate;
+mod pieces;
 
 pub use connect::{Connected, connect};
 pub use migrate::migrate;
@@ -32,14 +33,11 @@ use uuid::Uuid;
 
 use crate::copy::{self, Dead, Encoded};
 use crate::metrics::StoreMetrics;
+use pieces::Pieces;
 
 /// Longest for one flush. What hangs on a live connection, such as a stopped
 /// backend, ends only by this.
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(40);
-
-/// COPY data goes out in pieces of this size: large enough to be passed on
-/// without another copy, small enough to flow while the rest is sent.
-const COPY_CHUNK_BYTES: usize = 256 * 1024;
 
 const COPY_PRODUCTS: &str = "copy product_stage from stdin (format binary)";
 
@@ -172,16 +170,16 @@ impl Store {
         })
     }
 
-    /// Stores all rows, or none.
-    pub async fn flush(&mut self, rows: &Encoded<'_>) -> Result<(), Failure> {
-        match timeout(FLUSH_TIMEOUT, self.transaction(rows)).await {
+    /// Stores all rows, or none. The tickets go out over at most `spread`.
+    pub async fn flush(&mut self, rows: &Encoded<'_>, spread: Duration) -> Result<(), Failure> {
+        match timeout(FLUSH_TIMEOUT, self.transaction(rows, spread)).await {
             Ok(result) => result,
             Err(_late) => Err(Failure::Late("no answer in time".into())),
         }
     }
 
-    async fn transaction(&mut self, rows: &Encoded<'_>) -> Result<(), Failure> {
-        let merged = self.merge(rows).await;
+    async fn transaction(&mut self, rows: &Encoded<'_>, spread: Duration) -> Result<(), Failure> {
+        let merged = self.merge(rows, spread).await;
         let started = Instant::now();
         // A server that answers COMMIT with ROLLBACK reports no error here, but
         // only after a statement that failed, and then this is not reached.
@@ -191,16 +189,18 @@ impl Store {
         merged
     }
 
-    async fn merge(&self, rows: &Encoded<'_>) -> Result<(), Failure> {
+    async fn merge(&self, rows: &Encoded<'_>, spread: Duration) -> Result<(), Failure> {
         let started = Instant::now();
         let begin = self.client.batch_execute("begin");
-        let copied = try_join(begin, self.copy(&self.copy_tickets, &rows.tickets)).await;
+        let tickets = Pieces::new(rows.tickets.clone(), spread);
+        let copied = try_join(begin, self.copy(&self.copy_tickets, tickets)).await;
         copied.map_err(|error| self.row_failure(error))?;
         self.metrics.copy.record(started.elapsed());
 
         let started = Instant::now();
         if rows.product_count > 0 {
-            let copied = self.copy(&self.copy_products, &rows.products).await;
+            let products = Pieces::new(rows.products.clone(), Duration::ZERO);
+            let copied = self.copy(&self.copy_products, products).await;
             copied.map_err(failure)?;
             let merged = self.client.execute(&self.merge_products, &[]).await;
             merged.map_err(|error| self.row_failure(error))?;
@@ -212,12 +212,10 @@ impl Store {
         Ok(())
     }
 
-    async fn copy(&self, statement: &Statement, data: &Bytes) -> Result<u64, Error> {
+    async fn copy(&self, statement: &Statement, mut pieces: Pieces) -> Result<u64, Error> {
         let sink: CopyInSink<Bytes> = self.client.copy_in(statement).await?;
         let mut sink = std::pin::pin!(sink);
-        let mut rest = data.clone();
-        while !rest.is_empty() {
-            let piece = rest.split_to(rest.len().min(COPY_CHUNK_BYTES));
+        while let Some(piece) = pieces.next().await {
             sink.send(piece).await?;
         }
         sink.finish().await

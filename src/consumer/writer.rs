@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc;
 use tracing::{error, info, warn};
@@ -36,6 +36,8 @@ pub struct Job {
     pub batch: u64,
     /// Its messages.
     pub messages: Vec<Message>,
+    /// How long PostgreSQL may take over its rows, so as to leave the cores to others.
+    pub spread: Duration,
     /// Set when nobody can acknowledge it any more: it will be delivered again.
     pub abandoned: Arc<AtomicBool>,
 }
@@ -76,6 +78,8 @@ struct Plan<'a> {
     verdicts: Vec<Verdict>,
     /// Ids that may well be stored already, and are asked for first.
     suspects: Vec<Uuid>,
+    /// How long PostgreSQL may take over the rows.
+    spread: Duration,
 }
 
 /// One connection that stores.
@@ -144,7 +148,7 @@ impl Writer {
 
     /// Stores a batch. False: it was abandoned before that succeeded.
     async fn write(&mut self, job: &Job) -> bool {
-        let mut plan = Plan::new(&job.messages);
+        let mut plan = Plan::new(&job.messages, job.spread);
         self.metrics
             .batch_rows
             .record(u32::try_from(plan.records.len()).map_or(f64::MAX, f64::from));
@@ -211,7 +215,7 @@ impl Writer {
         let started = Instant::now();
         let rows = plan.encode(range.clone());
         self.metrics.encode.record(started.elapsed());
-        self.store()?.flush(&rows).await?;
+        self.store()?.flush(&rows, plan.spread).await?;
         self.count(plan, range, &rows);
         Ok(())
     }
@@ -234,7 +238,7 @@ impl Writer {
             let waited_us = u64::try_from(now.saturating_sub(record.received_at_us)).unwrap_or(0);
             self.metrics
                 .end_to_end
-                .record(std::time::Duration::from_micros(waited_us));
+                .record(Duration::from_micros(waited_us));
         }
     }
 
@@ -313,13 +317,13 @@ async fn closed(store: Option<&mut Store>) {
 
 /// What is stored of these messages if none of their tickets was stored before.
 pub fn rows_of(messages: &[Message]) -> Encoded<'_> {
-    let plan = Plan::new(messages);
+    let plan = Plan::new(messages, Duration::ZERO);
     plan.encode(0..plan.records.len())
 }
 
 impl<'a> Plan<'a> {
     /// Everything is to be stored, except what cannot even be read.
-    fn new(messages: &'a [Message]) -> Self {
+    fn new(messages: &'a [Message], spread: Duration) -> Self {
         let mut suspects = Vec::new();
         let mut tickets = Vec::new();
         for message in messages {
@@ -340,6 +344,7 @@ impl<'a> Plan<'a> {
             records,
             verdicts,
             suspects,
+            spread,
         }
     }
 
