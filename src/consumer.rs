@@ -7,11 +7,12 @@
 //! delivered again, and the store makes that harmless.
 
 mod delivery;
+mod plan;
 mod window;
 mod writer;
 
 pub use delivery::Message;
-pub use writer::rows_of;
+pub use plan::rows_of;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

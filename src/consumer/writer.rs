@@ -4,7 +4,6 @@
 //! halved until that ticket stands alone and goes to `dead_tickets`. Whatever
 //! else fails is repeated on a new connection.
 
-use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -12,21 +11,15 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc;
 use tracing::{error, info, warn};
-use uuid::Uuid;
 
 use super::delivery::Message;
+use super::plan::Plan;
 use crate::backoff::Backoff;
 use crate::clock::now_us;
-use crate::copy::{Dead, Encoded, Rows};
+use crate::copy::Encoded;
 use crate::health::Health;
-use crate::message::Record;
 use crate::metrics::StoreMetrics;
-use crate::parser::parse;
 use crate::store::{Failure, Store, migrate};
-use crate::ticket::text;
-
-/// A row of COPY data takes about this much more than the ticket's text.
-const ROW_OVERHEAD_BYTES: usize = 128;
 
 /// A batch to store.
 pub struct Job {
@@ -58,28 +51,6 @@ pub struct Stored {
     pub batch: u64,
     /// The delivery tags of its messages.
     pub tags: Vec<u64>,
-}
-
-/// What is to be done with one ticket.
-#[derive(Debug, Clone, PartialEq, Eq)]
-enum Verdict {
-    Store,
-    /// It is stored already.
-    Duplicate,
-    /// It goes to `dead_tickets` for this reason.
-    Dead(String),
-}
-
-/// The tickets of a batch and what is to be done with each, in the order of
-/// their ids: two writers that store the same tickets then wait for each other
-/// instead of both for ever.
-struct Plan<'a> {
-    records: Vec<Record<'a>>,
-    verdicts: Vec<Verdict>,
-    /// Ids that may well be stored already, and are asked for first.
-    suspects: Vec<Uuid>,
-    /// How long PostgreSQL may take over the rows.
-    spread: Duration,
 }
 
 /// One connection that stores.
@@ -151,12 +122,9 @@ impl Writer {
         let mut plan = Plan::new(&job.messages, job.spread);
         self.metrics
             .batch_rows
-            .record(u32::try_from(plan.records.len()).map_or(f64::MAX, f64::from));
+            .record(u32::try_from(plan.all().len()).map_or(f64::MAX, f64::from));
         let mut backoff = Backoff::new();
-        let mut ranges = Vec::from([Range {
-            start: 0,
-            end: plan.records.len(),
-        }]);
+        let mut ranges = vec![plan.all()];
         while let Some(range) = ranges.pop() {
             let failure = match self.attempt(&mut plan, range.clone()).await {
                 Ok(()) => continue,
@@ -169,7 +137,9 @@ impl Writer {
                     ranges.extend(halves(&range));
                     continue;
                 }
-                Err(Failure::Conflict(why) | Failure::Data(why)) => plan.bury(range.start, why),
+                Err(Failure::Conflict(why) | Failure::Data(why)) => {
+                    bury(&mut plan, range.start, why)
+                }
                 Err(other) => Err(other),
             };
             match &failure {
@@ -195,7 +165,7 @@ impl Writer {
     async fn attempt(&mut self, plan: &mut Plan<'_>, range: Range<usize>) -> Result<(), Failure> {
         if !plan.suspects.is_empty() {
             let stored = self.store()?.stored_texts(&plan.suspects).await?;
-            plan.settle(0..plan.records.len(), &stored);
+            plan.settle(plan.all(), &stored);
             plan.suspects.clear();
         }
         match self.flush(plan, range.clone()).await {
@@ -233,7 +203,7 @@ impl Writer {
         let duplicates = range.len() as u64 - rows.valid - rows.invalid - rows.dead.len() as u64;
         self.metrics.duplicate.increment(duplicates);
         let now = now_us();
-        for record in plan.records.get(range).unwrap_or_default() {
+        for record in plan.records(range) {
             // A sender's clock may be ahead of ours.
             let waited_us = u64::try_from(now.saturating_sub(record.received_at_us)).unwrap_or(0);
             self.metrics
@@ -297,6 +267,16 @@ fn halves(range: &Range<usize>) -> [Range<usize>; 2] {
     [middle..range.end, range.start..middle]
 }
 
+/// Sends the ticket that PostgreSQL refuses to `dead_tickets`; an error if that
+/// is where it was going.
+fn bury(plan: &mut Plan<'_>, at: usize, why: String) -> Result<(), Failure> {
+    if !plan.bury(at, &why) {
+        return Err(Failure::Away(why));
+    }
+    error!("a ticket cannot be stored and goes to dead_tickets: {why}");
+    Ok(())
+}
+
 /// The label in metrics.
 fn reason(failure: &Failure) -> &'static str {
     match failure {
@@ -312,126 +292,5 @@ async fn closed(store: Option<&mut Store>) {
     match store {
         Some(store) => store.closed().await,
         None => std::future::pending().await,
-    }
-}
-
-/// What is stored of these messages if none of their tickets was stored before.
-pub fn rows_of(messages: &[Message]) -> Encoded<'_> {
-    let plan = Plan::new(messages, Duration::ZERO);
-    plan.encode(0..plan.records.len())
-}
-
-impl<'a> Plan<'a> {
-    /// Everything is to be stored, except what cannot even be read.
-    fn new(messages: &'a [Message], spread: Duration) -> Self {
-        let mut suspects = Vec::new();
-        let mut tickets = Vec::new();
-        for message in messages {
-            for (record, dead) in message.records() {
-                // Ids of version 7 are ours, and new with each ticket; others are made from keys.
-                if message.redelivered || record.id.get_version_num() != 7 {
-                    suspects.push(record.id);
-                }
-                let verdict =
-                    dead.map_or(Verdict::Store, |reason| Verdict::Dead(reason.to_owned()));
-                tickets.push((record, verdict));
-            }
-        }
-        // Stable, so that the first of an id stays the first.
-        tickets.sort_by_key(|(record, _)| record.id);
-        let (records, verdicts) = tickets.into_iter().unzip();
-        Self {
-            records,
-            verdicts,
-            suspects,
-            spread,
-        }
-    }
-
-    /// Reads tickets and writes their rows, in one pass over their bytes.
-    fn encode(&self, range: Range<usize>) -> Encoded<'a> {
-        let records = self.records.get(range.clone()).unwrap_or_default();
-        let verdicts = self.verdicts.get(range).unwrap_or_default();
-        let bytes: usize = records
-            .iter()
-            .map(|record| record.body.len() + ROW_OVERHEAD_BYTES)
-            .sum();
-        let mut rows = Rows::new(bytes);
-        let mut products = Vec::new();
-        for (record, verdict) in records.iter().zip(verdicts) {
-            let dead = |reason: String| Dead {
-                ticket_id: record.id,
-                reason,
-                body: record.body,
-            };
-            match (verdict, text(record.body)) {
-                (Verdict::Duplicate, _) => {}
-                (Verdict::Dead(reason), _) => rows.dead(dead(reason.clone())),
-                (Verdict::Store, Err(why)) => rows.dead(dead(why.to_string())),
-                (Verdict::Store, Ok(text)) => {
-                    let ticket = parse(text, &mut products);
-                    rows.ticket(
-                        record.id,
-                        record.received_at_us,
-                        text,
-                        &ticket,
-                        &mut products,
-                    );
-                }
-            }
-        }
-        rows.finish()
-    }
-
-    fn ids(&self, range: Range<usize>) -> Vec<Uuid> {
-        self.records
-            .get(range)
-            .unwrap_or_default()
-            .iter()
-            .map(|record| record.id)
-            .collect()
-    }
-
-    /// The first ticket of an id stays. The same text again is a duplicate;
-    /// another text is a key used for two tickets. False if nothing changed.
-    fn settle(&mut self, range: Range<usize>, stored: &HashMap<Uuid, String>) -> bool {
-        let records = self.records.get(range.clone()).unwrap_or_default();
-        let verdicts = self.verdicts.get_mut(range).unwrap_or_default();
-        let mut first: Option<Record<'_>> = None;
-        let mut changed = false;
-        for (record, verdict) in records.iter().zip(verdicts) {
-            if *verdict != Verdict::Store || text(record.body).is_err() {
-                continue;
-            }
-            let before = stored.get(&record.id).map(String::as_bytes);
-            let before = before.or(first
-                .filter(|first| first.id == record.id)
-                .map(|first| first.body));
-            match before {
-                None => {
-                    first = Some(*record);
-                    continue;
-                }
-                Some(body) if body == record.body => *verdict = Verdict::Duplicate,
-                Some(_) => {
-                    *verdict =
-                        Verdict::Dead("the idempotency key was used with another body".into())
-                }
-            }
-            changed = true;
-        }
-        changed
-    }
-
-    /// Sends one ticket to `dead_tickets`; an error if that is what PostgreSQL refused.
-    fn bury(&mut self, at: usize, why: String) -> Result<(), Failure> {
-        match self.verdicts.get_mut(at) {
-            Some(verdict @ Verdict::Store) => {
-                error!("a ticket cannot be stored and goes to dead_tickets: {why}");
-                *verdict = Verdict::Dead(why);
-                Ok(())
-            }
-            _ => Err(Failure::Away(why)),
-        }
     }
 }
