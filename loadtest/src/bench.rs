@@ -8,6 +8,7 @@ mod backlog;
 mod cells;
 mod machine;
 mod metrics;
+mod outcome;
 mod plot;
 mod process;
 mod results;
@@ -24,7 +25,8 @@ use lapin::uri::AMQPUri;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::{Instant, timeout};
 
-use cells::{Job, Outcome, Rig};
+use cells::{Job, Rig};
+use outcome::Outcome;
 use results::Results;
 use scratch::Scratch;
 use target::Target;

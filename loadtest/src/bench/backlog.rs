@@ -8,8 +8,9 @@ use lapin::options::{BasicPublishOptions, ConfirmSelectOptions};
 use lapin::{BasicProperties, Confirmation, PublisherConfirm};
 use tokio::time::{Instant, sleep};
 
-use super::cells::{Job, Outcome, Rig};
+use super::cells::{Job, Rig};
 use super::metrics;
+use super::outcome::Outcome;
 use super::process;
 use super::scratch::{self, Place};
 use super::target::Target;

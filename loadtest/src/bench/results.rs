@@ -1,7 +1,7 @@
 //! Everything a bench has measured, and the medians and ratios that are told of it.
 
 use super::backlog::{Backlog, InARow};
-use super::cells::Outcome;
+use super::outcome::Outcome;
 use super::target::Target;
 
 /// All measurements.
@@ -242,7 +242,7 @@ pub(super) fn median(values: impl IntoIterator<Item = f64>) -> Option<f64> {
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
-    use crate::bench::cells::PartCost;
+    use crate::bench::outcome::PartCost;
 
     pub(in crate::bench) fn outcome(per_second: f64, p50_ms: f64) -> Outcome {
         Outcome {

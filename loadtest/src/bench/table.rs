@@ -7,7 +7,7 @@ use std::path::Path;
 use anyhow::{Context, Result};
 
 use super::LOADS_PERCENT;
-use super::cells::Outcome;
+use super::outcome::Outcome;
 use super::plot::{self, Series, Titles, number};
 use super::results::{Bar, Bound, Results, median};
 use super::target::Target;
