@@ -44,7 +44,7 @@ const CELL_SECONDS_MIN: f64 = 0.5;
 const CELL_SECONDS_MAX: f64 = 20.0;
 
 /// What a measurement takes besides, before it is known: start, drain, count, clean-up.
-const CELL_EXTRA_SECONDS: f64 = 2.0;
+const CELL_EXTRA_SECONDS: f64 = 0.5;
 
 /// Tickets of the backlog in a run of ten minutes, and how long a ticket of it takes to publish, drain and count.
 const BACKLOG_TICKETS: f64 = 2_000_000.0;
@@ -206,6 +206,12 @@ async fn measure(rig: &Rig, options: &Options, results: &mut Results) {
     }
 }
 
+/// Measurements to come before a round of rates: the latencies of all rounds
+/// follow after the last one, and are to get as much time each.
+fn cells_left(cells: usize, rounds: usize, round: usize) -> usize {
+    cells * (rounds - round) + LOADS_PERCENT.len() * rounds
+}
+
 async fn measure_rates(rig: &Rig, rounds: usize, budget: &mut Budget, results: &mut Results) {
     let mut cells: Vec<_> = Target::ALL
         .into_iter()
@@ -217,8 +223,7 @@ async fn measure_rates(rig: &Rig, rounds: usize, budget: &mut Budget, results: &
         })
         .collect();
     for round in 0..rounds {
-        let cells_left = (cells.len() + LOADS_PERCENT.len()) * (rounds - round);
-        let seconds = budget.cell_seconds(cells_left);
+        let seconds = budget.cell_seconds(cells_left(cells.len(), rounds, round));
         let round_started = Instant::now();
         for (target, connections) in cells.iter().copied() {
             let what = format!("{}, {connections} connection(s)", target.label());
@@ -244,7 +249,7 @@ async fn measure_rates(rig: &Rig, rounds: usize, budget: &mut Budget, results: &
         budget.learn(round_started, cells.len(), seconds);
         cells.reverse();
         results.rounds = round + 1;
-        results.seconds = seconds;
+        results.took(seconds);
     }
 }
 
@@ -253,6 +258,7 @@ async fn measure_latencies(rig: &Rig, rounds: usize, budget: &Budget, results: &
         return;
     };
     let seconds = budget.cell_seconds(LOADS_PERCENT.len() * rounds);
+    results.took(seconds);
     for round in 0..rounds {
         for percent in LOADS_PERCENT {
             let what = format!("end to end at {percent} % of {highest:.0}/s");
@@ -341,6 +347,12 @@ mod tests {
         assert!(!budget.is_overdrawn());
         budget.seconds = -1.0;
         assert!(budget.is_overdrawn());
+    }
+
+    #[test]
+    fn the_last_round_of_rates_leaves_time_for_all_latencies() {
+        assert_eq!(cells_left(20, 3, 0), 60 + 9);
+        assert_eq!(cells_left(20, 3, 2), 20 + 9);
     }
 
     #[test]

@@ -17,9 +17,10 @@ pub(super) struct Results {
     pub(super) in_a_row: Option<InARow>,
     /// What could not be measured, and why.
     pub(super) failures: Vec<String>,
-    /// How often each was measured, and for how long each time.
+    /// How often each was measured.
     pub(super) rounds: usize,
-    pub(super) seconds: f64,
+    /// For how long each time, at the least and at the most.
+    pub(super) seconds: Option<(f64, f64)>,
 }
 
 /// A bound that is aimed at.
@@ -50,6 +51,12 @@ impl Bar {
 }
 
 impl Results {
+    /// Takes note of how long measurements load their servers from now on.
+    pub(super) fn took(&mut self, seconds: f64) {
+        let (least, most) = self.seconds.unwrap_or((seconds, seconds));
+        self.seconds = Some((least.min(seconds), most.max(seconds)));
+    }
+
     /// What the rounds gave for a target at a number of connections.
     pub(super) fn of(&self, target: Target, connections: u32) -> impl Iterator<Item = &Outcome> {
         let cells = self.closed.iter();
@@ -282,7 +289,7 @@ pub(super) mod tests {
             ],
             open: vec![(50, 35_000.0, outcome(35_000.0, 3.0))],
             rounds: 3,
-            seconds: 4.0,
+            seconds: Some((4.0, 4.5)),
             ..Results::default()
         }
     }

@@ -94,14 +94,15 @@ fn markdown(results: &Results) -> String {
 }
 
 fn introduction(results: &Results) -> String {
+    let (least, most) = results.seconds.unwrap_or_default();
     let mut text = format!(
         "# Measured results\n\n\
          Written by `make bench`: everything on one machine, load generator included, one after the other, in {} round(s) \
-         of {:.1} s for each figure, every other round in reverse order. Every server is started afresh, with its \
+         of {least:.1} to {most:.1} s for each figure, every other round in reverse order. Every server is started afresh, with its \
          default settings, its own queue and its own schema. Figures are medians over the rounds, in brackets the lowest \
          and the highest; a ratio is one of medians. Tickets have two products and are all different. RabbitMQ confirms \
          to disk, PostgreSQL commits to disk.\n\n| | |\n|---|---|\n",
-        results.rounds, results.seconds
+        results.rounds
     );
     for (name, value) in &results.machine {
         let _ = writeln!(text, "| {name} | {} |", value.replace('|', "/"));
