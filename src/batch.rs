@@ -69,9 +69,9 @@ impl<T> Batch<T> {
         Some(since + self.limits.age)
     }
 
-    /// How long writing it may take at ease: none when a limit was reached, as
-    /// more is waiting then; else half the age, since the next batch will take
-    /// all of that to fill.
+    /// How much longer than it must its writing may take: not at all when a limit
+    /// was reached, as more is waiting then; else half the age, which under load
+    /// is less than the next batch takes to fill.
     pub fn leeway(&self) -> Duration {
         if self.is_full() {
             Duration::ZERO

@@ -29,7 +29,7 @@ pub struct Pieces {
 }
 
 impl Pieces {
-    /// Evenly over at most `spread`; what would be faster without it, is.
+    /// Evenly over at most `spread`; small data in less, down to no time at all.
     pub fn new(data: Bytes, spread: Duration) -> Self {
         let bytes = piece_bytes(data.len(), spread);
         let turns = bytes.map(|_| interval(SPREAD_INTERVAL));

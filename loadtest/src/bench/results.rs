@@ -51,7 +51,7 @@ impl Bar {
 }
 
 impl Results {
-    /// Takes note of how long measurements load their servers from now on.
+    /// Takes note of how long measurements loaded their servers.
     pub(super) fn took(&mut self, seconds: f64) {
         let (least, most) = self.seconds.unwrap_or((seconds, seconds));
         self.seconds = Some((least.min(seconds), most.max(seconds)));
@@ -292,6 +292,15 @@ pub(super) mod tests {
             seconds: Some((4.0, 4.5)),
             ..Results::default()
         }
+    }
+
+    #[test]
+    fn the_least_and_the_most_time_are_told() {
+        let mut results = Results::default();
+        for seconds in [4.0, 3.0, 5.0] {
+            results.took(seconds);
+        }
+        assert_eq!(results.seconds, Some((3.0, 5.0)));
     }
 
     #[test]
