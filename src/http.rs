@@ -12,6 +12,7 @@
 //! A body is never read as a ticket here: it is checked only for what cannot be
 //! stored at all. Errors are problem documents (RFC 9457).
 
+mod answer;
 mod body;
 mod connection;
 mod reply;
@@ -23,11 +24,13 @@ pub use server::{Server, Workers};
 use std::sync::Arc;
 use std::time::Instant;
 
+use bytes::Bytes;
 use hyper::body::{Body, Incoming};
 use hyper::header::HeaderMap;
 use hyper::{Method, Request};
 use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::sync::oneshot;
+use tokio::sync::oneshot::error::RecvError;
 use uuid::Uuid;
 
 use crate::clock::now_us;
@@ -36,8 +39,9 @@ use crate::message::Record;
 use crate::metrics::HttpMetrics;
 use crate::publisher::{Outcome, Publisher, Refusal};
 use crate::status::{Status, Unavailable};
-use crate::ticket::text;
-use body::Unread;
+use crate::ticket::{TextError, text};
+use answer::{Answer, Head, Step};
+use body::{Begun, Unread};
 use reply::Reply;
 
 /// The namespace of ids made from keys (UUID version 5, RFC 9562 section 5.5).
@@ -50,6 +54,17 @@ const KEY_BYTES_MAX: usize = 255;
 /// The headers that make a repetition recognisable: the IETF's draft of
 /// Idempotency-Key, and Standard Webhooks. The first one present counts.
 const KEY_HEADERS: [&str; 2] = ["idempotency-key", "webhook-id"];
+
+/// A ticket on its way, by its id, and where the outcome comes from.
+type Published = (Uuid, oneshot::Receiver<Outcome>);
+
+/// Why a ticket is not taken.
+enum Rejection {
+    BadKey(&'static str),
+    NotText(TextError),
+    Unread(Unread),
+    Refused(Refusal),
+}
 
 /// What requests are answered from; one for each worker.
 pub struct Service {
@@ -68,118 +83,149 @@ pub struct Service {
 }
 
 /// Where a request leads.
-enum Route<'a> {
-    Ticket(&'a Publisher),
-    TicketState(&'a Status, Uuid),
+enum Route {
+    Ticket,
+    TicketState(Uuid),
     Metrics,
     Live,
     Ready,
 }
 
 impl Service {
-    /// Answers one request.
-    pub async fn answer(self: Arc<Self>, request: Request<Incoming>) -> Reply {
+    /// Begins to answer a request.
+    pub fn answer(self: &Arc<Self>, request: Request<Incoming>) -> Answer {
         let started = Instant::now();
-        let reply = self.route(request).await;
-        self.metrics.answered(reply.status().as_u16());
-        self.metrics.duration.record(started.elapsed());
-        reply
+        let step = self.route(request, started);
+        Answer::new(self.clone(), started, step)
     }
 
-    async fn route(&self, request: Request<Incoming>) -> Reply {
-        let Some(route) = self.find(request.uri().path()) else {
-            return unread_body(&request, reply::not_found());
-        };
-        match (route, request.method()) {
-            (Route::Ticket(publisher), &Method::POST) => self.take(publisher, request).await,
-            (Route::Ticket(_), _) => unread_body(&request, reply::method_not_allowed("POST")),
-            (Route::TicketState(status, id), &(Method::GET | Method::HEAD)) => {
-                state(status, id).await
+    fn route(self: &Arc<Self>, request: Request<Incoming>, arrived: Instant) -> Step {
+        let reply = match (self.find(request.uri().path()), request.method()) {
+            (Some(Route::Ticket), &Method::POST) => {
+                let head = Head {
+                    id: ticket_id(request.headers()),
+                    arrived,
+                    received_at_us: now_us(),
+                };
+                return Step::Arrived(head, request.into_body());
             }
-            (Route::Metrics, &(Method::GET | Method::HEAD)) => {
+            (Some(Route::TicketState(id)), &(Method::GET | Method::HEAD)) => {
+                return Step::Apart(Box::pin(self.clone().state(id)));
+            }
+            (Some(Route::Metrics), &(Method::GET | Method::HEAD)) => {
                 reply::metrics(self.prometheus.render())
             }
-            (Route::Live, &(Method::GET | Method::HEAD)) => reply::live(),
-            (Route::Ready, &(Method::GET | Method::HEAD)) => reply::ready(self.health.readiness()),
-            _ => unread_body(&request, reply::method_not_allowed("GET, HEAD")),
-        }
+            (Some(Route::Live), &(Method::GET | Method::HEAD)) => reply::live(),
+            (Some(Route::Ready), &(Method::GET | Method::HEAD)) => {
+                reply::ready(self.health.readiness())
+            }
+            (Some(Route::Ticket), _) => unread_body(&request, reply::method_not_allowed("POST")),
+            (Some(_), _) => unread_body(&request, reply::method_not_allowed("GET, HEAD")),
+            (None, _) => unread_body(&request, reply::not_found()),
+        };
+        Step::known(reply)
     }
 
-    fn find(&self, path: &str) -> Option<Route<'_>> {
+    fn find(&self, path: &str) -> Option<Route> {
         match path {
-            "/ticket" => self.publisher.as_ref().map(Route::Ticket),
+            "/ticket" => self.publisher.is_some().then_some(Route::Ticket),
             "/metrics" => Some(Route::Metrics),
             "/livez" => Some(Route::Live),
             "/readyz" | "/healthz" => Some(Route::Ready),
             _ => {
                 let id = path.strip_prefix("/ticket/")?;
                 let id = Uuid::try_parse(id).ok()?;
-                let status = self.status.as_ref()?;
-                Some(Route::TicketState(status, id))
+                self.status.is_some().then_some(Route::TicketState(id))
             }
         }
     }
 
-    /// POST /ticket.
-    async fn take(&self, publisher: &Publisher, request: Request<Incoming>) -> Reply {
-        let (arrived, received_at_us) = (Instant::now(), now_us());
-        let id = ticket_id(request.headers());
-        let body = match self.bodies.read(request.into_body()).await {
-            Ok(body) => body,
-            Err(unread) => return self.unread(unread),
+    /// POST /ticket: the first look at the body, of which nearly always all is there.
+    fn take(self: &Arc<Self>, head: Head, mut body: Incoming) -> Step {
+        let published = match self.bodies.begin(&mut body) {
+            Ok(Begun::Whole(body)) => self.publish(head, &body),
+            Ok(Begun::Partly(first)) => {
+                return Step::Apart(Box::pin(self.clone().take_slowly(head, first, body)));
+            }
+            Err(unread) => Err(Rejection::Unread(unread)),
         };
-        let id = match id {
-            Ok(id) => id,
-            Err(why) => return self.reject("bad_key", reply::bad_request(why)),
-        };
-        if let Err(why) = text(&body) {
-            return self.reject("not_text", reply::bad_request(&why.to_string()));
+        match published {
+            Ok((id, outcome)) => Step::Published(id, outcome),
+            Err(why) => Step::known(self.reject(&why)),
         }
+    }
+
+    async fn take_slowly(self: Arc<Self>, head: Head, first: Bytes, rest: Incoming) -> Reply {
+        let body = self.bodies.finish(first, rest).await;
+        let published = body
+            .map_err(Rejection::Unread)
+            .and_then(|body| self.publish(head, &body));
+        match published {
+            Ok((id, outcome)) => self.settled(id, outcome.await),
+            Err(why) => self.reject(&why),
+        }
+    }
+
+    fn publish(&self, head: Head, body: &[u8]) -> Result<Published, Rejection> {
+        let id = head.id.map_err(Rejection::BadKey)?;
+        text(body).map_err(Rejection::NotText)?;
         if self.health.draining() {
-            return self.refuse(Refusal::Draining);
+            return Err(Rejection::Refused(Refusal::Draining));
         }
         let record = Record {
             id,
-            received_at_us,
-            body: &body,
+            received_at_us: head.received_at_us,
+            body,
         };
-        let submitted = publisher.submit(record, arrived);
-        drop(body);
-        match outcome(submitted).await {
+        let publisher = self.publisher.as_ref().ok_or(Refusal::Away);
+        let submitted = publisher.and_then(|publisher| publisher.submit(record, head.arrived));
+        submitted
+            .map(|outcome| (id, outcome))
+            .map_err(Rejection::Refused)
+    }
+
+    fn settled(&self, id: Uuid, outcome: Result<Outcome, RecvError>) -> Reply {
+        // A publisher that ends without an answer has not seen a confirm.
+        match outcome.unwrap_or(Err(Refusal::Draining)) {
             Ok(()) => {
                 self.metrics.accepted.increment(1);
                 reply::accepted(id, self.status.is_some())
             }
-            Err(refusal) => self.refuse(refusal),
+            Err(refusal) => self.reject(&Rejection::Refused(refusal)),
         }
     }
 
-    fn unread(&self, unread: Unread) -> Reply {
-        match unread {
-            Unread::TooLarge => self.reject("too_large", reply::too_large(self.bodies.max())),
-            Unread::TooSlow => self.reject("too_slow", reply::too_slow()),
-            Unread::Broken => self.reject("broken_body", reply::broken_body()),
-            Unread::TooMany => self.refuse(Refusal::Overloaded),
+    /// GET /ticket/{id}.
+    async fn state(self: Arc<Self>, id: Uuid) -> Reply {
+        let Some(status) = &self.status else {
+            return reply::not_found();
+        };
+        match status.of(id).await {
+            Ok(Some(json)) => reply::state(json),
+            Ok(None) => reply::not_stored(),
+            Err(Unavailable) => reply::database_away(),
         }
     }
 
-    fn refuse(&self, refusal: Refusal) -> Reply {
-        self.reject(refusal.reason(), reply::refused(refusal))
-    }
-
-    fn reject(&self, reason: &'static str, reply: Reply) -> Reply {
+    fn reject(&self, why: &Rejection) -> Reply {
+        let (reason, reply) = match why {
+            Rejection::BadKey(why) => ("bad_key", reply::bad_request(why)),
+            Rejection::NotText(why) => ("not_text", reply::bad_request(&why.to_string())),
+            Rejection::Unread(Unread::TooLarge) => {
+                ("too_large", reply::too_large(self.bodies.max()))
+            }
+            Rejection::Unread(Unread::TooSlow) => ("too_slow", reply::too_slow()),
+            Rejection::Unread(Unread::Broken) => ("broken_body", reply::broken_body()),
+            Rejection::Unread(Unread::TooMany) => refused(Refusal::Overloaded),
+            Rejection::Refused(refusal) => refused(*refusal),
+        };
         self.metrics.rejected(reason);
         reply
     }
 }
 
-/// GET /ticket/{id}.
-async fn state(status: &Status, id: Uuid) -> Reply {
-    match status.of(id).await {
-        Ok(Some(json)) => reply::state(json),
-        Ok(None) => reply::not_stored(),
-        Err(Unavailable) => reply::database_away(),
-    }
+fn refused(refusal: Refusal) -> (&'static str, Reply) {
+    (refusal.reason(), reply::refused(refusal))
 }
 
 /// Whoever still sends a body that nobody reads is told that the connection ends.
@@ -189,11 +235,6 @@ fn unread_body(request: &Request<Incoming>, reply: Reply) -> Reply {
     } else {
         reply::closing(reply)
     }
-}
-
-async fn outcome(submitted: Result<oneshot::Receiver<Outcome>, Refusal>) -> Outcome {
-    // A publisher that ends without an answer has not seen a confirm.
-    submitted?.await.unwrap_or(Err(Refusal::Draining))
 }
 
 /// The id of a ticket: made from its key, so that a repetition is recognised,

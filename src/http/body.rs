@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
+use futures_util::FutureExt;
 use http_body_util::BodyExt;
 use hyper::body::{Body, Incoming};
 use tokio::sync::Semaphore;
@@ -17,6 +18,14 @@ pub struct Bodies {
     /// For bodies that come in pieces, each counted at its largest: slow
     /// senders could otherwise hold that much on every connection.
     partial: Semaphore,
+}
+
+/// How much of a body has come.
+pub enum Begun {
+    /// All of it.
+    Whole(Bytes),
+    /// This much.
+    Partly(Bytes),
 }
 
 /// Why there is no body.
@@ -44,39 +53,52 @@ impl Bodies {
         self.max
     }
 
-    /// Reads a body. One that came with its head is handed on as it lies in
-    /// hyper's buffer.
-    pub async fn read(&self, mut body: Incoming) -> Result<Bytes, Unread> {
+    /// What is there of a body. One that came with its head is all there, as it
+    /// lies in hyper's buffer.
+    pub fn begin(&self, body: &mut Incoming) -> Result<Begun, Unread> {
         // What Content-Length promises is refused before any of it is read.
         if usize::try_from(body.size_hint().lower()).map_or(true, |length| length > self.max) {
             return Err(Unread::TooLarge);
         }
-        let collected = timeout(BODY_TIMEOUT, self.collect(&mut body)).await;
+        match data(body).now_or_never() {
+            Some(Ok(Some(first))) if !body.is_end_stream() => Ok(Begun::Partly(first)),
+            Some(whole) => self.fitting(whole?.unwrap_or_default()).map(Begun::Whole),
+            None => Ok(Begun::Partly(Bytes::new())),
+        }
+    }
+
+    /// Waits for the rest of a body.
+    pub async fn finish(&self, first: Bytes, rest: Incoming) -> Result<Bytes, Unread> {
+        let collected = timeout(BODY_TIMEOUT, self.collect(first, rest)).await;
         collected.unwrap_or(Err(Unread::TooSlow))
     }
 
-    async fn collect(&self, body: &mut Incoming) -> Result<Bytes, Unread> {
-        let Some(first) = data(body).await? else {
-            return Ok(Bytes::new());
-        };
-        if first.len() > self.max {
-            return Err(Unread::TooLarge);
-        }
-        if body.is_end_stream() {
-            return Ok(first);
+    async fn collect(&self, mut first: Bytes, mut rest: Incoming) -> Result<Bytes, Unread> {
+        if first.is_empty() {
+            match data(&mut rest).await? {
+                Some(data) if !rest.is_end_stream() => first = data,
+                whole => return self.fitting(whole.unwrap_or_default()),
+            }
         }
         let _place = self
             .partial
             .try_acquire()
             .map_err(|_full| Unread::TooMany)?;
-        let mut whole = BytesMut::from(first);
-        while let Some(next) = data(body).await? {
+        let mut whole = BytesMut::from(self.fitting(first)?);
+        while let Some(next) = data(&mut rest).await? {
             if whole.len() + next.len() > self.max {
                 return Err(Unread::TooLarge);
             }
             whole.extend_from_slice(&next);
         }
         Ok(whole.freeze())
+    }
+
+    fn fitting(&self, data: Bytes) -> Result<Bytes, Unread> {
+        if data.len() > self.max {
+            return Err(Unread::TooLarge);
+        }
+        Ok(data)
     }
 }
 

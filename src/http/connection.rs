@@ -7,12 +7,12 @@
 use std::collections::HashMap;
 use std::convert::Infallible;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicU32, Ordering};
-use std::task::{Context, Poll};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use futures_util::task::AtomicWaker;
+use futures_util::FutureExt;
 use hyper::Request;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
@@ -123,23 +123,59 @@ pub struct Control {
     /// Counts up when a request begins and when it is answered, so it is odd
     /// while one is served.
     requests: AtomicU32,
-    waker: AtomicWaker,
+    waker: Mutex<Option<Waker>>,
 }
 
 impl Control {
     fn tell(&self, order: u8) {
         self.order.fetch_max(order, Ordering::Release);
-        self.waker.wake();
+        if let Some(waker) = &*self.waker() {
+            waker.wake_by_ref();
+        }
     }
 
-    /// A new order, if there is one. `told` is the last one seen.
-    fn look(&self, told: &mut u8, cx: &Context<'_>) -> Option<u8> {
-        self.waker.register(cx.waker());
-        let order = self.order.load(Ordering::Acquire);
-        (*told != order).then(|| {
-            *told = order;
-            order
-        })
+    fn waker(&self) -> MutexGuard<'_, Option<Waker>> {
+        // Nothing panics while it holds the lock.
+        self.waker.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Only the connection itself counts, so this need not be one step.
+    fn count(&self) {
+        let requests = self.requests.load(Ordering::Relaxed);
+        self.requests
+            .store(requests.wrapping_add(1), Ordering::Relaxed);
+    }
+}
+
+/// The connection's end of its control.
+struct Orders {
+    control: Arc<Control>,
+    /// The last one seen.
+    told: u8,
+    /// The waker that the control has: nearly always the same, and not worth a
+    /// lock each time.
+    waker: Waker,
+}
+
+impl Orders {
+    fn new(control: Arc<Control>) -> Self {
+        Self {
+            control,
+            told: SERVING,
+            waker: Waker::noop().clone(),
+        }
+    }
+
+    /// A new order, if there is one.
+    fn look(&mut self, cx: &Context<'_>) -> Option<u8> {
+        if !self.waker.will_wake(cx.waker()) {
+            self.waker.clone_from(cx.waker());
+            *self.control.waker() = Some(self.waker.clone());
+        }
+        let order = self.control.order.load(Ordering::Acquire);
+        let new = order != self.told;
+        self.told = order;
+        new.then_some(order)
     }
 }
 
@@ -149,20 +185,18 @@ pub async fn serve(stream: TcpStream, service: Arc<Service>, control: Arc<Contro
     let answers = {
         let control = control.clone();
         service_fn(move |request: Request<Incoming>| {
-            control.requests.fetch_add(1, Ordering::Relaxed);
-            let (service, control) = (service.clone(), control.clone());
-            // Boxed, because only then does hyper give the stream back at the end.
-            Box::pin(async move {
-                let reply = service.answer(request).await;
-                control.requests.fetch_add(1, Ordering::Relaxed);
+            control.count();
+            let control = control.clone();
+            service.answer(request).map(move |reply| {
+                control.count();
                 Ok::<_, Infallible>(reply)
             })
         })
     };
     let mut connection = builder().serve_connection(TokioIo::new(stream), answers);
-    let mut told = SERVING;
+    let mut orders = Orders::new(control);
     let served = std::future::poll_fn(|cx| {
-        match control.look(&mut told, cx) {
+        match orders.look(cx) {
             Some(EXPIRED) => return Poll::Ready(Ok(())),
             Some(_) => Pin::new(&mut connection).graceful_shutdown(),
             None => {}
@@ -177,7 +211,7 @@ pub async fn serve(stream: TcpStream, service: Arc<Service>, control: Arc<Contro
     }
     let parts = connection.into_parts();
     // An idle connection is just closed; a request that was begun is answered.
-    let farewell = if told == EXPIRED && !parts.read_buf.is_empty() {
+    let farewell = if orders.told == EXPIRED && !parts.read_buf.is_empty() {
         metrics.answered(408);
         reply::too_slow_headers()
     } else {

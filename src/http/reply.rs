@@ -32,11 +32,15 @@ const LOCATION_PATH: &[u8] = b"/ticket/";
 pub fn accepted(id: Uuid, located: bool) -> Reply {
     let mut text = [0; Hyphenated::LENGTH];
     let id = Hyphenated::from_uuid(id).encode_lower(&mut text).as_bytes();
-    // Body and path in one allocation, of which each gets its part.
-    let whole = Bytes::from([BEFORE_ID, id, AFTER_ID, LOCATION_PATH, id].concat());
-    let split = BEFORE_ID.len() + id.len() + AFTER_ID.len();
-    let mut reply = reply(StatusCode::ACCEPTED, JSON, whole.slice(..split));
-    if located && let Ok(location) = HeaderValue::from_maybe_shared(whole.slice(split..)) {
+    let mut reply = reply(
+        StatusCode::ACCEPTED,
+        JSON,
+        [BEFORE_ID, id, AFTER_ID].concat().into(),
+    );
+    if located
+        && let Ok(location) =
+            HeaderValue::from_maybe_shared(Bytes::from([LOCATION_PATH, id].concat()))
+    {
         reply.headers_mut().insert(LOCATION, location);
     }
     reply
