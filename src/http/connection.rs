@@ -217,7 +217,8 @@ pub async fn serve(stream: TcpStream, service: Arc<Service>, control: Arc<Contro
     } else {
         String::new()
     };
-    close(parts.io.into_inner(), &farewell).await;
+    // Boxed, so that its buffer is not part of every connection's task.
+    Box::pin(close(parts.io.into_inner(), &farewell)).await;
 }
 
 /// The status of an answer that hyper gave to what was no request.
