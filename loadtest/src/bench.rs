@@ -1,8 +1,9 @@
 //! Measures everything side by side on this machine, and writes a table and plots.
 //!
-//! Each server is measured once a round, at each number of connections; the rounds are repeated, every other one in
-//! reverse order, so that whatever drifts hits all alike. Then come the latencies at shares of the highest rate that was
-//! found, and a backlog. Ctrl-C ends it at once, and takes away what it has made.
+//! Each server is measured once a round, at each number of connections, and all of them at one number before the next
+//! one: what is compared is measured within a minute. The rounds are repeated, every other one in reverse order, so that
+//! whatever drifts hits all alike. Then come the latencies at shares of the highest rate that was found, and a backlog.
+//! Ctrl-C ends it at once, and takes away what it has made.
 
 mod backlog;
 mod cells;
@@ -222,6 +223,7 @@ async fn measure_rates(rig: &Rig, rounds: usize, budget: &mut Budget, results: &
                 .map(move |count| (target, *count))
         })
         .collect();
+    cells.sort_by_key(|(_, connections)| *connections);
     for round in 0..rounds {
         let seconds = budget.cell_seconds(cells_left(cells.len(), rounds, round));
         let round_started = Instant::now();
