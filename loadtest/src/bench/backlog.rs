@@ -42,9 +42,8 @@ pub(super) struct Backlog {
 pub(super) struct InARow {
     pub(super) tickets: u64,
     pub(super) per_second: f64,
-    /// Stored tickets per second over the first tenth and over the last.
-    pub(super) first_per_second: f64,
-    pub(super) last_per_second: f64,
+    /// Stored tickets per second over each tenth of them.
+    pub(super) tenths_per_second: [f64; 10],
     pub(super) outcome: Outcome,
 }
 
@@ -117,12 +116,10 @@ pub(super) async fn in_a_row(rig: &Rig, job: &Job, tickets: u64) -> Result<InARo
         "only {} of {tickets} tickets were accepted",
         outcome.accepted
     );
-    let tenth = tickets / 10;
     Ok(InARow {
         tickets,
         per_second: outcome.per_second,
-        first_per_second: rate_between(&points, 0, tenth).context("too short")?,
-        last_per_second: rate_between(&points, tickets - tenth, tickets).context("too short")?,
+        tenths_per_second: tenths(&points, tickets).context("too short")?,
         outcome,
     })
 }
@@ -261,6 +258,15 @@ async fn check(place: &Place, tickets: u64) -> Result<()> {
 }
 
 /// Tickets per second between two counts; none where they were not told apart in time.
+/// The rate over each tenth of so many tickets.
+fn tenths(points: &[Point], tickets: u64) -> Option<[f64; 10]> {
+    let mut rates = [0.0; 10];
+    for (rate, number) in rates.iter_mut().zip(0..) {
+        *rate = rate_between(points, tickets * number / 10, tickets * (number + 1) / 10)?;
+    }
+    Some(rates)
+}
+
 fn rate_between(points: &[Point], from: u64, to: u64) -> Option<f64> {
     let seconds = when(points, to)? - when(points, from)?;
     (seconds > 0.0).then(|| (to - from) as f64 / seconds)
@@ -302,6 +308,16 @@ mod tests {
         assert_eq!(rate_between(&points, 200, 400), Some(200.0 / 2.5));
         assert_eq!(rate_between(&points, 300, 500), None);
         assert_eq!(rate_between(&[], 0, 1), None);
+    }
+
+    #[test]
+    fn every_tenth_has_its_rate() {
+        let points = points(&[0, 50, 70, 80, 90, 100]);
+        let rates = [50.0, 50.0, 50.0, 50.0, 50.0, 20.0, 20.0, 10.0, 10.0, 10.0];
+        for (rate, expected) in tenths(&points, 100).unwrap().iter().zip(rates) {
+            assert!((rate - expected).abs() < 1e-6, "{rate} is not {expected}");
+        }
+        assert_eq!(tenths(&points, 200), None);
     }
 
     #[test]

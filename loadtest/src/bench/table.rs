@@ -258,12 +258,10 @@ fn backlog(results: &Results) -> String {
     if let Some(row) = &results.in_a_row {
         let _ = writeln!(
             text,
-            "\n{} tickets in a row over 1,000 connections: {} stored/s; {} over the first tenth, {} over the last; peak \
-             memory of ticketd {:.1} MiB.",
+            "\n{} tickets in a row over 1,000 connections: {} stored/s; tenth by tenth {}; peak memory of ticketd {:.1} MiB.",
             number(row.tickets as f64),
             number(row.per_second),
-            number(row.first_per_second),
-            number(row.last_per_second),
+            row.tenths_per_second.map(number).join(", "),
             row.outcome.memory_mib("serve").unwrap_or(0.0)
         );
     } else {
