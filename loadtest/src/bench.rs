@@ -1,9 +1,9 @@
 //! Measures everything side by side on this machine, and writes a table and plots.
 //!
 //! Each server is measured once a round, at each number of connections, and all of them at one number before the next
-//! one: what is compared is measured within a minute. The rounds are repeated, every other one in reverse order, so that
-//! whatever drifts hits all alike. Then come the latencies at shares of the highest rate that was found, and a backlog.
-//! Ctrl-C ends it at once, and takes away what it has made.
+//! one, so that what is compared is measured close together. The rounds are repeated, every other one in reverse order,
+//! so that whatever drifts hits all alike. Then come the latencies at shares of the highest rate that was found, and a
+//! backlog. Ctrl-C ends it at once, and takes away what it has made.
 
 mod backlog;
 mod cells;
@@ -213,17 +213,19 @@ fn cells_left(cells: usize, rounds: usize, round: usize) -> usize {
     cells * (rounds - round) + LOADS_PERCENT.len() * rounds
 }
 
-async fn measure_rates(rig: &Rig, rounds: usize, budget: &mut Budget, results: &mut Results) {
-    let mut cells: Vec<_> = Target::ALL
-        .into_iter()
-        .flat_map(|target| {
-            target
-                .connections()
-                .iter()
-                .map(move |count| (target, *count))
-        })
-        .collect();
+/// Every server at each of its numbers of connections, the smallest number first.
+fn cells_of_a_round() -> Vec<(Target, u32)> {
+    let numbers = |target: Target| {
+        let each = target.connections().iter();
+        each.map(move |count| (target, *count))
+    };
+    let mut cells: Vec<_> = Target::ALL.into_iter().flat_map(numbers).collect();
     cells.sort_by_key(|(_, connections)| *connections);
+    cells
+}
+
+async fn measure_rates(rig: &Rig, rounds: usize, budget: &mut Budget, results: &mut Results) {
+    let mut cells = cells_of_a_round();
     for round in 0..rounds {
         let seconds = budget.cell_seconds(cells_left(cells.len(), rounds, round));
         let round_started = Instant::now();
@@ -355,6 +357,14 @@ mod tests {
     fn the_last_round_of_rates_leaves_time_for_all_latencies() {
         assert_eq!(cells_left(20, 3, 0), 60 + 9);
         assert_eq!(cells_left(20, 3, 2), 20 + 9);
+    }
+
+    #[test]
+    fn all_are_measured_at_one_number_of_connections_before_the_next() {
+        let cells = cells_of_a_round();
+        assert!(cells.is_sorted_by_key(|(_, connections)| *connections));
+        let all: usize = Target::ALL.iter().map(|it| it.connections().len()).sum();
+        assert_eq!(cells.len(), all);
     }
 
     #[test]

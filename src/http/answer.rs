@@ -26,7 +26,8 @@ pub struct Answer {
 
 /// What an answer waits for.
 pub enum Step {
-    /// A ticket's body, of which nothing was looked at yet.
+    /// A ticket's body, of which nothing was looked at yet: hyper hands a request
+    /// over before what came of its body, and has that when the answer is polled.
     Arrived(Head, Incoming),
     /// The confirm of the ticket of this id.
     Published(Uuid, oneshot::Receiver<Outcome>),

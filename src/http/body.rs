@@ -61,7 +61,9 @@ impl Bodies {
             return Err(Unread::TooLarge);
         }
         match data(body).now_or_never() {
-            Some(Ok(Some(first))) if !body.is_end_stream() => Ok(Begun::Partly(first)),
+            Some(Ok(Some(first))) if !body.is_end_stream() => {
+                self.fitting(first).map(Begun::Partly)
+            }
             Some(whole) => self.fitting(whole?.unwrap_or_default()).map(Begun::Whole),
             None => Ok(Begun::Partly(Bytes::new())),
         }
@@ -76,7 +78,7 @@ impl Bodies {
     async fn collect(&self, mut first: Bytes, mut rest: Incoming) -> Result<Bytes, Unread> {
         if first.is_empty() {
             match data(&mut rest).await? {
-                Some(data) if !rest.is_end_stream() => first = data,
+                Some(data) if !rest.is_end_stream() => first = self.fitting(data)?,
                 whole => return self.fitting(whole.unwrap_or_default()),
             }
         }
@@ -84,7 +86,7 @@ impl Bodies {
             .partial
             .try_acquire()
             .map_err(|_full| Unread::TooMany)?;
-        let mut whole = BytesMut::from(self.fitting(first)?);
+        let mut whole = BytesMut::from(first);
         while let Some(next) = data(&mut rest).await? {
             if whole.len() + next.len() > self.max {
                 return Err(Unread::TooLarge);

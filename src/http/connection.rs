@@ -123,6 +123,7 @@ pub struct Control {
     /// Counts up when a request begins and when it is answered, so it is odd
     /// while one is served.
     requests: AtomicU32,
+    /// Stays after a wake, so the connection need not hand it over again.
     waker: Mutex<Option<Waker>>,
 }
 

@@ -93,7 +93,7 @@ async fn consume(rig: &Rig, place: &Place, tickets: u64) -> Result<Backlog> {
     })
 }
 
-/// Sends tickets without a pause, and compares the first tenth with the last.
+/// Sends tickets without a pause, and tells the rate of each tenth.
 pub(super) async fn in_a_row(rig: &Rig, job: &Job, tickets: u64) -> Result<InARow> {
     let (outcome, points) = rig
         .in_place(async |place| {
@@ -257,7 +257,6 @@ async fn check(place: &Place, tickets: u64) -> Result<()> {
     Ok(())
 }
 
-/// Tickets per second between two counts; none where they were not told apart in time.
 /// The rate over each tenth of so many tickets.
 fn tenths(points: &[Point], tickets: u64) -> Option<[f64; 10]> {
     let mut rates = [0.0; 10];
@@ -267,6 +266,7 @@ fn tenths(points: &[Point], tickets: u64) -> Option<[f64; 10]> {
     Some(rates)
 }
 
+/// Tickets per second between two counts; none where they were not told apart in time.
 fn rate_between(points: &[Point], from: u64, to: u64) -> Option<f64> {
     let seconds = when(points, to)? - when(points, from)?;
     (seconds > 0.0).then(|| (to - from) as f64 / seconds)
