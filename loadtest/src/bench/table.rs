@@ -1,5 +1,8 @@
 //! The results as Markdown, and the plots beside it.
 
+mod long;
+mod plots;
+
 use std::fmt::Write as _;
 use std::fs;
 use std::path::Path;
@@ -8,7 +11,7 @@ use anyhow::{Context, Result};
 
 use super::LOADS_PERCENT;
 use super::outcome::Outcome;
-use super::plot::{self, Series, Titles, number};
+use super::plot::number;
 use super::results::{Bar, Bound, Results, median};
 use super::target::Target;
 
@@ -18,16 +21,13 @@ const BUSY: u32 = 1000;
 /// The columns of the table of rates.
 const CONNECTIONS: [u32; 5] = [1, 64, 128, 256, 1000];
 
-/// Who uses processor time, in the order of the plot: the target's own processes are one.
-const PARTS: [&str; 4] = ["server", "rabbitmq", "postgres", "loadtest"];
-
 /// Writes README.md and the plots into a folder.
 pub(super) fn write(results: &Results, folder: &Path) -> Result<()> {
     let files = [
         ("README.md", markdown(results)),
-        ("rate.svg", rate_plot(results)),
-        ("latency.svg", latency_plot(results)),
-        ("cost.svg", cost_plot(results)),
+        ("rate.svg", plots::rate(results)),
+        ("latency.svg", plots::latency(results)),
+        ("cost.svg", plots::cost(results)),
     ];
     fs::create_dir_all(folder)?;
     for (name, text) in files {
@@ -86,7 +86,7 @@ fn markdown(results: &Results) -> String {
         rates(results),
         latencies(results),
         loads(results),
-        backlog(results),
+        long::section(results),
         costs(results),
         checks(results),
     ];
@@ -228,70 +228,6 @@ fn loads(results: &Results) -> String {
     text
 }
 
-fn backlog(results: &Results) -> String {
-    let mut text = "## Long stretches\n\n".to_owned();
-    if let Some(backlog) = &results.backlog {
-        let _ = write!(
-            text,
-            "A backlog of {} tickets, in groups of 128, was drained by one `ticketd consume` with one writer at {} \
-             tickets/s, its start included. Its peak memory was {:.1} MiB after a quarter and {:.1} MiB at the end.",
-            number(backlog.tickets as f64),
-            number(backlog.per_second),
-            backlog.quarter_memory_mib,
-            backlog.end_memory_mib
-        );
-        for cost in &backlog.costs {
-            let cpu = cost
-                .cpu_seconds
-                .map(|seconds| seconds * 1e6 / backlog.tickets as f64);
-            if let Some(cpu) = cpu.filter(|_| cost.name != "loadtest") {
-                let _ = write!(
-                    text,
-                    " {} used {} CPU s per million.",
-                    cost.name,
-                    figure(cpu)
-                );
-            }
-        }
-        text.push('\n');
-    }
-    if let Some(row) = &results.in_a_row {
-        let _ = writeln!(
-            text,
-            "\n{} tickets in a row over 1,000 connections: {} stored/s; tenth by tenth {}; peak memory of ticketd {:.1} MiB.",
-            number(row.tickets as f64),
-            number(row.per_second),
-            row.tenths_per_second.map(number).join(", "),
-            row.outcome.memory_mib("serve").unwrap_or(0.0)
-        );
-    } else {
-        text.push_str("\nMany tickets in a row were not measured: `make bench IN_A_ROW=10000000` does it, in some minutes more.\n");
-    }
-    text
-}
-
-/// The median over the rounds of what a part used of processor time for a million tickets, at 1,000 connections.
-fn cpu(results: &Results, target: Target, part: &str) -> Option<f64> {
-    median(results.of(target, BUSY).filter_map(|outcome| {
-        let costs = outcome
-            .costs
-            .iter()
-            .filter(|cost| part_of(&cost.name) == part);
-        let cpu: Vec<_> = costs
-            .filter_map(|cost| cost.cpu_seconds_per_million)
-            .collect();
-        (!cpu.is_empty()).then(|| cpu.iter().sum())
-    }))
-}
-
-fn part_of(name: &str) -> &str {
-    if PARTS.contains(&name) {
-        name
-    } else {
-        PARTS[0]
-    }
-}
-
 fn costs(results: &Results) -> String {
     let mut text = "## Cost by part\n\n![Cost by part](cost.svg)\n\n\
         At 1,000 connections: CPU seconds per million accepted tickets, and peak resident memory (of PostgreSQL and \
@@ -348,66 +284,6 @@ fn checks(results: &Results) -> String {
         let _ = writeln!(text, "\nNot measured: {failure}.");
     }
     text
-}
-
-fn rate_plot(results: &Results) -> String {
-    let targets = Target::ALL
-        .into_iter()
-        .filter(|target| *target != Target::Split);
-    let series: Vec<_> = targets
-        .map(|target| Series {
-            name: target.label().to_owned(),
-            values: CONNECTIONS
-                .map(|connections| results.rate(target, connections))
-                .to_vec(),
-        })
-        .collect();
-    let titles = Titles {
-        title: "Rate by connections",
-        categories: CONNECTIONS.map(|count| number(f64::from(count))).to_vec(),
-        category_axis: "connections",
-        value_axis: "tickets per second (accepted, or stored where they are stored)",
-    };
-    plot::lines(&titles, &series)
-}
-
-fn latency_plot(results: &Results) -> String {
-    let series: Vec<_> = LOAD_FIGURES
-        .iter()
-        .map(|(name, figure)| Series {
-            name: (*name).to_owned(),
-            values: LOADS_PERCENT
-                .map(|percent| median(results.at_load(percent).filter_map(figure)))
-                .map(|value| value.filter(|value| value.is_finite()))
-                .to_vec(),
-        })
-        .collect();
-    let titles = Titles {
-        title: "Latency by load, end to end",
-        categories: LOADS_PERCENT.map(|percent| format!("{percent} %")).to_vec(),
-        category_axis: "share of the highest rate end to end",
-        value_axis: "milliseconds",
-    };
-    plot::lines(&titles, &series)
-}
-
-fn cost_plot(results: &Results) -> String {
-    let series: Vec<_> = PARTS
-        .iter()
-        .map(|part| Series {
-            name: (*part).to_owned(),
-            values: Target::ALL
-                .map(|target| cpu(results, target, part))
-                .to_vec(),
-        })
-        .collect();
-    let titles = Titles {
-        title: "Cost by part, 1,000 connections",
-        categories: Target::ALL.map(|target| target.label().to_owned()).to_vec(),
-        category_axis: "",
-        value_axis: "CPU seconds per million accepted tickets",
-    };
-    plot::bars(&titles, &series)
 }
 
 #[cfg(test)]
