@@ -115,12 +115,15 @@ impl Watched {
 
 /// CPU seconds of a process tree so far; those of ended children count with the parent that reaped them.
 fn cpu_seconds(root: u32) -> Result<f64> {
-    let ticks: u64 = tree(root)?
-        .iter()
-        .filter_map(|pid| stat_fields(*pid))
-        .map(|fields| fields[UTIME..=CSTIME].iter().sum::<u64>())
-        .sum();
-    Ok(ticks as f64 / rustix::param::clock_ticks_per_second() as f64)
+    let tree = tree(root)?;
+    let each = tree.iter().filter_map(|pid| own_cpu_seconds(*pid));
+    Ok(each.sum())
+}
+
+/// CPU seconds of a process and of its ended children so far.
+pub(crate) fn own_cpu_seconds(pid: u32) -> Option<f64> {
+    let ticks: u64 = stat_fields(pid)?[UTIME..=CSTIME].iter().sum();
+    Some(ticks as f64 / rustix::param::clock_ticks_per_second() as f64)
 }
 
 /// The process and all its descendants.

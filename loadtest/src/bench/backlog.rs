@@ -42,16 +42,28 @@ pub(super) struct Backlog {
 pub(super) struct InARow {
     pub(super) tickets: u64,
     pub(super) per_second: f64,
-    /// Stored tickets per second over each tenth of them.
-    pub(super) tenths_per_second: [f64; 10],
+    pub(super) tenths: [Tenth; 10],
     pub(super) outcome: Outcome,
 }
 
-/// Seconds since the start, tickets stored by then, and the storing process's peak memory.
+/// A tenth of many tickets in a row.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Tenth {
+    /// Stored tickets per second.
+    pub(super) per_second: f64,
+    /// CPU time that the load generator used for each of them. It does the same for every ticket, so this tells how
+    /// fast the machine itself was meanwhile.
+    pub(super) generator_us: f64,
+}
+
+/// Seconds since the start, and by then: tickets stored, the storing process's peak memory, and the load generator's
+/// CPU seconds.
+#[derive(Clone, Copy)]
 struct Point {
     seconds: f64,
     stored: u64,
     memory_mib: f64,
+    generator_seconds: f64,
 }
 
 /// Fills a queue, then times a consumer over it.
@@ -79,7 +91,11 @@ async fn consume(rig: &Rig, place: &Place, tickets: u64) -> Result<Backlog> {
         .map(|(name, pid)| Part { name, pid })
         .collect();
     let mut costs = Costs::begin(&parts)?;
-    let points = watch(&admin, pid, tickets, || costs.sample()).await?;
+    let points = watch(&admin, pid, tickets, || {
+        costs.sample();
+        None
+    })
+    .await?;
     let costs = costs.end();
     server.end().await?;
     let end = points.last().context("nothing was seen")?;
@@ -93,16 +109,17 @@ async fn consume(rig: &Rig, place: &Place, tickets: u64) -> Result<Backlog> {
     })
 }
 
-/// Sends tickets without a pause, and tells the rate of each tenth.
+/// Sends tickets without a pause, and tells how each tenth went.
 pub(super) async fn in_a_row(rig: &Rig, job: &Job, tickets: u64) -> Result<InARow> {
     let (outcome, points) = rig
         .in_place(async |place| {
             let running = rig.start(Target::EndToEnd, place).await?;
             let pid = running.servers.first().and_then(process::Server::pid);
             let pid = pid.context("ticketd ended at once")?;
+            let generator_seconds = || running.generator.get().and_then(proc::own_cpu_seconds);
             let measured = tokio::try_join!(
                 rig.load(job, place, &running),
-                watch(&running.store_admin, pid, tickets, || {})
+                watch(&running.store_admin, pid, tickets, generator_seconds)
             )?;
             for server in running.servers {
                 server.end().await?;
@@ -119,7 +136,7 @@ pub(super) async fn in_a_row(rig: &Rig, job: &Job, tickets: u64) -> Result<InARo
     Ok(InARow {
         tickets,
         per_second: outcome.per_second,
-        tenths_per_second: tenths(&points, tickets).context("too short")?,
+        tenths: tenths(&points, tickets).context("too short")?,
         outcome,
     })
 }
@@ -202,18 +219,21 @@ fn ticket_id(now: Duration, number: u64) -> u128 {
     (now.as_millis() & ((1 << 48) - 1)) << 80 | VERSION | VARIANT | u128::from(number)
 }
 
-/// Looks at what a process has stored until it has stored so much.
+/// Looks at what a process has stored until it has stored so much, and each time at the load generator's CPU seconds,
+/// where there is one.
 async fn watch(
     admin: &str,
     pid: u32,
     tickets: u64,
-    mut sample: impl FnMut(),
+    mut generator_seconds: impl FnMut() -> Option<f64>,
 ) -> Result<Vec<Point>> {
     let started = Instant::now();
     let mut points: Vec<Point> = Vec::new();
     let mut last_growth = started;
     loop {
-        let stored_before = points.last().map_or(0, |point| point.stored);
+        let before = points.last().copied();
+        let stored_before = before.map_or(0, |point| point.stored);
+        let generator_before = before.map_or(0.0, |point| point.generator_seconds);
         // Just after its start it does not answer yet.
         let stored = match process::get(admin, "/metrics").await {
             Ok(page) => metrics::counter(&page, "ticketd_stored_total"),
@@ -222,11 +242,11 @@ async fn watch(
         if stored > stored_before {
             last_growth = Instant::now();
         }
-        sample();
         points.push(Point {
             seconds: started.elapsed().as_secs_f64(),
             stored,
             memory_mib: proc::memory_bytes(pid, "VmHWM:").unwrap_or(0) as f64 / 1048576.0,
+            generator_seconds: generator_seconds().unwrap_or(generator_before),
         });
         if stored >= tickets {
             return Ok(points);
@@ -257,23 +277,28 @@ async fn check(place: &Place, tickets: u64) -> Result<()> {
     Ok(())
 }
 
-/// The rate over each tenth of so many tickets.
-fn tenths(points: &[Point], tickets: u64) -> Option<[f64; 10]> {
-    let mut rates = [0.0; 10];
-    for (rate, number) in rates.iter_mut().zip(0..) {
-        *rate = rate_between(points, tickets * number / 10, tickets * (number + 1) / 10)?;
+/// How each tenth of so many tickets went.
+fn tenths(points: &[Point], tickets: u64) -> Option<[Tenth; 10]> {
+    let mut tenths = [Tenth::default(); 10];
+    for (tenth, number) in tenths.iter_mut().zip(0..) {
+        *tenth = stretch(points, tickets * number / 10, tickets * (number + 1) / 10)?;
     }
-    Some(rates)
+    Some(tenths)
 }
 
-/// Tickets per second between two counts; none where they were not told apart in time.
-fn rate_between(points: &[Point], from: u64, to: u64) -> Option<f64> {
-    let seconds = when(points, to)? - when(points, from)?;
-    (seconds > 0.0).then(|| (to - from) as f64 / seconds)
+/// What lies between two counts; none where they were not told apart in time.
+fn stretch(points: &[Point], from: u64, to: u64) -> Option<Tenth> {
+    let (begin, end) = (at(points, from)?, at(points, to)?);
+    let tickets = (to - from) as f64;
+    let seconds = end.seconds - begin.seconds;
+    (seconds > 0.0).then(|| Tenth {
+        per_second: tickets / seconds,
+        generator_us: (end.generator_seconds - begin.generator_seconds) * 1e6 / tickets,
+    })
 }
 
-/// When so many tickets were stored, between two points in proportion.
-fn when(points: &[Point], stored: u64) -> Option<f64> {
+/// How it stood when so many tickets were stored, between two points in proportion.
+fn at(points: &[Point], stored: u64) -> Option<Point> {
     // What came before the first row is the start, not the rate.
     let first_row = points.iter().position(|point| point.stored > 0)?;
     let points = points.get(first_row.saturating_sub(1)..)?;
@@ -283,7 +308,13 @@ fn when(points: &[Point], stored: u64) -> Option<f64> {
             before.stored <= stored && stored <= after.stored && before.stored < after.stored;
         let share = (stored.saturating_sub(before.stored)) as f64
             / after.stored.saturating_sub(before.stored).max(1) as f64;
-        within.then_some(before.seconds + share * (after.seconds - before.seconds))
+        let between = |from: f64, to: f64| from + share * (to - from);
+        within.then(|| Point {
+            seconds: between(before.seconds, after.seconds),
+            stored,
+            generator_seconds: between(before.generator_seconds, after.generator_seconds),
+            ..*after
+        })
     })
 }
 
@@ -291,33 +322,40 @@ fn when(points: &[Point], stored: u64) -> Option<f64> {
 mod tests {
     use super::*;
 
+    /// One each second, in which the generator is busy for half of it.
     fn points(stored: &[u64]) -> Vec<Point> {
         let point = |(index, stored): (usize, &u64)| Point {
             seconds: index as f64,
             stored: *stored,
             memory_mib: 0.0,
+            generator_seconds: index as f64 / 2.0,
         };
         stored.iter().enumerate().map(point).collect()
     }
 
     #[test]
-    fn rates_are_told_between_the_points() {
+    fn a_stretch_is_told_between_the_points() {
         let points = points(&[0, 0, 100, 300, 300, 400]);
-        assert_eq!(rate_between(&points, 0, 100), Some(100.0));
-        assert_eq!(rate_between(&points, 100, 300), Some(200.0));
-        assert_eq!(rate_between(&points, 200, 400), Some(200.0 / 2.5));
-        assert_eq!(rate_between(&points, 300, 500), None);
-        assert_eq!(rate_between(&[], 0, 1), None);
+        let told = |from, to| {
+            let stretch = stretch(&points, from, to)?;
+            Some((stretch.per_second, stretch.generator_us))
+        };
+        assert_eq!(told(0, 100), Some((100.0, 5000.0)));
+        assert_eq!(told(100, 300), Some((200.0, 2500.0)));
+        assert_eq!(told(200, 400), Some((200.0 / 2.5, 6250.0)));
+        assert_eq!(told(300, 500), None);
+        assert!(stretch(&[], 0, 1).is_none());
     }
 
     #[test]
     fn every_tenth_has_its_rate() {
         let points = points(&[0, 50, 70, 80, 90, 100]);
         let rates = [50.0, 50.0, 50.0, 50.0, 50.0, 20.0, 20.0, 10.0, 10.0, 10.0];
-        for (rate, expected) in tenths(&points, 100).unwrap().iter().zip(rates) {
+        for (tenth, expected) in tenths(&points, 100).unwrap().iter().zip(rates) {
+            let rate = tenth.per_second;
             assert!((rate - expected).abs() < 1e-6, "{rate} is not {expected}");
         }
-        assert_eq!(tenths(&points, 200), None);
+        assert!(tenths(&points, 200).is_none());
     }
 
     #[test]

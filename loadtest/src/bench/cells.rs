@@ -52,6 +52,8 @@ pub(super) struct Running {
     /// Where /metrics is, of the accepting and of the storing process.
     pub(super) accept_admin: String,
     pub(super) store_admin: String,
+    /// The process of the load generator, once it runs.
+    pub(super) generator: Cell<Option<u32>>,
 }
 
 impl Rig {
@@ -154,6 +156,7 @@ impl Rig {
                 .table()
                 .map(|table| (place.database_url.as_str(), table)),
             parts: self.parts(job.target, &running.servers),
+            pid: &running.generator,
         };
         Outcome::of_load(&load.run(&self.loadtest, &self.logs).await?)
     }
@@ -216,6 +219,7 @@ impl Rig {
             address,
             accept_admin,
             store_admin,
+            generator: Cell::new(None),
         })
     }
 

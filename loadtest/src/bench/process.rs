@@ -2,6 +2,7 @@
 //!
 //! Each is in a process group of its own, so that Ctrl-C reaches the bench alone, which then ends them in order.
 
+use std::cell::Cell;
 use std::fs::{self, File};
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
@@ -142,7 +143,7 @@ pub(super) async fn get(address: &str, path: &str) -> Result<String> {
 }
 
 /// The share of an open loop's time in which connections, caches and plans are still new to the servers.
-const WARMUP_SHARE: f64 = 1.0 / 6.0;
+pub(super) const WARMUP_SHARE: f64 = 1.0 / 6.0;
 
 /// A run of the load generator.
 pub(super) struct Load<'a> {
@@ -157,6 +158,8 @@ pub(super) struct Load<'a> {
     pub(super) database: Option<(&'a str, &'a str)>,
     /// Names and process ids of the parts whose costs are wanted.
     pub(super) parts: Vec<(String, u32)>,
+    /// Where its own process id is told once it runs.
+    pub(super) pid: &'a Cell<Option<u32>>,
 }
 
 impl Load<'_> {
@@ -167,8 +170,11 @@ impl Load<'_> {
         let mut command = Command::new(program);
         command.args(self.arguments()).arg("--json").arg(&json);
         command.stdin(Stdio::null()).process_group(0);
+        command.stdout(Stdio::piped()).stderr(Stdio::piped());
+        let child = command.kill_on_drop(true).spawn()?;
+        self.pid.set(child.id());
         let limit = Duration::from_secs_f64(self.seconds) + LOAD_EXTRA;
-        let output = timeout(limit, command.kill_on_drop(true).output())
+        let output = timeout(limit, child.wait_with_output())
             .await
             .context("the load generator did not end")??;
         ensure!(

@@ -220,8 +220,8 @@ impl Results {
             bar(
                 "Many tickets in a row: the last tenth's rate over the first's",
                 self.in_a_row.as_ref().map(|it| {
-                    let [first, .., last] = it.tenths_per_second;
-                    last / first
+                    let [first, .., last] = it.tenths;
+                    last.per_second / first.per_second
                 }),
                 Bound::AtLeast(0.95),
                 "",
@@ -250,6 +250,7 @@ pub(super) fn median(values: impl IntoIterator<Item = f64>) -> Option<f64> {
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
+    use crate::bench::backlog::Tenth;
     use crate::bench::outcome::PartCost;
 
     pub(in crate::bench) fn outcome(per_second: f64, p50_ms: f64) -> Outcome {
@@ -273,6 +274,22 @@ pub(super) mod tests {
         }
     }
 
+    /// A machine that slows down by a quarter, under a server that does not.
+    fn in_a_row() -> InARow {
+        let tenth = |per_second, generator_us| Tenth {
+            per_second,
+            generator_us,
+        };
+        let mut tenths = [tenth(80_000.0, 6.0); 10];
+        tenths[9] = tenth(60_000.0, 8.0);
+        InARow {
+            tickets: 1_000_000,
+            per_second: 77_000.0,
+            tenths,
+            outcome: outcome(77_000.0, 3.0),
+        }
+    }
+
     pub(in crate::bench) fn results() -> Results {
         let cell = |target, connections, per_second| {
             (target, connections, outcome(per_second, 1e3 / per_second))
@@ -289,6 +306,7 @@ pub(super) mod tests {
                 cell(Target::Ungrouped, 1, 800.0),
             ],
             open: vec![(50, 35_000.0, outcome(35_000.0, 3.0))],
+            in_a_row: Some(in_a_row()),
             rounds: 3,
             seconds: Some((4.0, 4.5)),
             ..Results::default()
@@ -327,6 +345,7 @@ pub(super) mod tests {
         assert_eq!(bar("p99 until accepted"), (Some(12.0), Some(false)));
         assert_eq!(bar("p99 from received"), (Some(100.0), Some(true)));
         assert_eq!(bar("Draining"), (None, None));
+        assert_eq!(bar("Many tickets in a row"), (Some(0.75), Some(false)));
     }
 
     #[test]

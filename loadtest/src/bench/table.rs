@@ -12,6 +12,7 @@ use anyhow::{Context, Result};
 use super::LOADS_PERCENT;
 use super::outcome::Outcome;
 use super::plot::number;
+use super::process::WARMUP_SHARE;
 use super::results::{Bar, Bound, Results, median};
 use super::target::Target;
 
@@ -195,14 +196,16 @@ const LOAD_FIGURES: [(&str, Figure); 4] = [
 ];
 
 fn loads(results: &Results) -> String {
-    let mut text = "## Latency by load\n\n![Latency by load](latency.svg)\n\n\
+    let mut text = format!(
+        "## Latency by load\n\n![Latency by load](latency.svg)\n\n\
         Milliseconds, end to end over 1,000 connections, at a share of the highest rate end to end. Requests fall due at \
-        a fixed rate and latency counts from then on, whether or not the server was ready for them; the first sixth of \
-        the time is left out of the latencies, and the generator looks at its connections twice a millisecond, which is \
+        a fixed rate and latency counts from then on, whether or not the server was ready for them; the first {:.0} % of \
+        the time are left out of the latencies, and the generator looks at its connections twice a millisecond, which is \
         part of them. From received to committed is told by ticketd's own histogram, of the whole time, hence only as \
         the bound of a bucket.\n\n\
-        | load | due/s | accepted/s |"
-        .to_owned();
+        | load | due/s | accepted/s |",
+        WARMUP_SHARE * 100.0
+    );
     for (name, _) in LOAD_FIGURES {
         let _ = write!(text, " {name} |");
     }
@@ -318,10 +321,21 @@ mod tests {
                     .collect()
             })
             .collect();
-        assert_eq!(widths.len(), 6, "{text}");
+        assert_eq!(widths.len(), 7, "{text}");
         for widths in widths {
             assert!(widths.iter().all(|width| *width == widths[0]), "{widths:?}");
         }
+    }
+
+    #[test]
+    fn a_machine_that_slows_down_is_told_from_a_server_that_does() {
+        let text = markdown(&results());
+        assert!(text.contains("| 80,000 | 60,000 |"), "{text}");
+        assert!(text.contains("| 6.00 | 8.00 |"), "{text}");
+        assert!(
+            text.contains("the last tenth over the first is 1.00"),
+            "{text}"
+        );
     }
 
     #[test]

@@ -1,49 +1,60 @@
 //! The long stretches: a backlog drained, and many tickets in a row.
 
-use std::fmt::Write as _;
-
 use super::figure;
+use crate::bench::backlog::{Backlog, InARow, Tenth};
 use crate::bench::plot::number;
 use crate::bench::results::Results;
+use crate::proc::Cost;
+
+const NOT_IN_A_ROW: &str = "Many tickets in a row were not measured: `make bench IN_A_ROW=10000000` does it, in some \
+    minutes more.\n";
 
 pub(super) fn section(results: &Results) -> String {
-    let mut text = "## Long stretches\n\n".to_owned();
-    if let Some(backlog) = &results.backlog {
-        let _ = write!(
-            text,
-            "A backlog of {} tickets, in groups of 128, was drained by one `ticketd consume` with one writer at {} \
-             tickets/s, its start included. Its peak memory was {:.1} MiB after a quarter and {:.1} MiB at the end.",
-            number(backlog.tickets as f64),
-            number(backlog.per_second),
-            backlog.quarter_memory_mib,
-            backlog.end_memory_mib
-        );
-        for cost in &backlog.costs {
-            let cpu = cost
-                .cpu_seconds
-                .map(|seconds| seconds * 1e6 / backlog.tickets as f64);
-            if let Some(cpu) = cpu.filter(|_| cost.name != "loadtest") {
-                let _ = write!(
-                    text,
-                    " {} used {} CPU s per million.",
-                    cost.name,
-                    figure(cpu)
-                );
-            }
-        }
-        text.push('\n');
-    }
-    if let Some(row) = &results.in_a_row {
-        let _ = writeln!(
-            text,
-            "\n{} tickets in a row over 1,000 connections: {} stored/s; tenth by tenth {}; peak memory of ticketd {:.1} MiB.",
-            number(row.tickets as f64),
-            number(row.per_second),
-            row.tenths_per_second.map(number).join(", "),
-            row.outcome.memory_mib("serve").unwrap_or(0.0)
-        );
-    } else {
-        text.push_str("\nMany tickets in a row were not measured: `make bench IN_A_ROW=10000000` does it, in some minutes more.\n");
-    }
-    text
+    let mut paragraphs = vec!["## Long stretches\n".to_owned()];
+    paragraphs.extend(results.backlog.as_ref().map(backlog));
+    let in_a_row = results.in_a_row.as_ref().map(in_a_row);
+    paragraphs.push(in_a_row.unwrap_or_else(|| NOT_IN_A_ROW.to_owned()));
+    paragraphs.join("\n")
+}
+
+fn backlog(backlog: &Backlog) -> String {
+    let costs = backlog
+        .costs
+        .iter()
+        .filter(|cost| cost.name != "loadtest")
+        .filter_map(|cost| cost_of(cost, backlog.tickets));
+    format!(
+        "A backlog of {} tickets, in groups of 128, was drained by one `ticketd consume` with one writer at {} \
+         tickets/s, its start included. Its peak memory was {:.1} MiB after a quarter and {:.1} MiB at the end.{}\n",
+        number(backlog.tickets as f64),
+        number(backlog.per_second),
+        backlog.quarter_memory_mib,
+        backlog.end_memory_mib,
+        costs.collect::<String>()
+    )
+}
+
+fn cost_of(cost: &Cost, tickets: u64) -> Option<String> {
+    let cpu = figure(cost.cpu_seconds? * 1e6 / tickets as f64);
+    Some(format!(" {} used {cpu} CPU s per million.", cost.name))
+}
+
+fn in_a_row(row: &InARow) -> String {
+    let cells = |of: fn(&Tenth) -> String| row.tenths.each_ref().map(of).join(" | ");
+    let [first, .., last] = &row.tenths;
+    let work = |tenth: &Tenth| tenth.per_second * tenth.generator_us;
+    format!(
+        "{} tickets in a row over 1,000 connections: {} stored/s; peak memory of ticketd {:.1} MiB. Tenth by tenth:\n\n\
+         | tenth | 1 | 2 | 3 | 4 | 5 | 6 | 7 | 8 | 9 | 10 |\n|---|{}\n\
+         | stored/s | {} |\n| load generator, CPU µs per ticket | {} |\n\n\
+         The load generator does the same for every ticket, so what one costs it tells how fast the machine itself was \
+         meanwhile. With that taken out, as the rate times this cost, the last tenth over the first is {}.\n",
+        number(row.tickets as f64),
+        number(row.per_second),
+        row.outcome.memory_mib("serve").unwrap_or(0.0),
+        "---:|".repeat(row.tenths.len()),
+        cells(|tenth| number(tenth.per_second)),
+        cells(|tenth| figure(tenth.generator_us)),
+        figure(work(last) / work(first)),
+    )
 }
