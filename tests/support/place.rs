@@ -54,13 +54,15 @@ impl Place {
     /// Makes an empty schema; queues come with the first ticketd.
     pub async fn new() -> Self {
         let name = format!("it_{}", Uuid::now_v7().simple());
+        // Before the schema: without a broker there would be nobody to take it away.
+        let broker = connect_broker().await;
         let database = connect(&in_schema(&server("DATABASE_URL"), &name)).await;
         let schema = format!("create schema {name}");
         database.batch_execute(&schema).await.unwrap();
         Self {
             name,
             database,
-            broker: connect_broker().await,
+            broker,
         }
     }
 
@@ -141,8 +143,11 @@ impl Place {
 
     /// Every row of `tickets`, in the order of storing.
     pub async fn rows(&self) -> Vec<Row> {
+        // Before version 14 extract() gives a float, which is exact for seconds but not for microseconds.
         let query = "select ticket_id, order_id, vat::text, total::text, valid, invalid_reason, \
-            ticket_text, (extract(epoch from received_at) * 1000000)::bigint from tickets order by id";
+            ticket_text, extract(epoch from date_trunc('second', received_at))::bigint * 1000000 \
+                + extract(microseconds from received_at)::bigint % 1000000 \
+            from tickets order by id";
         let rows = self.database.query(query, &[]).await.unwrap();
         let row = |row: &tokio_postgres::Row| Row {
             ticket_id: row.get(0),
