@@ -55,21 +55,24 @@ postgres_settings() {
   printf "\nlisten_addresses = '127.0.0.1'\nport = %s\n" "${PORT[postgres]}"
   # No socket file: its path would be too long in many checkouts (the limit is 107 bytes).
   printf "unix_socket_directories = ''\n"
-  # Costs less than the method that every version has.
-  (($1 < 15)) || printf 'wal_compression = lz4\n'
+  # Costs less than the method that every version has; known from version 15 on, where it was built in.
+  ! knows_setting "$1" wal_compression=lz4 || printf 'wal_compression = lz4\n'
+}
+
+knows_setting() {
+  as_server env -i "PATH=$SERVER_PATH" LANG=C "$1/postgres" -D "$PLACE/postgres" -C "${2%%=*}" -c "$2" >/dev/null 2>&1
 }
 
 launch_postgres() {
-  local bin data=$PLACE/postgres version
+  local bin data=$PLACE/postgres
   bin=$(postgres_bin)
   kill_processes postgres
   [[ -s $data/PG_VERSION ]] || init_postgres "$bin"
   choose_port postgres
   # Its pid may belong to another program by now, which the server would take for a running server.
   as_server rm -f "$data/postmaster.pid"
-  version=$(<"$data/PG_VERSION")
-  postgres_settings "$version" | write_as_server "$data/postgresql.conf"
-  say "postgres: starting version $version on port ${PORT[postgres]}"
+  postgres_settings "$bin" | write_as_server "$data/postgresql.conf"
+  say "postgres: starting version $(<"$data/PG_VERSION") on port ${PORT[postgres]}"
   spawn postgres "$data" "$bin/postgres" -D "$data"
 }
 
