@@ -24,7 +24,7 @@ use super::connection::{self, Connections, Control, SWEEP};
 /// Connections that may wait to be accepted.
 const BACKLOG: i32 = 4096;
 
-/// Most connections at once, files permitting; at about 20 KiB each. What large
+/// Most connections at once, files permitting; at about 13 KiB each. What large
 /// bodies may hold besides is bounded by their own budget.
 const CONNECTIONS_MAX: u64 = 16_384;
 
