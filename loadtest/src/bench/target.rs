@@ -28,6 +28,9 @@ impl Target {
         Self::Naive,
     ];
 
+    /// Those of which much hangs on a ratio at the largest number of connections: measured twice there in each round.
+    pub(super) const TWICE: [Self; 3] = [Self::Bare, Self::Accept, Self::EndToEnd];
+
     /// What the table calls it.
     pub(super) fn label(self) -> &'static str {
         match self {
