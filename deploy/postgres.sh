@@ -64,14 +64,16 @@ knows_setting() {
 }
 
 launch_postgres() {
-  local bin data=$PLACE/postgres
+  local bin settings data=$PLACE/postgres
   bin=$(postgres_bin)
   kill_processes postgres
   [[ -s $data/PG_VERSION ]] || init_postgres "$bin"
   choose_port postgres
   # Its pid may belong to another program by now, which the server would take for a running server.
   as_server rm -f "$data/postmaster.pid"
-  postgres_settings "$bin" | write_as_server "$data/postgresql.conf"
+  # Whole before it is written: making it reads the file that it replaces.
+  settings=$(postgres_settings "$bin")
+  write_as_server "$data/postgresql.conf" <<<"$settings"
   say "postgres: starting version $(<"$data/PG_VERSION") on port ${PORT[postgres]}"
   spawn postgres "$data" "$bin/postgres" -D "$data"
 }

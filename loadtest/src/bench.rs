@@ -1,9 +1,9 @@
 //! Measures everything side by side on this machine, and writes a table and plots.
 //!
 //! Each server is measured once a round, at each number of connections, and all of them at one number before the next
-//! one, so that what is compared is measured close together. The rounds are repeated, every other one in reverse order,
-//! so that whatever drifts hits all alike. Then come the latencies at shares of the highest rate that was found, and a
-//! backlog. Ctrl-C ends it at once, and takes away what it has made.
+//! one, so that what is compared is measured close together; those of the main ratios come twice. The rounds are
+//! repeated, every other one in reverse order, so that whatever drifts hits all alike. Then come the latencies at shares
+//! of the highest rate that was found, and a backlog. Ctrl-C ends it at once, and takes away what it has made.
 
 mod backlog;
 mod cells;

@@ -219,13 +219,13 @@ fn ticket_id(now: Duration, number: u64) -> u128 {
     (now.as_millis() & ((1 << 48) - 1)) << 80 | VERSION | VARIANT | u128::from(number)
 }
 
-/// Looks at what a process has stored until it has stored so much, and each time at the load generator's CPU seconds,
-/// where there is one.
+/// Looks at what a process has stored until it has stored so much. Each time it lets the caller look too, who tells the
+/// load generator's CPU seconds, where there is one.
 async fn watch(
     admin: &str,
     pid: u32,
     tickets: u64,
-    mut generator_seconds: impl FnMut() -> Option<f64>,
+    mut look: impl FnMut() -> Option<f64>,
 ) -> Result<Vec<Point>> {
     let started = Instant::now();
     let mut points: Vec<Point> = Vec::new();
@@ -246,7 +246,7 @@ async fn watch(
             seconds: started.elapsed().as_secs_f64(),
             stored,
             memory_mib: proc::memory_bytes(pid, "VmHWM:").unwrap_or(0) as f64 / 1048576.0,
-            generator_seconds: generator_seconds().unwrap_or(generator_before),
+            generator_seconds: look().unwrap_or(generator_before),
         });
         if stored >= tickets {
             return Ok(points);

@@ -230,7 +230,8 @@ impl Results {
     }
 }
 
-fn quotient(over: Option<f64>, under: Option<f64>) -> Option<f64> {
+/// None without a divisor that is more than nothing.
+pub(super) fn quotient(over: Option<f64>, under: Option<f64>) -> Option<f64> {
     let under = under.filter(|under| *under > 0.0)?;
     Some(over? / under)
 }

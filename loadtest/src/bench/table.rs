@@ -340,6 +340,19 @@ mod tests {
     }
 
     #[test]
+    fn too_few_tickets_for_the_clock_ticks_of_the_generator_are_no_ratio() {
+        let mut results = results();
+        for tenth in results.in_a_row.iter_mut().flat_map(|row| &mut row.tenths) {
+            tenth.generator_us = 0.0;
+        }
+        let text = markdown(&results);
+        assert!(
+            text.contains("the last tenth over the first is –"),
+            "{text}"
+        );
+    }
+
+    #[test]
     fn a_spread_tells_its_ends() {
         assert_eq!(
             spread([3000.0, 1000.0, 2000.0].into_iter()),

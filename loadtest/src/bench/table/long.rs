@@ -3,7 +3,7 @@
 use super::figure;
 use crate::bench::backlog::{Backlog, InARow, Tenth};
 use crate::bench::plot::number;
-use crate::bench::results::Results;
+use crate::bench::results::{Results, quotient};
 use crate::proc::Cost;
 
 const NOT_IN_A_ROW: &str = "Many tickets in a row were not measured: `make bench IN_A_ROW=10000000` does it, in some \
@@ -42,7 +42,8 @@ fn cost_of(cost: &Cost, tickets: u64) -> Option<String> {
 fn in_a_row(row: &InARow) -> String {
     let cells = |of: fn(&Tenth) -> String| row.tenths.each_ref().map(of).join(" | ");
     let [first, .., last] = &row.tenths;
-    let work = |tenth: &Tenth| tenth.per_second * tenth.generator_us;
+    let work = |tenth: &Tenth| Some(tenth.per_second * tenth.generator_us);
+    let steadiness = quotient(work(last), work(first));
     format!(
         "{} tickets in a row over 1,000 connections: {} stored/s; peak memory of ticketd {:.1} MiB. Tenth by tenth:\n\n\
          | tenth | 1 | 2 | 3 | 4 | 5 | 6 | 7 | 8 | 9 | 10 |\n|---|{}\n\
@@ -55,6 +56,6 @@ fn in_a_row(row: &InARow) -> String {
         "---:|".repeat(row.tenths.len()),
         cells(|tenth| number(tenth.per_second)),
         cells(|tenth| figure(tenth.generator_us)),
-        figure(work(last) / work(first)),
+        steadiness.map_or_else(|| "–".to_owned(), figure),
     )
 }
