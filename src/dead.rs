@@ -2,7 +2,7 @@
 
 use std::io::Write;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Context, bail};
 use tokio::time::{sleep, timeout};
@@ -94,7 +94,7 @@ async fn replay(settings: &BrokerSettings, client: &Client, number: i64) -> anyh
             body: &body,
         };
         publisher
-            .submit(record, Instant::now())
+            .submit(record)
             .map_err(|refusal| refusal.reason())?
             .await
             .map_err(|_gone| "gone")?

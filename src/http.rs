@@ -95,16 +95,15 @@ impl Service {
     /// Begins to answer a request.
     pub fn answer(self: &Arc<Self>, request: Request<Incoming>) -> Answer {
         let started = Instant::now();
-        let step = self.route(request, started);
+        let step = self.route(request);
         Answer::new(self.clone(), started, step)
     }
 
-    fn route(self: &Arc<Self>, request: Request<Incoming>, arrived: Instant) -> Step {
+    fn route(self: &Arc<Self>, request: Request<Incoming>) -> Step {
         let reply = match (self.find(request.uri().path()), request.method()) {
             (Some(Route::Ticket), &Method::POST) => {
                 let head = Head {
                     id: ticket_id(request.headers()),
-                    arrived,
                     received_at_us: now_us(),
                 };
                 return Step::Arrived(head, request.into_body());
@@ -178,7 +177,7 @@ impl Service {
             body,
         };
         let publisher = self.publisher.as_ref().ok_or(Refusal::Away);
-        let submitted = publisher.and_then(|publisher| publisher.submit(record, head.arrived));
+        let submitted = publisher.and_then(|publisher| publisher.submit(record));
         submitted
             .map(|outcome| (id, outcome))
             .map_err(Rejection::Refused)

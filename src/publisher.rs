@@ -83,7 +83,8 @@ pub struct Limits {
     pub inflight: usize,
     /// Most bytes of them.
     pub inflight_bytes: usize,
-    /// Longest from arrival to confirm.
+    /// Longest from the hand-over of a ticket to its confirm, and from the
+    /// publishing of a message to its own.
     pub confirm_timeout: Duration,
 }
 
@@ -94,14 +95,11 @@ pub struct Publisher {
 }
 
 impl Publisher {
-    /// Hands a ticket over that arrived at this time. The outcome comes
-    /// through the receiver; dropping the receiver changes nothing for the ticket.
-    pub fn submit(
-        &self,
-        record: Record<'_>,
-        arrived: Instant,
-    ) -> Result<oneshot::Receiver<Outcome>, Refusal> {
-        self.intake.submit(record, arrived, self.desk)
+    /// Hands a ticket over. The outcome comes through the receiver; dropping
+    /// the receiver changes nothing for the ticket.
+    pub fn submit(&self, record: Record<'_>) -> Result<oneshot::Receiver<Outcome>, Refusal> {
+        // However long the ticket took to come, its confirm has all of its time.
+        self.intake.submit(record, Instant::now(), self.desk)
     }
 }
 

@@ -42,9 +42,7 @@ pub enum Step {
 pub struct Head {
     /// The ticket's id, or why it cannot have one.
     pub id: Result<Uuid, &'static str>,
-    /// When the ticket arrived, for deadlines.
-    pub arrived: Instant,
-    /// The same as a time of day, in µs since the Unix epoch.
+    /// When the ticket arrived, in µs since the Unix epoch.
     pub received_at_us: i64,
 }
 

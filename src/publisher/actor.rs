@@ -288,9 +288,17 @@ impl Actor {
             }
             return Ok(());
         }
-        self.intake.expire(Err(Refusal::Deadline), now);
-        let late = |published: &Published| published.group.is_late(now);
-        if self.published.values().any(late) {
+        let outcome = Err(Refusal::Deadline);
+        self.intake.expire(outcome, now);
+        for published in self.published.values_mut() {
+            if published.group.is_late(now) {
+                self.intake.answer_late(&mut published.group, outcome, now);
+            }
+        }
+        // What the link is judged by is how long it has had a message: one that
+        // waited elsewhere before may be late at once.
+        let oldest = self.published.values().next();
+        if oldest.is_some_and(|oldest| now >= oldest.at + self.intake.confirm_timeout()) {
             self.metrics.failed("timeout");
             return Err("no confirm in time".into());
         }

@@ -3,7 +3,7 @@
 
 use std::collections::VecDeque;
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tokio::sync::{Notify, oneshot};
 
@@ -80,12 +80,12 @@ impl Intake {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes a ticket that arrived at this time and whose handler waits at
-    /// this desk, or refuses it.
+    /// Takes a ticket that is handed over at this time and whose handler waits
+    /// at this desk, or refuses it.
     pub fn submit(
         &self,
         record: Record<'_>,
-        arrived: Instant,
+        now: Instant,
         desk: usize,
     ) -> Result<oneshot::Receiver<Outcome>, Refusal> {
         let mut state = self.state();
@@ -105,7 +105,7 @@ impl Intake {
         state.bytes += bytes;
         let outcome = state
             .filling
-            .push(record, arrived + self.limits.confirm_timeout, desk);
+            .push(record, now + self.limits.confirm_timeout, desk);
         if state.filling.tickets() >= self.limits.group {
             state.seal();
         }
@@ -192,6 +192,11 @@ impl Intake {
         self.state().link
     }
 
+    /// Longest for a confirm.
+    pub fn confirm_timeout(&self) -> Duration {
+        self.limits.confirm_timeout
+    }
+
     /// Says whether tickets are taken, and if not why.
     pub fn set_link(&self, link: Link) {
         self.state().link = link;
@@ -247,7 +252,6 @@ mod tests {
     use super::*;
     use crate::publisher::desk::{Desk, desks};
     use futures_util::FutureExt;
-    use std::time::Duration;
     use uuid::Uuid;
 
     const BODY: [u8; 1000] = [b'x'; 1000];

@@ -6,9 +6,9 @@ use std::time::Duration;
 use fastrand::Rng;
 use tokio::task::JoinSet;
 
-use crate::accept::Accept;
+use crate::accept::{Accept, Setup};
 use crate::fake_broker::Fate;
-use crate::support::{Client, post};
+use crate::support::{Client, ask_once, post, wait_until};
 
 /// The confirm time-out of the test that has one, and a second for two busy cores.
 const ANSWERED_WITHIN: Duration = Duration::from_millis(1_500);
@@ -170,6 +170,36 @@ async fn an_unconfirmed_message_is_never_202() {
             "ticket {number} waited {waited:?}"
         );
     }
+}
+
+/// Attacks: a ticket that was published again with little of its time left, and runs out of it, is
+/// answered 503, and costs nobody the link on which it is still to be confirmed.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_late_ticket_does_not_end_the_next_link() {
+    let accept = Accept::start(Setup {
+        settings: &[("CONFIRM_TIMEOUT", "3s")],
+        lull: Duration::from_secs(2),
+        ..Setup::default()
+    })
+    .await;
+    let post_marked = async |mark: &str| {
+        let (address, request) = (accept.ticketd.address, post(&[], mark));
+        let answer = ask_once(address, &request, Duration::from_secs(10)).await;
+        answer.expect("an answer in time").status
+    };
+    // Nothing settles the first, so the link is given up after 3 s; the second would be confirmed
+    // half a second later, and half of its time is left when it is published again.
+    let statuses = tokio::join!(post_marked("mark:1 ignore;"), async {
+        tokio::time::sleep(Duration::from_millis(1_500)).await;
+        post_marked("mark:2 confirm;").await
+    });
+    assert_eq!(statuses, (503, 503));
+    wait_until("a confirm on the second link", async || {
+        accept.broker.seen.lock().unwrap().confirmed.contains(&2)
+    })
+    .await;
+    let given_up = "ticketd_publish_failed_total{reason=\"timeout\"}";
+    assert_eq!(accept.ticketd.metric(given_up).await, 1.0);
 }
 
 /// Attacks: what the broker returns went nowhere, and its confirm says nothing.

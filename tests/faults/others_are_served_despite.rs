@@ -150,6 +150,35 @@ async fn slow_body() {
     accept.recovers(before).await;
 }
 
+/// A body that takes longer to come than a confirm may is no fault of the broker's: its sender is
+/// answered 202, and others see nothing of it.
+#[tokio::test(flavor = "multi_thread")]
+async fn bodies_slower_than_a_confirm() {
+    let accept = Accept::start(Setup {
+        settings: &[("CONFIRM_TIMEOUT", "1s")],
+        // So that tickets wait for their confirms when deadlines are looked at.
+        lull: Duration::from_millis(100),
+        share: Share::Part,
+        ..Setup::default()
+    })
+    .await;
+    let clients = crowd(&accept, 100, async |mut client, n| {
+        let body = confirmed(n);
+        let (first, rest) = body.split_at(body.len() / 2);
+        client.send(head(&[], body.len()) + first).await;
+        sleep(Duration::from_secs(2)).await;
+        client.send(rest).await;
+        answer(&mut client).await.status
+    })
+    .await;
+    accept.serves_others().await;
+    let statuses = clients.join_all().await;
+    let accepted = statuses.iter().filter(|&&status| status == 202).count();
+    let late = "ticketd_publish_failed_total{reason=\"timeout\"}";
+    let late = accept.ticketd.metric(late).await;
+    assert_eq!((accepted, late), (100, 0.0), "{statuses:?}");
+}
+
 /// Headers without end are refused before they fill the memory.
 #[tokio::test(flavor = "multi_thread")]
 async fn huge_headers() {
