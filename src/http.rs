@@ -215,7 +215,10 @@ impl Service {
             }
             Rejection::Unread(Unread::TooSlow) => ("too_slow", reply::too_slow()),
             Rejection::Unread(Unread::Broken) => ("broken_body", reply::broken_body()),
-            Rejection::Unread(Unread::TooMany) => refused(Refusal::Overloaded),
+            Rejection::Unread(Unread::TooMany) => {
+                let (reason, reply) = refused(Refusal::Overloaded);
+                (reason, reply::closing(reply))
+            }
             Rejection::Refused(refusal) => refused(*refusal),
         };
         self.metrics.rejected(reason);

@@ -263,11 +263,10 @@ impl Shared {
         status: Option<Status>,
     ) -> impl Iterator<Item = (Arc<http::Service>, impl Future<Output = ()> + Send + use<>)> {
         let limits = limits(publish);
-        let body_max = publish.body_max as usize;
+        let bodies = Bodies::new(publish.body_max as usize, limits.inflight_bytes);
         let publishers = publishers(broker.clone(), limits, self.health.clone(), workers);
         publishers.map(move |(publisher, task)| {
-            let bodies = Bodies::new(body_max, limits.inflight_bytes / workers);
-            let service = self.service(Some(publisher), status.clone(), bodies);
+            let service = self.service(Some(publisher), status.clone(), bodies.clone());
             (Arc::new(service), task)
         })
     }

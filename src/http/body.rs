@@ -1,23 +1,32 @@
 //! A request's body, whole and within its limits.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use futures_util::FutureExt;
 use http_body_util::BodyExt;
 use hyper::body::{Body, Incoming};
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::timeout;
 
 /// Longest for a whole body, from its head on.
 const BODY_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// What bodies may hold while they are read.
+/// What bodies may hold while they are read; the budget is one for all clones.
+#[derive(Clone)]
 pub struct Bodies {
     max: usize,
-    /// For bodies that come in pieces, each counted at its largest: slow
-    /// senders could otherwise hold that much on every connection.
-    partial: Semaphore,
+    /// The bytes that are left for bodies that come in pieces: slow senders
+    /// could otherwise hold the largest body on every connection.
+    budget: Arc<Semaphore>,
+}
+
+/// As much of a body as has come, charged to the budget until it is dropped.
+struct Partial<'a> {
+    budget: &'a Semaphore,
+    charge: SemaphorePermit<'a>,
+    bytes: BytesMut,
 }
 
 /// How much of a body has come.
@@ -37,15 +46,15 @@ pub enum Unread {
     TooSlow,
     /// The client hung up, or broke the framing.
     Broken,
-    /// Too many others are being read.
+    /// All that unfinished bodies may hold is held.
     TooMany,
 }
 
 impl Bodies {
     /// Bodies of at most `max` bytes each, and `total` bytes of unfinished ones.
     pub fn new(max: usize, total: usize) -> Self {
-        let partial = Semaphore::new((total / max.max(1)).max(1));
-        Self { max, partial }
+        let budget = Arc::new(Semaphore::new(total.min(Semaphore::MAX_PERMITS)));
+        Self { max, budget }
     }
 
     /// The largest body, in bytes.
@@ -75,25 +84,27 @@ impl Bodies {
         collected.unwrap_or(Err(Unread::TooSlow))
     }
 
-    async fn collect(&self, mut first: Bytes, mut rest: Incoming) -> Result<Bytes, Unread> {
+    async fn collect<B>(&self, mut first: Bytes, mut rest: B) -> Result<Bytes, Unread>
+    where
+        B: Body<Data = Bytes> + Unpin,
+    {
         if first.is_empty() {
             match data(&mut rest).await? {
                 Some(data) if !rest.is_end_stream() => first = self.fitting(data)?,
                 whole => return self.fitting(whole.unwrap_or_default()),
             }
         }
-        let _place = self
-            .partial
-            .try_acquire()
-            .map_err(|_full| Unread::TooMany)?;
-        let mut whole = BytesMut::from(first);
+        let mut partial = Partial::new(&self.budget)?;
+        partial.add(&first)?;
+        // It would keep the whole of hyper's buffer.
+        drop(first);
         while let Some(next) = data(&mut rest).await? {
-            if whole.len() + next.len() > self.max {
+            if partial.bytes.len() + next.len() > self.max {
                 return Err(Unread::TooLarge);
             }
-            whole.extend_from_slice(&next);
+            partial.add(&next)?;
         }
-        Ok(whole.freeze())
+        Ok(partial.bytes.freeze())
     }
 
     fn fitting(&self, data: Bytes) -> Result<Bytes, Unread> {
@@ -104,12 +115,106 @@ impl Bodies {
     }
 }
 
+impl<'a> Partial<'a> {
+    fn new(budget: &'a Semaphore) -> Result<Self, Unread> {
+        let charge = budget
+            .try_acquire_many(0)
+            .map_err(|_closed| Unread::TooMany)?;
+        let bytes = BytesMut::new();
+        Ok(Self {
+            budget,
+            charge,
+            bytes,
+        })
+    }
+
+    fn add(&mut self, piece: &[u8]) -> Result<(), Unread> {
+        let length = u32::try_from(piece.len()).map_err(|_huge| Unread::TooLarge)?;
+        let charge = self.budget.try_acquire_many(length);
+        self.charge.merge(charge.map_err(|_full| Unread::TooMany)?);
+        self.bytes.extend_from_slice(piece);
+        Ok(())
+    }
+}
+
 /// The next piece; trailers are passed over.
-async fn data(body: &mut Incoming) -> Result<Option<Bytes>, Unread> {
+async fn data<B>(body: &mut B) -> Result<Option<Bytes>, Unread>
+where
+    B: Body<Data = Bytes> + Unpin,
+{
     while let Some(frame) = body.frame().await {
         if let Ok(data) = frame.map_err(|_broken| Unread::Broken)?.into_data() {
             return Ok(Some(data));
         }
     }
     Ok(None)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use futures_util::stream::{Stream, iter};
+    use http_body_util::StreamBody;
+    use hyper::body::Frame;
+    use std::convert::Infallible;
+
+    /// Pieces of these lengths, and then no end.
+    fn unfinished(
+        lengths: &[usize],
+    ) -> StreamBody<impl Stream<Item = Result<Frame<Bytes>, Infallible>> + Unpin + use<>> {
+        let piece = |&length: &usize| Ok(Frame::data(Bytes::from(vec![b'x'; length])));
+        let pieces: Vec<_> = lengths.iter().map(piece).collect();
+        StreamBody::new(futures_util::StreamExt::chain(
+            iter(pieces),
+            futures_util::stream::pending(),
+        ))
+    }
+
+    #[tokio::test]
+    async fn a_body_is_charged_what_has_come_until_it_ends_or_is_given_up() {
+        let bodies = Bodies::new(100, 250);
+        let read = |lengths| Box::pin(bodies.collect(Bytes::new(), unfinished(lengths)));
+        let mut stalled = read(&[60, 39]);
+        assert!((&mut stalled).now_or_never().is_none());
+        assert_eq!(bodies.budget.available_permits(), 151);
+        drop(stalled);
+        assert_eq!(bodies.budget.available_permits(), 250);
+        let whole = http_body_util::Full::new(Bytes::from_static(b"whole"));
+        let read = bodies.collect(Bytes::from_static(b"the "), whole).await;
+        assert_eq!(read, Ok(Bytes::from_static(b"the whole")));
+        assert_eq!(bodies.budget.available_permits(), 250);
+    }
+
+    #[tokio::test]
+    async fn unfinished_bodies_are_bounded_together_over_all_workers() {
+        let bodies = Bodies::new(100, 250);
+        let workers = [bodies.clone(), bodies];
+        let read = |worker: usize, lengths| {
+            Box::pin(workers[worker].collect(Bytes::new(), unfinished(lengths)))
+        };
+        let (mut one, mut two) = (read(0, &[100]), read(1, &[50, 50]));
+        assert!((&mut one).now_or_never().is_none());
+        assert!((&mut two).now_or_never().is_none());
+        let mut over = read(0, &[50, 1]);
+        assert_eq!((&mut over).now_or_never(), Some(Err(Unread::TooMany)));
+        let mut fits = read(1, &[49, 1]);
+        assert!((&mut fits).now_or_never().is_none());
+        let mut none_left = read(0, &[1]);
+        assert_eq!((&mut none_left).now_or_never(), Some(Err(Unread::TooMany)));
+        drop(one);
+        assert!(read(0, &[60, 40]).now_or_never().is_none());
+    }
+
+    #[tokio::test]
+    async fn the_largest_body_is_exact() {
+        let bodies = Bodies::new(100, 1000);
+        for (lengths, read) in [
+            (&[50, 50][..], None),
+            (&[50, 51], Some(Err(Unread::TooLarge))),
+            (&[101], Some(Err(Unread::TooLarge))),
+        ] {
+            let body = Box::pin(bodies.collect(Bytes::new(), unfinished(lengths)));
+            assert_eq!(body.now_or_never(), read, "{lengths:?}");
+        }
+    }
 }

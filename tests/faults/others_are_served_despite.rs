@@ -179,6 +179,43 @@ async fn bodies_slower_than_a_confirm() {
     assert_eq!((accepted, late), (100, 0.0), "{statuses:?}");
 }
 
+/// Senders that stall after a byte hold a byte each of what unfinished bodies may hold, not the
+/// largest body: many more of them than largest bodies have room are taken in the end.
+#[tokio::test(flavor = "multi_thread")]
+async fn stalled_bodies() {
+    // At the largest of these, 64 bodies have room.
+    let accept = Accept::start(Setup {
+        settings: &[("BODY_MAX", "1048576")],
+        share: Share::Part,
+        ..Setup::default()
+    })
+    .await;
+    let before = accept.usage();
+    let begun = crowd(&accept, 256, async |mut client, n| {
+        let body = confirmed(n);
+        // Who is told to go on is being read.
+        client
+            .send(head(&["expect: 100-continue"], body.len()))
+            .await;
+        assert_eq!(client.answer().await.status, 100);
+        client.send(&body[..1]).await;
+        (client, body)
+    })
+    .await
+    .join_all()
+    .await;
+    accept.serves_others().await;
+    let mut statuses = Vec::new();
+    for (mut client, body) in begun {
+        // One that was refused may have been cut off.
+        let _sent = client.try_send(&body[1..]).await;
+        statuses.push(answer(&mut client).await.status);
+    }
+    let accepted = statuses.iter().filter(|&&status| status == 202).count();
+    assert_eq!(accepted, 256, "{statuses:?}");
+    accept.recovers(before).await;
+}
+
 /// Headers without end are refused before they fill the memory.
 #[tokio::test(flavor = "multi_thread")]
 async fn huge_headers() {
