@@ -7,6 +7,7 @@
 use std::borrow::Cow;
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use foldhash::fast::RandomState;
@@ -33,6 +34,10 @@ const VALID: [u8; 9] = [0, 0, 0, 1, 1, 0xff, 0xff, 0xff, 0xff];
 /// PostgreSQL counts time from 2000-01-01, in µs: this many after Unix' epoch.
 const POSTGRES_EPOCH_US: i64 = 946_684_800_000_000;
 
+/// The earliest time that PostgreSQL can hold, 4714-11-24 BC, in µs since Unix' epoch. The latest is
+/// later than any that fits here.
+pub const RECEIVED_AT_MIN_US: i64 = -210_866_803_200_000_000;
+
 /// The columns of `tickets` that are written, in the order in which they are written here.
 pub const TICKET_COLUMNS: &str =
     "ticket_id, order_id, vat, total, valid, invalid_reason, ticket_text, received_at";
@@ -46,10 +51,26 @@ pub const PRODUCT_COLUMNS: &str = "product_id text, name text, price numeric, \
 pub struct Dead<'a> {
     /// Its id.
     pub ticket_id: Uuid,
+    /// When it was received, in µs since the Unix epoch.
+    pub received_at_us: i64,
     /// Why it cannot be stored.
     pub reason: String,
     /// Its bytes as they came.
     pub body: &'a [u8],
+}
+
+impl Dead<'_> {
+    /// When it was received; none if PostgreSQL cannot hold that time.
+    pub fn received_at(&self) -> Option<SystemTime> {
+        if self.received_at_us < RECEIVED_AT_MIN_US {
+            return None;
+        }
+        let since = Duration::from_micros(self.received_at_us.unsigned_abs());
+        match self.received_at_us {
+            0.. => UNIX_EPOCH.checked_add(since),
+            _ => UNIX_EPOCH.checked_sub(since),
+        }
+    }
 }
 
 /// Gathers the rows of one transaction.
@@ -287,6 +308,27 @@ mod tests {
         let mut out = (words.len() as i32 * 2).to_be_bytes().to_vec();
         words.iter().for_each(|word| out.extend(word.to_be_bytes()));
         out
+    }
+
+    #[test]
+    fn a_dead_ticket_has_the_time_that_postgres_can_hold() {
+        let received_at = |received_at_us| {
+            let dead = Dead {
+                ticket_id: Uuid::nil(),
+                received_at_us,
+                reason: String::new(),
+                body: b"",
+            };
+            dead.received_at()
+        };
+        let second = Duration::from_secs(1);
+        assert_eq!(received_at(0), Some(UNIX_EPOCH));
+        assert_eq!(received_at(-1_000_000), Some(UNIX_EPOCH - second));
+        assert_eq!(received_at(1_000_000), Some(UNIX_EPOCH + second));
+        assert!(received_at(RECEIVED_AT_MIN_US).is_some());
+        assert!(received_at(i64::MAX).is_some());
+        assert_eq!(received_at(RECEIVED_AT_MIN_US - 1), None);
+        assert_eq!(received_at(i64::MIN), None);
     }
 
     #[test]

@@ -6,11 +6,13 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 use tokio::time::{sleep, timeout};
-use tokio_postgres::Client;
+use tokio_postgres::error::SqlState;
+use tokio_postgres::{Client, Transaction};
+use tracing::info;
 use uuid::Uuid;
 
 use crate::broker::Broker;
-use crate::clock::now_us;
+use crate::clock::unix_us;
 use crate::config::{BrokerSettings, DeadAction, DeadSettings, INFLIGHT_BYTES_MAX};
 use crate::health::Health;
 use crate::message::Record;
@@ -23,21 +25,24 @@ const REPLAY_TIMEOUT: Duration = Duration::from_secs(10);
 /// How often it is looked whether RabbitMQ is there.
 const LINK_TICK: Duration = Duration::from_millis(10);
 
+// A ticket of before the column was there was received no later than it died.
+const TAKE: &str = "delete from dead_tickets where id = $1 \
+    returning ticket_id, coalesce(received_at, created_at), body";
+
+const STORED_TEXT: &str = "select ticket_text from tickets where ticket_id = $1";
+
 /// Lists dead tickets, shows one, or sends one round again.
 pub async fn dead(settings: &DeadSettings, out: &mut impl Write) -> anyhow::Result<()> {
     let connected = store::connect(&settings.database.database_url, "ticketd dead").await;
     let Connected {
-        client,
+        mut client,
         task: _alive,
     } = connected.context("DATABASE_URL")?;
     match settings.action {
         DeadAction::List => list(&client, out).await,
         DeadAction::Show { number } => Ok(out.write_all(&body(&client, number).await?)?),
         DeadAction::Replay { number } => {
-            let id = replay(&settings.broker, &client, number).await?;
-            client
-                .execute("delete from dead_tickets where id = $1", &[&number])
-                .await?;
+            let id = replay(&settings.broker, &mut client, number).await?;
             Ok(writeln!(out, "{id}")?)
         }
     }
@@ -63,13 +68,78 @@ async fn body(client: &Client, number: i64) -> anyhow::Result<Vec<u8>> {
     }
 }
 
-/// Publishes a body as a ticket of its own, which is what its sender meant it
-/// to be. Its id is made from both, so that a second replay changes nothing.
-async fn replay(settings: &BrokerSettings, client: &Client, number: i64) -> anyhow::Result<Uuid> {
-    let body = body(client, number).await?;
-    let query = "select ticket_id from dead_tickets where id = $1";
-    let ticket_id: Uuid = client.query_one(query, &[&number]).await?.try_get(0)?;
-    let id = Uuid::new_v5(&ticket_id, &body);
+/// A row of `dead_tickets` on its way back.
+struct Dead {
+    ticket_id: Uuid,
+    received_at_us: i64,
+    body: Vec<u8>,
+}
+
+/// Sends a dead ticket round again and takes it off the list; returns its id.
+///
+/// It is off the list before it is on its way, and stays off only if RabbitMQ
+/// confirms it: whoever finds meanwhile that it must die again waits for the
+/// row's end and adds a new one, instead of finding it on the list and leaving
+/// it at that. After a crash between the two it is on its way and on the list,
+/// and replaying it again changes nothing.
+async fn replay(
+    settings: &BrokerSettings,
+    client: &mut Client,
+    number: i64,
+) -> anyhow::Result<Uuid> {
+    let transaction = client.transaction().await?;
+    let dead = take(&transaction, number).await?;
+    let (id, stored) = identify(&transaction, &dead).await?;
+    if stored {
+        info!("the ticket is stored already, as {id}");
+    } else {
+        let record = Record {
+            id,
+            received_at_us: dead.received_at_us,
+            body: &dead.body,
+        };
+        publish(settings, record).await?;
+    }
+    let gone = transaction.commit().await;
+    gone.context("it is sent round again, but is still on the list")?;
+    Ok(id)
+}
+
+async fn take(transaction: &Transaction<'_>, number: i64) -> anyhow::Result<Dead> {
+    let taken = transaction.query_opt(TAKE, &[&number]).await;
+    let taken = taken.map_err(|error| match error.code() {
+        Some(&SqlState::UNDEFINED_COLUMN) => anyhow::Error::new(error)
+            .context("dead_tickets is of an older version: run `ticketd migrate`"),
+        _ => error.into(),
+    })?;
+    let Some(row) = taken else {
+        bail!("there is no dead ticket {number}");
+    };
+    Ok(Dead {
+        ticket_id: row.try_get(0)?,
+        received_at_us: unix_us(row.try_get(1)?),
+        body: row.try_get(2)?,
+    })
+}
+
+/// The id that the ticket was accepted under, so that its sender may still
+/// repeat it; where another text has that by now, one that is made from both.
+/// True: it is stored under that id already.
+async fn identify(transaction: &Transaction<'_>, dead: &Dead) -> anyhow::Result<(Uuid, bool)> {
+    for id in [dead.ticket_id, Uuid::new_v5(&dead.ticket_id, &dead.body)] {
+        let row = transaction.query_opt(STORED_TEXT, &[&id]).await?;
+        let Some(row) = row else {
+            return Ok((id, false));
+        };
+        let text: Option<String> = row.try_get(0)?;
+        if text.is_some_and(|text| text.as_bytes() == dead.body) {
+            return Ok((id, true));
+        }
+    }
+    bail!("both ids that it could have belong to other tickets");
+}
+
+async fn publish(settings: &BrokerSettings, record: Record<'_>) -> anyhow::Result<()> {
     let broker = Broker::new(settings)
         .map_err(anyhow::Error::msg)
         .context("AMQP_URL")?;
@@ -88,11 +158,6 @@ async fn replay(settings: &BrokerSettings, client: &Client, number: i64) -> anyh
         while !health.readiness().ready() {
             sleep(LINK_TICK).await;
         }
-        let record = Record {
-            id,
-            received_at_us: now_us(),
-            body: &body,
-        };
         publisher
             .submit(record)
             .map_err(|refusal| refusal.reason())?
@@ -101,7 +166,7 @@ async fn replay(settings: &BrokerSettings, client: &Client, number: i64) -> anyh
             .map_err(|refusal| refusal.reason())
     };
     match timeout(REPLAY_TIMEOUT, published).await {
-        Ok(Ok(())) => Ok(id),
+        Ok(Ok(())) => Ok(()),
         Ok(Err(reason)) => bail!("RabbitMQ did not take it: {reason}"),
         Err(_late) => bail!("RabbitMQ did not answer in time"),
     }

@@ -20,7 +20,7 @@ pub use migrate::migrate;
 
 use std::collections::HashMap;
 use std::fmt;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Bytes;
 use futures_util::SinkExt;
@@ -51,8 +51,16 @@ const MERGE_PRODUCTS: &str = "insert into products as known \
         ticket_received_at = excluded.ticket_received_at, ticket_id = excluded.ticket_id \
     where (known.ticket_received_at, known.ticket_id) < (excluded.ticket_received_at, excluded.ticket_id)";
 
-const INSERT_DEAD: &str = "insert into dead_tickets (ticket_id, reason, body) \
-    select * from unnest($1::uuid[], $2::text[], $3::bytea[]) on conflict do nothing";
+const INSERT_DEAD: &str = "insert into dead_tickets (ticket_id, reason, body, received_at) \
+    select * from unnest($1::uuid[], $2::text[], $3::bytea[], $4::timestamptz[]) \
+    on conflict do nothing";
+
+// For a table that could not be given the column yet.
+const INSERT_DEAD_WITHOUT_TIME: &str = "insert into dead_tickets (ticket_id, reason, body) \
+    select ticket_id, reason, body \
+    from unnest($1::uuid[], $2::text[], $3::bytea[], $4::timestamptz[]) \
+        as dead (ticket_id, reason, body, received_at) \
+    on conflict do nothing";
 
 const UNIQUE_KEYS: &str = "select c.relname::text, a.attname::text from pg_index i \
     join pg_class c on c.oid = i.indexrelid \
@@ -162,7 +170,7 @@ impl Store {
             copy_tickets: client.prepare(&copy_tickets).await?,
             copy_products: client.prepare(COPY_PRODUCTS).await?,
             merge_products: client.prepare(MERGE_PRODUCTS).await?,
-            insert_dead: client.prepare(INSERT_DEAD).await?,
+            insert_dead: prepare_insert_dead(&client).await?,
             stored_texts: client.prepare(STORED_TEXTS).await?,
             client,
             connection,
@@ -239,10 +247,9 @@ impl Store {
         let ids: Vec<Uuid> = dead.iter().map(|dead| dead.ticket_id).collect();
         let reasons: Vec<&str> = dead.iter().map(|dead| dead.reason.as_str()).collect();
         let bodies: Vec<&[u8]> = dead.iter().map(|dead| dead.body).collect();
-        let inserted = self
-            .client
-            .execute(&self.insert_dead, &[&ids, &reasons, &bodies])
-            .await;
+        let times: Vec<Option<SystemTime>> = dead.iter().map(Dead::received_at).collect();
+        let parameters: [&(dyn ToSql + Sync); 4] = [&ids, &reasons, &bodies, &times];
+        let inserted = self.client.execute(&self.insert_dead, &parameters).await;
         inserted.map_err(failure)
     }
 
@@ -268,5 +275,14 @@ impl Store {
     /// Waits until the connection ends.
     pub async fn closed(&mut self) {
         self.connection.ended().await;
+    }
+}
+
+async fn prepare_insert_dead(client: &Client) -> Result<Statement, Error> {
+    match client.prepare(INSERT_DEAD).await {
+        Err(error) if error.code() == Some(&SqlState::UNDEFINED_COLUMN) => {
+            client.prepare(INSERT_DEAD_WITHOUT_TIME).await
+        }
+        prepared => prepared,
     }
 }

@@ -77,6 +77,7 @@ impl<'a> Plan<'a> {
         for (record, verdict) in records.iter().zip(verdicts) {
             let dead = |reason: String| Dead {
                 ticket_id: record.id,
+                received_at_us: record.received_at_us,
                 reason,
                 body: record.body,
             };

@@ -22,7 +22,21 @@ pub async fn migrate(config: &Config) -> Result<(), Failure> {
         "set statement_timeout = 0; begin; select pg_advisory_xact_lock({LOCK}); {SCHEMA} commit"
     );
     client.batch_execute(&script).await.map_err(failure)?;
+    warn_if_unfinished(&client).await.map_err(failure)?;
     warn_if_unsafe(&client).await.map_err(failure)
+}
+
+/// Says so where dead tickets are kept without the time at which they were received.
+async fn warn_if_unfinished(client: &tokio_postgres::Client) -> Result<(), Error> {
+    let column = "select from pg_attribute where attrelid = 'dead_tickets'::regclass \
+        and attname = 'received_at' and not attisdropped";
+    if client.query_opt(column, &[]).await?.is_none() {
+        warn!(
+            "dead_tickets could not be given the column received_at, because it is in use or \
+            another role's: run `ticketd migrate` as its owner"
+        );
+    }
+    Ok(())
 }
 
 /// Says so where PostgreSQL would lose what it committed.

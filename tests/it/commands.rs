@@ -2,17 +2,19 @@
 
 use std::net::TcpListener;
 
+use uuid::Uuid;
+
 use crate::support::*;
 
 /// `dead list` shows what was set aside, `dead show` its exact bytes, and `dead replay` sends it
-/// round again as a ticket of its own: makes dead tickets and does all three.
+/// round again as a ticket: makes dead tickets and does all three.
 #[tokio::test]
 async fn dead_tickets_can_be_listed_shown_and_replayed() {
     let place = Place::new().await;
     let ticketd = place.ready("serve", &[]).await;
     let none = place.run(&["dead", "list"], &[]).await;
     assert_eq!((none.code(), none.text()), (Some(0), ""));
-    let image = ticket_properties(uuid::Uuid::now_v7(), 1).with_content_type("image/png".into());
+    let image = ticket_properties(Uuid::now_v7(), 1).with_content_type("image/png".into());
     place.publish(image.clone(), EXAMPLE.as_bytes()).await;
     place.filled("dead_tickets", 1).await;
     place.publish(image, b"\0\xff").await;
@@ -41,7 +43,7 @@ async fn dead_tickets_can_be_listed_shown_and_replayed() {
     assert_eq!(replay.code(), Some(0), "{}", replay.log);
     let row = place.row(replay.text().trim().parse().unwrap()).await;
     assert!(row.valid);
-    assert_ne!(row.ticket_id, dead[0].ticket_id, "a ticket of its own");
+    assert_eq!((row.ticket_id, row.received_at_us), (dead[0].ticket_id, 1));
     assert_eq!(place.dead().await, dead[1..]);
     for action in ["show", "replay"] {
         let gone = place
@@ -49,6 +51,112 @@ async fn dead_tickets_can_be_listed_shown_and_replayed() {
             .await;
         assert_eq!(gone.code(), Some(1));
         assert!(gone.log.contains("no dead ticket"), "{}", gone.log);
+    }
+    ticketd.drained().await;
+}
+
+/// A replayed ticket is the one that was answered 202: it has its id and its time, so that its sender
+/// may still repeat it, and its price replaces no newer one. Lets a constraint refuse a ticket, stores
+/// a newer one of the same product, replays the first once the constraint is gone, and sends it again.
+#[tokio::test]
+async fn a_replayed_ticket_is_the_one_that_was_answered() {
+    let place = Place::new().await;
+    place.run(&["migrate"], &[]).await;
+    let refuse = "alter table tickets add constraint poison check (order_id <> '444')";
+    place.database.batch_execute(refuse).await.unwrap();
+    let mut ticketd = place.ready("serve", &[]).await;
+    let mut client = ticketd.client().await;
+    let key = ["Idempotency-Key: till-7/1"];
+    let refused = ticket("444");
+    let before_us = now_us();
+    let id = place.accepted(&mut client, &key, &refused).await;
+    let answered_us = now_us();
+    place.filled("dead_tickets", 1).await;
+    let newer = ticket("445").replace("t-445", "t-444").replace("1.20", "9");
+    let other = place.accepted(&mut client, &[], &newer).await;
+    place.row(other).await;
+    let allow = "alter table tickets drop constraint poison";
+    place.database.batch_execute(allow).await.unwrap();
+
+    let number = place.dead().await[0].number.to_string();
+    let replay = place.run(&["dead", "replay", &number], &[]).await;
+    assert_eq!(replay.code(), Some(0), "{}", replay.log);
+    assert_eq!(replay.text().trim(), id.to_string());
+    let row = place.row(id).await;
+    assert!(
+        (before_us..=answered_us).contains(&row.received_at_us),
+        "{row:?}"
+    );
+    assert_eq!(place.accepted(&mut client, &key, &refused).await, id);
+    let last = place.accepted(&mut client, &[], EXAMPLE).await;
+    place.row(last).await;
+    assert_eq!(place.count("tickets").await, 3);
+    assert_eq!(place.count("dead_tickets").await, 0);
+    let product = ("t-444".to_owned(), "Tea 445".to_owned(), "9".to_owned());
+    assert!(place.products().await.contains(&product));
+    ticketd.drained().await;
+}
+
+/// A ticket whose id another text has by now is replayed under an id made from both, and one that is
+/// stored already is only taken off the list: replays a key's other text, and then again what was
+/// replayed already, as after a crash between the two steps.
+#[tokio::test]
+async fn a_replayed_ticket_takes_no_id_from_another() {
+    let place = Place::new().await;
+    let mut ticketd = place.ready("serve", &[]).await;
+    let mut client = ticketd.client().await;
+    let key = ["Idempotency-Key: till-7/1"];
+    let (first, other) = (ticket("first"), ticket("other"));
+    let id = place.accepted(&mut client, &key, &first).await;
+    place.row(id).await;
+    place.accepted(&mut client, &key, &other).await;
+    place.filled("dead_tickets", 1).await;
+    let keep = "create table kept as select * from dead_tickets";
+    place.database.batch_execute(keep).await.unwrap();
+
+    let made = Uuid::new_v5(&id, other.as_bytes());
+    for (text, expected) in [(&other, made), (&other, made), (&first, id)] {
+        let dead = "delete from dead_tickets";
+        place.database.batch_execute(dead).await.unwrap();
+        let dead = "insert into dead_tickets (ticket_id, reason, body, received_at) \
+            select ticket_id, reason, $1, received_at from kept";
+        let body = text.as_bytes();
+        place.database.execute(dead, &[&body]).await.unwrap();
+        let number = place.dead().await[0].number.to_string();
+        let replay = place.run(&["dead", "replay", &number], &[]).await;
+        assert_eq!(replay.code(), Some(0), "{}", replay.log);
+        assert_eq!(replay.text().trim(), expected.to_string());
+        let row = place.row(expected).await;
+        assert_eq!(row.ticket_text.as_ref(), Some(text));
+        assert_eq!(place.count("dead_tickets").await, 0);
+    }
+    assert_eq!(place.count("tickets").await, 2);
+    let time = "select tickets.received_at = kept.received_at from tickets, kept \
+        where tickets.ticket_id = $1";
+    let kept = place.database.query_one(time, &[&made]).await.unwrap();
+    assert!(kept.get::<_, bool>(0), "its time is kept");
+    ticketd.drained().await;
+}
+
+/// What cannot be a ticket is dead again when it is replayed, however quickly: replays a malformed
+/// group many times.
+#[tokio::test]
+async fn a_replay_loses_nothing_that_dies_again() {
+    let place = Place::new().await;
+    let ticketd = place.ready("serve", &[]).await;
+    place.publish(group_properties(), b"\0\xff").await;
+    place.filled("dead_tickets", 1).await;
+    for _ in 0..10 {
+        let before = place.dead().await.remove(0);
+        let number = before.number.to_string();
+        let replay = place.run(&["dead", "replay", &number], &[]).await;
+        assert_eq!(replay.code(), Some(0), "{}", replay.log);
+        let after = wait_for("dead again", async || {
+            let dead = place.dead().await;
+            dead.into_iter().find(|dead| dead.number != before.number)
+        });
+        assert_eq!(after.await.body, before.body);
+        assert_eq!(place.count("dead_tickets").await, 1);
     }
     ticketd.drained().await;
 }

@@ -447,8 +447,3 @@ fn owned(products: &[(&str, &str, &str)]) -> Vec<(String, String, String)> {
         .map(|(id, name, price)| ((*id).into(), (*name).into(), (*price).into()))
         .collect()
 }
-
-fn now_us() -> i64 {
-    let since_epoch = std::time::SystemTime::UNIX_EPOCH.elapsed().unwrap();
-    i64::try_from(since_epoch.as_micros()).unwrap()
-}

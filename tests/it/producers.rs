@@ -190,6 +190,9 @@ async fn no_time_of_receipt_stops_the_consumer() {
         );
     }
     assert!(!stored.contains(&i64::MIN));
+    let timeless = "select bool_and(received_at is null) from dead_tickets";
+    let row = place.database.query_one(timeless, &[]).await.unwrap();
+    assert!(row.get::<_, bool>(0), "no other time is made up");
     ticketd.drained().await;
     assert_eq!(place.depth(place.queue()).await, 0);
 }

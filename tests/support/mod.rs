@@ -25,5 +25,5 @@ pub use http::{Answer, Client, ask_once, get, head, metric, post, request};
 pub use message::{group, group_properties, ticket_properties};
 pub use place::{Dead, Place, Row};
 pub use process::{Ended, Process, TICKETD, signal};
-pub use tickets::{EXAMPLE, sample, ticket};
+pub use tickets::{EXAMPLE, now_us, sample, ticket};
 pub use wait::{DEADLINE, wait_for, wait_until, wait_within};

@@ -18,3 +18,9 @@ pub fn sample(name: &str) -> PathBuf {
         .join("tests/tickets")
         .join(name)
 }
+
+/// This machine's time in µs since the Unix epoch, as ticketd counts it.
+pub fn now_us() -> i64 {
+    let since_epoch = std::time::SystemTime::UNIX_EPOCH.elapsed().unwrap();
+    i64::try_from(since_epoch.as_micros()).unwrap()
+}
