@@ -15,12 +15,11 @@ use futures_util::Stream;
 use lapin::options::ConfirmSelectOptions;
 use lapin::tcp::AsyncTcpStream;
 use lapin::types::ShortString;
-use lapin::uri::AMQPUri;
 use lapin::{Channel, Connection, ConnectionProperties, Event};
 use tokio::time::timeout;
 use tracing::info;
 
-use crate::config::BrokerSettings;
+use crate::config::{AmqpUrl, BrokerSettings};
 use socket::{SocketSlot, connect_tcp, io_error};
 use topology::Topology;
 
@@ -62,7 +61,7 @@ impl From<lapin::Error> for BrokerError {
 /// Where RabbitMQ is and what things are called there.
 #[derive(Debug, Clone)]
 pub struct Broker {
-    uri: AMQPUri,
+    uri: AmqpUrl,
     topology: Topology,
 }
 
@@ -125,7 +124,7 @@ impl Broker {
         let properties = ConnectionProperties::default()
             .with_connection_name(format!("ticketd {purpose} {}", std::process::id()).into());
         let connection = Connection::connector(
-            self.uri.clone(),
+            (*self.uri).clone(),
             lapin::runtime::default_runtime()?,
             async move |_uri, _runtime| {
                 let socket = socket.lock().unwrap_or_else(PoisonError::into_inner).take();

@@ -3,13 +3,16 @@
 //! A setting is a flag, else an environment variable, else its default. A wrong
 //! value stops the start with a message that names the setting.
 
+mod urls;
+
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::str::FromStr;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use lapin::uri::{AMQPScheme, AMQPUri};
+
+pub use urls::AmqpUrl;
+use urls::{Secret, amqp_url, database_url, without_secrets};
 
 /// The largest group that is published, in bytes. It keeps what one prefetch
 /// window may hold in the consumer's memory at `PREFETCH` × 256 KiB.
@@ -123,7 +126,7 @@ pub struct AcceptSettings {
     #[command(flatten)]
     pub broker: BrokerSettings,
     /// PostgreSQL, only to answer GET /ticket/{id}; without it there is no such route
-    #[arg(long, env = "DATABASE_URL", value_parser = database_url, hide_env_values = true)]
+    #[arg(long, env = "DATABASE_URL", value_parser = Secret(database_url), hide_env_values = true)]
     pub database_url: Option<tokio_postgres::Config>,
     /// Where requests come in.
     #[command(flatten)]
@@ -160,11 +163,11 @@ pub struct ConsumeSettings {
 #[derive(Debug, Clone, Args)]
 pub struct BrokerSettings {
     /// RabbitMQ, as amqp://user:password@host:port/vhost (%2f is the vhost "/"); RABBITMQ_URL is taken where this is not set [default: amqp://127.0.0.1:5672/%2f]
-    #[arg(long, env = "AMQP_URL", value_parser = amqp_url, hide_env_values = true)]
-    amqp_url: Option<AMQPUri>,
+    #[arg(long, env = "AMQP_URL", value_parser = Secret(amqp_url), hide_env_values = true)]
+    amqp_url: Option<AmqpUrl>,
     /// The name that other software uses for AMQP_URL
-    #[arg(long, env = "RABBITMQ_URL", value_parser = amqp_url, hide_env_values = true, hide = true)]
-    rabbitmq_url: Option<AMQPUri>,
+    #[arg(long, env = "RABBITMQ_URL", value_parser = Secret(amqp_url), hide_env_values = true, hide = true)]
+    rabbitmq_url: Option<AmqpUrl>,
     /// The queue that tickets wait in
     #[arg(long, env = "QUEUE", default_value = "tickets", value_parser = amqp_name)]
     pub queue: String,
@@ -183,7 +186,7 @@ pub struct BrokerSettings {
 #[derive(Debug, Clone, Args)]
 pub struct DatabaseSettings {
     /// PostgreSQL, as postgres://user:password@host:port/database
-    #[arg(long, env = "DATABASE_URL", value_parser = database_url, hide_env_values = true)]
+    #[arg(long, env = "DATABASE_URL", value_parser = Secret(database_url), hide_env_values = true)]
     pub database_url: tokio_postgres::Config,
 }
 
@@ -262,9 +265,18 @@ pub struct ShutdownSettings {
     pub shutdown_grace: Duration,
 }
 
+impl Cli {
+    /// Reads the command line and the environment. The error says what is
+    /// wrong with them, and shows nothing that may be a password.
+    pub fn read() -> Result<Self, clap::Error> {
+        let arguments = std::env::args_os().map(|argument| argument.to_string_lossy().into_owned());
+        Self::try_parse().map_err(|error| without_secrets(error, &arguments.collect::<Vec<_>>()))
+    }
+}
+
 impl BrokerSettings {
     /// RabbitMQ's address.
-    pub fn url(&self) -> Result<AMQPUri, String> {
+    pub fn url(&self) -> Result<AmqpUrl, String> {
         match self.amqp_url.as_ref().or(self.rabbitmq_url.as_ref()) {
             Some(url) => Ok(url.clone()),
             None => amqp_url("amqp://127.0.0.1:5672/%2f"),
@@ -291,40 +303,11 @@ impl BrokerSettings {
     }
 }
 
-fn amqp_url(text: &str) -> Result<AMQPUri, String> {
-    let mut uri = AMQPUri::from_str(text)?;
-    if uri.scheme == AMQPScheme::AMQPS {
-        return Err("amqps:// is not built in: use amqp:// on a trusted network or through a local TLS proxy".into());
-    }
-    // 128 KiB is RabbitMQ's own default; left open on both sides, the client would size its buffers for 4 GiB frames.
-    uri.query.frame_max.get_or_insert(131_072);
-    // A peer that is silent for twice these seconds is taken for dead.
-    uri.query.heartbeat.get_or_insert(10);
-    Ok(uri)
-}
-
 fn amqp_name(text: &str) -> Result<String, String> {
     // 255 bytes is AMQP 0-9-1's short string (section 4.2.5.3); room is left for the derived names.
     match text.len() {
         1..=200 => Ok(text.to_owned()),
         n => Err(format!("a name has 1 to 200 bytes, this one {n}")),
-    }
-}
-
-fn database_url(text: &str) -> Result<tokio_postgres::Config, String> {
-    let config = tokio_postgres::Config::from_str(text).map_err(|error| explain(&error))?;
-    if config.get_ssl_mode() == tokio_postgres::config::SslMode::Require {
-        return Err(
-            "sslmode=require is not built in: use a trusted network or a local TLS proxy".into(),
-        );
-    }
-    Ok(config)
-}
-
-fn explain(error: &dyn std::error::Error) -> String {
-    match error.source() {
-        Some(source) => format!("{error}: {}", explain(source)),
-        None => error.to_string(),
     }
 }
 
@@ -338,70 +321,4 @@ fn duration_at_least<const MS: u64>(text: &str) -> Result<Duration, String> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn parse(args: &[&str]) -> Result<Cli, String> {
-        Cli::try_parse_from([&["ticketd"], args].concat()).map_err(|error| error.to_string())
-    }
-
-    #[test]
-    fn a_wrong_value_is_refused_with_its_name() {
-        let cases: &[(&[&str], &str)] = &[
-            (&["accept", "--amqp-url", "http://x"], "--amqp-url"),
-            (&["accept", "--amqp-url", "amqps://x"], "--amqp-url"),
-            (&["accept", "--listen", "8080"], "--listen"),
-            (
-                &["accept", "--publish-group-max", "0"],
-                "--publish-group-max",
-            ),
-            (&["accept", "--confirm-timeout", "5"], "--confirm-timeout"),
-            (
-                &["consume", "--database-url", "postgres://a:b@[::1"],
-                "--database-url",
-            ),
-            (
-                &[
-                    "consume",
-                    "--database-url",
-                    "postgres://x",
-                    "--prefetch",
-                    "2001",
-                ],
-                "--prefetch",
-            ),
-            (
-                &[
-                    "migrate",
-                    "--database-url",
-                    "postgres://x/y?sslmode=require",
-                ],
-                "--database-url",
-            ),
-        ];
-        for (args, name) in cases {
-            let error = parse(args).expect_err("must be refused");
-            assert!(error.contains(name), "{args:?}: {error}");
-        }
-    }
-
-    #[test]
-    fn names_follow_the_queue() {
-        let cli = parse(&["accept", "--queue", "till"]).expect("valid");
-        let Command::Accept(settings) = cli.command else {
-            panic!("accept")
-        };
-        assert_eq!(settings.broker.exchange(), "till");
-        assert_eq!(settings.broker.unrouted_queue(), "till.unrouted");
-        assert_eq!(settings.broker.dead_queue(), "till.dead");
-    }
-
-    #[test]
-    fn the_vhost_of_a_url_is_kept() {
-        let uri = amqp_url("amqp://u:p@rabbitmq:5672/%2f").expect("valid");
-        assert_eq!(
-            (uri.vhost.as_str(), uri.authority.host.as_str()),
-            ("/", "rabbitmq")
-        );
-    }
-}
+mod tests;

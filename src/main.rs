@@ -5,17 +5,19 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use anyhow::bail;
-use clap::Parser;
 use ticketd::config::{Cli, Command, LogFormat};
 use ticketd::{Parts, Service};
 use tokio::runtime::Builder;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::Notify;
-use tracing::error;
-use tracing_subscriber::EnvFilter;
+use tracing::{Level, Metadata, error};
+use tracing_subscriber::filter::{EnvFilter, FilterExt, filter_fn};
+use tracing_subscriber::fmt::layer;
+use tracing_subscriber::prelude::*;
+use tracing_subscriber::registry;
 
 fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let cli = Cli::read().unwrap_or_else(|refusal| refusal.exit());
     log(cli.log_format);
     run_to_end(cli.command).unwrap_or_else(|why| {
         error!("{why:#}");
@@ -77,11 +79,18 @@ async fn serve(parts: Parts) -> anyhow::Result<()> {
 fn log(format: LogFormat) {
     let filter =
         EnvFilter::try_from_default_env().unwrap_or_else(|_unset| EnvFilter::new("info,lapin=off"));
-    let logs = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(stderr);
+    let lines = layer().with_writer(stderr);
+    let filter = filter.and(filter_fn(shows_no_password));
+    let logs = registry();
     match format {
-        LogFormat::Text => logs.with_ansi(stderr().is_terminal()).init(),
-        LogFormat::Json => logs.json().init(),
+        LogFormat::Text => logs
+            .with(lines.with_ansi(stderr().is_terminal()).with_filter(filter))
+            .init(),
+        LogFormat::Json => logs.with(lines.json().with_filter(filter)).init(),
     }
+}
+
+/// The AMQP client traces each frame that it writes, and one of them holds the password.
+fn shows_no_password(metadata: &Metadata<'_>) -> bool {
+    *metadata.level() < Level::TRACE || !metadata.target().starts_with("lapin")
 }

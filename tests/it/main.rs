@@ -22,5 +22,6 @@ mod layering;
 mod operation;
 mod pipeline;
 mod producers;
+mod secrets;
 mod start_order;
 mod upgrade;

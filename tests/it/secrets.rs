@@ -1,0 +1,211 @@
+//! Passwords in URLs: no part of one is shown, whatever is wrong with the URL and wherever it stands.
+
+use crate::support::*;
+
+/// What stands for a password: pieces of it are looked for in all that is shown.
+const SECRET: &str = "Xq7ZvJ9wKr2Y";
+
+/// Every wrong form of a database's URL; `{}` is the password or a piece of it.
+const DATABASE_URLS: &[&str] = &[
+    "postgres://till:{}@db:5432/x?sslmode=verify-full",
+    "postgres://till:{}@db:5432/x?sslmode=require",
+    "postgres://till:{}@db:5432/x?sslmode={}",
+    "postgress://till:{}@db:5432/x",
+    "mysql://till:{}@db/x",
+    "{}://till@db/x",
+    "till:{}@db/x",
+    "{}",
+    "",
+    "postgres://till:{}@db:99999/x",
+    "postgres://till:{}@db:{}/x",
+    "postgres://till:{}@db:5432,other:0x10/x",
+    "postgres://till:{}@db/x?port=1,2,3",
+    "postgres://till:{}@[::1/x",
+    "postgres://till:{}@[::1]{}/x",
+    "postgres://till:{}@/x",
+    "postgres://till:{}@",
+    "postgres://till:{}@%ff/x",
+    "postgres://till:{}@{}@db/x",
+    "postgres://till:{}/{}",
+    "postgres://till:{}@db/%ff",
+    "postgres://%ff:{}@db/x",
+    "postgres://till:{}@db/x?colour=red",
+    "postgres://till:{}@db/x?{}=1",
+    "postgres://till:{}@db/x?{}",
+    "postgres://till:{}@db/x?hostaddr={}",
+    "postgres://till:{}@db/x?connect_timeout={}",
+    "postgres://till:{}@db/x?target_session_attrs={}",
+    "postgres://till:{}@%2Fvar%2Frun%2Fpostgresql/x?sslmode=verify-ca",
+    "host=db user=till password='{}' sslmode=verify-full",
+    "host=db user=till password='{}' port=99999",
+    "host=db user=till password='{}",
+    "host=db user=till password='{}'{}",
+    "host=db user=till password={} {}",
+    "host=db user=till password={} {}=1",
+    "host=db user=till password",
+    "user=till password='{}' dbname=x",
+    "host=db hostaddr=127.0.0.1,127.0.0.2 password='{}'",
+];
+
+/// Every wrong form of a broker's URL.
+const AMQP_URLS: &[&str] = &[
+    "amqps://till:{}@rabbit:5671/%2f",
+    "amqp+ssl://till:{}@rabbit/%2f",
+    "http://till:{}@rabbit/%2f",
+    "{}://till@rabbit/%2f",
+    "{}:till@rabbit",
+    "amqp:till:{}@rabbit",
+    "till:{}@rabbit:5672/%2f",
+    "{}",
+    "",
+    "host=rabbit password='{}'",
+    "amqp://till:{}@rabbit:99999/%2f",
+    "amqp://till:{}@rabbit:{}/%2f",
+    "amqp://till:{}@:5672/%2f",
+    "amqp://till:{}@/%2f",
+    "amqp://till:{}@[::1/%2f",
+    "amqp://till:{}@rab bit/%2f",
+    "amqp://till:{}#{}@rabbit/%2f",
+    "amqp://till:12#{}@rabbit/%2f",
+    "amqp://till:{}/{}@rabbit/%2f",
+    "amqp://till:12/{}@rabbit/%2f",
+    "amqp://till:{}?{}@rabbit/%2f",
+    "amqp://till:12?{}@rabbit/%2f",
+    "amqp://till:{}%ff@rabbit/%2f",
+    "amqp://till%ff:{}@rabbit/%2f",
+    "amqp://till:{}@rabbit/%ff",
+    "amqp://till:{}@rabbit/%2f?heartbeat={}",
+    "amqp://till:{}@rabbit/%2f?heartbeat=-1",
+    "amqp://till:{}@rabbit/%2f?frame_max=many",
+    "amqp://till:{}@rabbit/%2f?channel_max=65536",
+    "amqp://till:{}@rabbit/%2f?connection_timeout=1s",
+    "amqp://till:{}@rabbit/%2f?auth_mechanism={}",
+    "amqp://till:{}@rabbit/%2f#{}",
+];
+
+/// What is shown has no four letters in a row of the password.
+fn assert_hidden(shown: &str, of: &str) {
+    let lower = shown.to_lowercase();
+    let secret = SECRET.to_lowercase();
+    for piece in secret.as_bytes().windows(4) {
+        let piece = std::str::from_utf8(piece).unwrap();
+        assert!(!lower.contains(piece), "{of} shows {piece}: {shown}");
+    }
+}
+
+/// A wrong URL stops the start with a message that names the setting and holds nothing of the
+/// password: starts with one wrong URL after the other, by flag and by environment.
+#[tokio::test]
+async fn a_wrong_url_is_refused_without_its_password() {
+    let database = DATABASE_URLS
+        .iter()
+        .flat_map(|url| ["consume", "accept", "migrate"].map(|role| (role, "DATABASE_URL", *url)));
+    let broker = AMQP_URLS
+        .iter()
+        .flat_map(|url| ["AMQP_URL", "RABBITMQ_URL"].map(|name| ("accept", name, *url)));
+    for (role, name, url) in database.chain(broker) {
+        let value = url.replace("{}", SECRET);
+        let flag = format!("--{}", name.to_lowercase().replace('_', "-"));
+        let none: [(&str, &str); 0] = [];
+        let by_flag = Process::run(&[role, &format!("{flag}={value}")], &none).await;
+        let by_environment = Process::run(&[role], &[(name, value)]).await;
+        for ended in [by_flag, by_environment] {
+            assert_eq!(ended.code(), Some(2), "{role} {url}: {}", ended.log);
+            assert!(ended.log.contains(name), "{role} {url}: {}", ended.log);
+            assert!(!ended.log.contains("panicked"), "{url}: {}", ended.log);
+            assert_hidden(&format!("{}{}", ended.text(), ended.log), url);
+        }
+    }
+}
+
+/// A password that stands where it does not belong is not shown either: gives URLs as arguments,
+/// commands and other settings.
+#[tokio::test]
+async fn a_url_in_the_wrong_place_is_not_shown() {
+    let url = format!("postgres://till:{SECRET}@db/x");
+    let cases: &[&[&str]] = &[
+        &["consume", &url],
+        &[&url],
+        &["dead", &url],
+        &["dead", "show", &url],
+        &["consume", "--databse-url", &url],
+        &["consume", &format!("--databse-url={url}")],
+        &["consume", &format!("-d{url}")],
+        &["consume", "--database-url", "postgres://till:a", SECRET],
+        &["consume", "--database-url", "host=db password='a", SECRET],
+        &["accept", "--body-max", &url],
+        &["accept", "--log-format", &url],
+    ];
+    let none: [(&str, &str); 0] = [];
+    for args in cases {
+        let ended = Process::run(args, &none).await;
+        assert_eq!(ended.code(), Some(2), "{args:?}: {}", ended.log);
+        assert_hidden(&format!("{}{}", ended.text(), ended.log), &args.join(" "));
+    }
+    for setting in ["LISTEN", "BODY_MAX", "CONFIRM_TIMEOUT", "LOG_FORMAT"] {
+        let ended = Process::run(&["accept"], &[(setting, &url)]).await;
+        assert_ne!(ended.code(), Some(0), "{setting}");
+        let flag = format!("--{}", setting.to_lowercase().replace('_', "-"));
+        assert!(ended.log.contains(&flag), "{setting}: {}", ended.log);
+        assert_hidden(&ended.log, setting);
+    }
+}
+
+/// What is not secret stays in the message: mistypes a flag, a command and a value.
+#[tokio::test]
+async fn a_mistyped_word_is_shown() {
+    for (args, word) in [
+        (["consume", "--databse-url"].as_slice(), "--databse-url"),
+        (&["serv"], "serv"),
+        (&["consume", "now"], "now"),
+        (&["accept", "--body-max", "lots"], "lots"),
+    ] {
+        let none: [(&str, &str); 0] = [];
+        let ended = Process::run(args, &none).await;
+        assert_eq!(ended.code(), Some(2), "{}", ended.log);
+        assert!(ended.log.contains(&format!("'{word}'")), "{}", ended.log);
+    }
+}
+
+/// A password in a URL is never logged: starts with URLs where nothing answers, and asks for help.
+#[tokio::test]
+async fn passwords_are_not_logged() {
+    let amqp_url = format!("amqp://till:{SECRET}@127.0.0.1:1/%2f");
+    let database_url = format!("postgres://till:{SECRET}@127.0.0.1:1/x");
+    let settings = [
+        ("AMQP_URL", amqp_url.as_str()),
+        ("DATABASE_URL", database_url.as_str()),
+        ("LISTEN", "127.0.0.1:0"),
+        ("RUST_LOG", "trace"),
+    ];
+    let ticketd = Process::start(&["serve"], &settings);
+    ticketd.logged("no link to RabbitMQ").await;
+    ticketd.logged("could not be looked after").await;
+    assert_hidden(&ticketd.log(), "the log");
+    for role in ["serve", "accept", "consume", "migrate", "dead"] {
+        let help = Process::run(&[role, "--help"], &settings).await;
+        assert_hidden(help.text(), "the help");
+    }
+}
+
+/// The AMQP client's own traces do not hold the password that it logs in with, neither as text nor
+/// as the bytes that it writes numbers for: connects with every trace asked for.
+#[tokio::test]
+async fn a_password_in_use_is_not_traced() {
+    let place = Place::new().await;
+    let password = place.amqp_url();
+    let password = password.split_once("://").unwrap().1;
+    let (login, _) = password.split_once('@').expect("a login in AMQP_URL");
+    let (_, password) = login.split_once(':').expect("a password in AMQP_URL");
+    let numbers = format!("{:?}", password.as_bytes());
+    let numbers = numbers.trim_matches(['[', ']']);
+    for directives in [
+        "trace",
+        "info,lapin=trace",
+        "info,lapin::io_loop,lapin::frames",
+    ] {
+        let ticketd = place.ready("serve", &[("RUST_LOG", directives)]).await;
+        let log = ticketd.drained().await.log;
+        assert!(!log.contains(numbers), "{directives}: {numbers}");
+    }
+}
