@@ -226,6 +226,10 @@ pub struct PublishSettings {
     // Senders give up after 10 to 30 s; a confirm may take a few hundred ms.
     #[arg(long, env = "CONFIRM_TIMEOUT", default_value = "5s", value_parser = duration_at_least::<100>)]
     pub confirm_timeout: Duration,
+    /// How long after SIGTERM tickets are still taken, while /readyz says that it is not ready; 0 for not at all
+    // A load balancer looks every second or so. With SHUTDOWN_GRACE below the 30 s after which orchestrators kill.
+    #[arg(long, env = "LAME_DUCK", default_value = "3s", value_parser = duration_at_least::<0>)]
+    pub lame_duck: Duration,
 }
 
 /// The storing half.
@@ -259,8 +263,8 @@ pub struct StoreSettings {
 /// How it ends.
 #[derive(Debug, Clone, Args)]
 pub struct ShutdownSettings {
-    /// Longest that SIGTERM waits for tickets in flight to be confirmed and stored
-    // Below the 30 s after which orchestrators kill.
+    /// Longest wait at the end, after LAME_DUCK, for tickets in flight to be confirmed and stored
+    // With LAME_DUCK below the 30 s after which orchestrators kill.
     #[arg(long, env = "SHUTDOWN_GRACE", default_value = "25s", value_parser = duration_at_least::<0>)]
     pub shutdown_grace: Duration,
 }

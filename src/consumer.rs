@@ -56,6 +56,8 @@ pub async fn run(
     health: Arc<Health>,
     drain: CancellationToken,
 ) {
+    // Before any wait: that PostgreSQL was never there is seen in these, too.
+    let _registered = StoreMetrics::new();
     if drain
         .run_until_cancelled(migrate(&database))
         .await

@@ -1,6 +1,12 @@
 //! What the process knows of its own state, for /readyz and for refusing early.
 
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering};
+
+/// The way to the end, in its order: the first is that there is none in sight.
+const SERVING: u8 = 0;
+const LAME_DUCK: u8 = 1;
+const SEEING_OFF: u8 = 2;
+const DRAINING: u8 = 3;
 
 /// The state of each part; written by the part, read by http.
 #[derive(Debug, Default)]
@@ -10,7 +16,7 @@ pub struct Health {
     consumes: bool,
     consuming: AtomicBool,
     writers_up: AtomicU32,
-    draining: AtomicBool,
+    end: AtomicU8,
 }
 
 /// What /readyz answers.
@@ -23,7 +29,7 @@ pub struct Readiness {
     /// PostgreSQL can be written to; none where nothing is consumed.
     pub database: Option<bool>,
     /// The process is ending.
-    pub draining: bool,
+    pub ending: bool,
 }
 
 impl Health {
@@ -55,14 +61,29 @@ impl Health {
         }
     }
 
-    /// From now on nothing new is taken.
-    pub fn drain(&self) {
-        self.draining.store(true, Ordering::Relaxed);
+    /// From now on the process is not ready, though tickets are still taken.
+    pub fn lame_duck(&self) {
+        self.end.store(LAME_DUCK, Ordering::Relaxed);
     }
 
-    /// Whether the process is ending.
+    /// From now on every answer to a ticket ends its connection.
+    pub fn see_off(&self) {
+        self.end.store(SEEING_OFF, Ordering::Relaxed);
+    }
+
+    /// Whether answers to tickets end their connections.
+    pub fn seeing_off(&self) -> bool {
+        self.end.load(Ordering::Relaxed) >= SEEING_OFF
+    }
+
+    /// From now on nothing new is taken.
+    pub fn drain(&self) {
+        self.end.store(DRAINING, Ordering::Relaxed);
+    }
+
+    /// Whether nothing new is taken.
     pub fn draining(&self) -> bool {
-        self.draining.load(Ordering::Relaxed)
+        self.end.load(Ordering::Relaxed) >= DRAINING
     }
 
     /// The answer to /readyz.
@@ -74,16 +95,18 @@ impl Health {
             database: self
                 .consumes
                 .then(|| self.writers_up.load(Ordering::Relaxed) > 0),
-            draining: self.draining(),
+            ending: self.end.load(Ordering::Relaxed) != SERVING,
         }
     }
 }
 
 impl Readiness {
-    /// Everything that this process needs is there.
+    /// What this process is there for goes on: tickets are taken or, where none
+    /// come in, stored. Whoever takes them does so without the database, too.
     pub fn ready(self) -> bool {
         let up = |part: Option<bool>| part.unwrap_or(true);
-        up(self.publishing) && up(self.consuming) && up(self.database) && !self.draining
+        let stores = up(self.consuming) && up(self.database);
+        self.publishing.unwrap_or(stores) && !self.ending
     }
 }
 
@@ -92,23 +115,45 @@ mod tests {
     use super::*;
 
     #[test]
-    fn ready_needs_every_part_of_the_role() {
-        let health = Health::new(true, true);
-        health.consuming(true);
-        health.writer_up(true);
-        assert!(!health.readiness().ready(), "nothing can be published");
-        health.publishing(true);
-        assert!(health.readiness().ready());
-        health.writer_up(false);
-        assert!(!health.readiness().ready(), "database away");
+    fn who_takes_tickets_is_ready_while_they_can_be_published() {
+        for consumes in [true, false] {
+            let health = Health::new(true, consumes);
+            health.consuming(true);
+            health.writer_up(true);
+            assert!(!health.readiness().ready(), "nothing can be published");
+            health.publishing(true);
+            assert!(health.readiness().ready());
+            health.writer_up(false);
+            health.consuming(false);
+            assert!(health.readiness().ready(), "tickets wait in the queue");
+        }
     }
 
     #[test]
-    fn an_accept_role_does_not_wait_for_the_database() {
+    fn who_only_stores_is_ready_while_that_goes_on() {
+        let health = Health::new(false, true);
+        health.consuming(true);
+        assert!(!health.readiness().ready(), "database away");
+        health.writer_up(true);
+        assert!(health.readiness().ready());
+        health.consuming(false);
+        assert!(!health.readiness().ready(), "broker away");
+    }
+
+    #[test]
+    fn the_end_comes_in_steps() {
         let health = Health::new(true, false);
         health.publishing(true);
-        assert!(health.readiness().ready());
+        let seen = || {
+            let ready = health.readiness().ready();
+            (ready, health.seeing_off(), health.draining())
+        };
+        assert_eq!(seen(), (true, false, false));
+        health.lame_duck();
+        assert_eq!(seen(), (false, false, false));
+        health.see_off();
+        assert_eq!(seen(), (false, true, false));
         health.drain();
-        assert!(!health.readiness().ready());
+        assert_eq!(seen(), (false, true, true));
     }
 }

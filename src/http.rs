@@ -188,7 +188,7 @@ impl Service {
         match outcome.unwrap_or(Err(Refusal::Draining)) {
             Ok(()) => {
                 self.metrics.accepted.increment(1);
-                reply::accepted(id, self.status.is_some())
+                self.see_off(reply::accepted(id, self.status.is_some()))
             }
             Err(refusal) => self.reject(&Rejection::Refused(refusal)),
         }
@@ -222,7 +222,17 @@ impl Service {
             Rejection::Refused(refusal) => refused(*refusal),
         };
         self.metrics.rejected(reason);
-        reply
+        self.see_off(reply)
+    }
+
+    /// Near the end of the process, a client that keeps its connection is to
+    /// come again elsewhere before this one is closed.
+    fn see_off(&self, reply: Reply) -> Reply {
+        if self.health.seeing_off() {
+            reply::closing(reply)
+        } else {
+            reply
+        }
     }
 }
 

@@ -13,9 +13,11 @@
 //! [`Service::bind`] listens and connects to nothing; [`Service::run`] starts the
 //! parts and, when told to end, stops them in the order of the flow:
 //!
-//! 1. not ready, and no new connections;
-//! 2. requests under way get their answers, so every publish its confirm;
-//! 3. the consumer stores and acknowledges what it has begun.
+//! 1. not ready, though tickets are taken for as long as a load balancer needs to
+//!    notice, and the last answers end their connections;
+//! 2. no new connections, and no new tickets;
+//! 3. requests under way get their answers, so every publish its confirm;
+//! 4. the consumer stores and acknowledges what it has begun.
 
 mod backoff;
 mod batch;
@@ -56,7 +58,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, ensure};
 use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::task::JoinSet;
-use tokio::time::{interval, timeout};
+use tokio::time::{interval, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
@@ -71,6 +73,10 @@ use metrics::{HttpMetrics, UPKEEP_EVERY};
 use publisher::{Limits, Publisher, publishers};
 use status::{Status, status};
 
+/// The last part of the lame duck, in which answers end their connections:
+/// before, their clients would only come back here.
+const SEEING_OFF_SHARE: f64 = 1.0 / 3.0;
+
 /// How much of the grace requests and their confirms may use.
 const HTTP_SHARE: f64 = 0.6;
 
@@ -81,6 +87,7 @@ pub struct Parts {
     accept: Option<Accept>,
     consume: Option<Consume>,
     admin_listen: Option<SocketAddr>,
+    lame_duck: Duration,
     grace: Duration,
 }
 
@@ -101,6 +108,7 @@ impl From<ServeSettings> for Parts {
     fn from(settings: ServeSettings) -> Self {
         let database = settings.database.database_url;
         Self {
+            lame_duck: settings.publish.lame_duck,
             broker: settings.broker,
             accept: Some(Accept {
                 listen: settings.listen.listen,
@@ -120,6 +128,7 @@ impl From<ServeSettings> for Parts {
 impl From<AcceptSettings> for Parts {
     fn from(settings: AcceptSettings) -> Self {
         Self {
+            lame_duck: settings.publish.lame_duck,
             broker: settings.broker,
             accept: Some(Accept {
                 listen: settings.listen.listen,
@@ -143,6 +152,8 @@ impl From<ConsumeSettings> for Parts {
                 store: settings.store,
             }),
             admin_listen: settings.admin_listen,
+            // Nobody sends it anything that could go elsewhere.
+            lame_duck: Duration::ZERO,
             grace: settings.shutdown.shutdown_grace,
         }
     }
@@ -154,6 +165,7 @@ pub struct Service {
     accept: Option<(Server, Accept)>,
     consume: Option<Consume>,
     admin: Option<Server>,
+    lame_duck: Duration,
     grace: Duration,
     prometheus: PrometheusHandle,
 }
@@ -183,13 +195,14 @@ impl Service {
             accept,
             consume: parts.consume,
             admin,
+            lame_duck: parts.lame_duck,
             grace: parts.grace,
             prometheus,
         })
     }
 
-    /// Runs until `shutdown` resolves and everything under way is finished.
-    /// Fails if that takes longer than the grace.
+    /// Runs until `shutdown` resolves, for the lame duck after that, and until
+    /// everything under way is finished. Fails if that takes longer than the grace.
     pub async fn run(self, shutdown: impl Future<Output = ()>) -> anyhow::Result<()> {
         let workers = match self.accept {
             Some(_) => available_parallelism().map_or(1, usize::from),
@@ -232,6 +245,7 @@ impl Service {
         }
 
         shutdown.await;
+        be_lame_duck(&shared.health, self.lame_duck).await;
         info!("ending: nothing new is taken");
         shared.health.drain();
         let draining = Instant::now();
@@ -245,6 +259,19 @@ impl Service {
         );
         Ok(())
     }
+}
+
+/// Not ready, but taking tickets: who deals them round has to notice first.
+async fn be_lame_duck(health: &Health, lasts: Duration) {
+    if lasts.is_zero() {
+        return;
+    }
+    info!("not ready any more; tickets are taken for another {lasts:?} (LAME_DUCK)");
+    health.lame_duck();
+    let seeing_off = lasts.mul_f64(SEEING_OFF_SHARE);
+    sleep(lasts - seeing_off).await;
+    health.see_off();
+    sleep(seeing_off).await;
 }
 
 /// What every part of the process looks at.

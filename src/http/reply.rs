@@ -157,7 +157,7 @@ pub fn live() -> Reply {
 pub fn ready(readiness: Readiness) -> Reply {
     let (code, status) = match readiness {
         _ if readiness.ready() => (StatusCode::OK, "ready"),
-        Readiness { draining: true, .. } => (StatusCode::SERVICE_UNAVAILABLE, "draining"),
+        Readiness { ending: true, .. } => (StatusCode::SERVICE_UNAVAILABLE, "draining"),
         _ => (StatusCode::SERVICE_UNAVAILABLE, "not ready"),
     };
     let parts = [
@@ -224,10 +224,10 @@ mod tests {
     #[test]
     fn readiness_names_what_is_missing() {
         let readiness = Readiness {
-            publishing: Some(true),
-            consuming: None,
+            publishing: None,
+            consuming: Some(true),
             database: Some(false),
-            draining: false,
+            ending: false,
         };
         assert_eq!(ready(readiness).status(), StatusCode::SERVICE_UNAVAILABLE);
     }

@@ -107,10 +107,10 @@ impl Ticketd {
         std::fs::read_to_string(&self.log).unwrap()
     }
 
-    /// Whether /readyz says so.
+    /// Whether /readyz says so, and that nothing is missing.
     pub async fn is_ready(&self) -> bool {
         let answer = ask_once(self.address, &get("/readyz"), STATE_DEADLINE).await;
-        answer.is_ok_and(|answer| answer.status == 200)
+        answer.is_ok_and(|answer| answer.lacks_nothing())
     }
 
     /// A metric's value; `series` is its name with its labels.
@@ -137,6 +137,8 @@ fn launch(
     command
         .arg(role.name())
         .env_clear()
+        // Nobody stands in front of it who would have to notice its end.
+        .env("LAME_DUCK", "0")
         .envs(settings.iter().map(|(name, value)| (name, value)))
         .env(role.listener(), address.to_string())
         .env("RUST_BACKTRACE", "1");

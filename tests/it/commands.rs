@@ -250,6 +250,7 @@ async fn a_wrong_setting_is_named() {
         ("accept", "INFLIGHT_MAX", "many"),
         ("accept", "BODY_MAX", "-1"),
         ("accept", "CONFIRM_TIMEOUT", "5"),
+        ("serve", "LAME_DUCK", "3"),
         ("consume", "PREFETCH", "65536"),
         ("consume", "BATCH_ROWS", "0"),
         ("consume", "BATCH_BYTES", "1"),

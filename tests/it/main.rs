@@ -16,6 +16,7 @@
 mod support;
 
 mod commands;
+mod ending;
 mod framing;
 mod http;
 mod layering;

@@ -245,6 +245,12 @@ impl Answer {
         json["detail"].as_str().expect("a detail").to_owned()
     }
 
+    /// Whether an answer to /readyz says that the process is ready and all of its parts are up:
+    /// one that takes tickets is ready without its database.
+    pub fn lacks_nothing(&self) -> bool {
+        self.status == 200 && !self.text().contains("\"down\"")
+    }
+
     /// Whether the server says that it closes the connection.
     pub fn closes(&self) -> bool {
         self.header("connection") == Some("close")

@@ -158,12 +158,12 @@ impl Process {
         Client::connect(address).await.unwrap()
     }
 
-    /// Waits until /readyz says so on that setting's listener.
+    /// Waits until /readyz says so on that setting's listener, and that nothing is missing.
     pub async fn ready_on(&mut self, setting: &str) {
         let address = self.address(setting).await;
         let mut client = Client::connect(address).await.unwrap();
         wait_until("ready", async || {
-            client.ask(get("/readyz")).await.status == 200
+            client.ask(get("/readyz")).await.lacks_nothing()
         })
         .await;
     }

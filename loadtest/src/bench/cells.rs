@@ -261,6 +261,7 @@ impl Rig {
             ("AMQP_URL", self.amqp_url.as_str()),
             ("QUEUE", &place.name),
             ("ADMIN_LISTEN", &admin),
+            ("LAME_DUCK", "0"),
         ];
         environment.extend_from_slice(more);
         if role != "consume" {

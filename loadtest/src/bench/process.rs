@@ -71,12 +71,14 @@ impl Server {
         self.child.id()
     }
 
-    /// Waits until it answers `path` with 200 or, without a path, until it listens.
+    /// Waits until it answers `path` with 200 and names no part that is down or, without a path, until it listens.
     pub(super) async fn ready(&mut self, address: &str, path: Option<&str>) -> Result<()> {
         let deadline = Instant::now() + START_TIMEOUT;
         loop {
             let ready = match path {
-                Some(path) => get(address, path).await.is_ok(),
+                Some(path) => get(address, path)
+                    .await
+                    .is_ok_and(|body| !body.contains("\"down\"")),
                 None => TcpStream::connect(address).await.is_ok(),
             };
             if ready {
