@@ -5,7 +5,7 @@
 
 mod urls;
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -20,6 +20,12 @@ pub const GROUP_BYTES_MAX: usize = 256 * 1024;
 
 /// What all tickets between the HTTP handler and their confirm may hold, in bytes.
 pub const INFLIGHT_BYTES_MAX: usize = 64 * 1024 * 1024;
+
+/// Where a consumer answers unless it is told where: it has no other listener
+/// by which a health check could see that it lives. On loopback, and not the
+/// port of `LISTEN`, beside whose process it may run.
+pub const CONSUMER_ADMIN_LISTEN: SocketAddr =
+    SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 8081);
 
 /// The command line.
 #[derive(Debug, Parser)]
@@ -148,7 +154,7 @@ pub struct ConsumeSettings {
     /// Where tickets end.
     #[command(flatten)]
     pub database: DatabaseSettings,
-    /// Where /metrics, /livez and /readyz answer; none by default
+    /// Where /metrics, /livez and /readyz answer [default: 127.0.0.1:8081 where that is free]
     #[arg(long, env = "ADMIN_LISTEN", value_name = "ADDRESS:PORT")]
     pub admin_listen: Option<SocketAddr>,
     /// The storing half.

@@ -1,5 +1,6 @@
 //! `ticketd healthcheck`: does the ticketd of these settings answer?
 
+use std::io::ErrorKind;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
@@ -8,19 +9,40 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-use crate::config::ListenSettings;
+use crate::config::{CONSUMER_ADMIN_LISTEN, ListenSettings};
 
-/// Longest for the answer.
-const TIMEOUT: Duration = Duration::from_secs(3);
+/// Longest for the answer: less than the 3 s after which the image's
+/// HEALTHCHECK gives up, so that the reason is told.
+const TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Asks /livez, on the admin listener where there is one. Not /readyz: an
+/// Asks /livez, on the admin listener where one is set. Not /readyz: an
 /// orchestrator that restarts what is unhealthy must not do so because
 /// RabbitMQ or PostgreSQL is away.
+///
+/// The role need not be told: `LISTEN` may be set for every role, but a
+/// consumer does not listen there, and is asked where it does by default.
 pub async fn healthcheck(settings: &ListenSettings) -> anyhow::Result<()> {
-    let address = reachable(settings.admin_listen.unwrap_or(settings.listen));
-    let answer = timeout(TIMEOUT, ask(address))
+    let first = reachable(settings.admin_listen.unwrap_or(settings.listen));
+    let second = match settings.admin_listen {
+        Some(_) => None,
+        None => Some(CONSUMER_ADMIN_LISTEN),
+    };
+    timeout(TIMEOUT, check(first, second))
         .await
-        .context("no answer in time")?;
+        .with_context(|| format!("{first}: no answer in time"))?
+}
+
+/// Checks the one that answers, the second only where nothing listens on the first.
+async fn check(first: SocketAddr, second: Option<SocketAddr>) -> anyhow::Result<()> {
+    let (address, answer) = match (ask(first).await, second) {
+        (Err(error), Some(second)) if error.kind() == ErrorKind::ConnectionRefused => {
+            match ask(second).await {
+                Ok(answer) => (second, Ok(answer)),
+                Err(_nobody) => (first, Err(error)),
+            }
+        }
+        (answer, _) => (first, answer),
+    };
     let answer = answer.with_context(|| format!("nothing answers on {address}"))?;
     if !answer.starts_with("HTTP/1.1 200 ") {
         bail!(

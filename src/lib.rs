@@ -64,8 +64,8 @@ use tracing::{info, warn};
 
 use broker::Broker;
 use config::{
-    AcceptSettings, BrokerSettings, ConsumeSettings, DatabaseSettings, INFLIGHT_BYTES_MAX,
-    PublishSettings, ServeSettings, StoreSettings,
+    AcceptSettings, BrokerSettings, CONSUMER_ADMIN_LISTEN, ConsumeSettings, DatabaseSettings,
+    INFLIGHT_BYTES_MAX, PublishSettings, ServeSettings, StoreSettings,
 };
 use health::Health;
 use http::{Bodies, Server, Workers};
@@ -86,7 +86,7 @@ pub struct Parts {
     broker: BrokerSettings,
     accept: Option<Accept>,
     consume: Option<Consume>,
-    admin_listen: Option<SocketAddr>,
+    admin: Option<AdminListen>,
     lame_duck: Duration,
     grace: Duration,
 }
@@ -96,6 +96,15 @@ struct Accept {
     listen: SocketAddr,
     database: Option<tokio_postgres::Config>,
     publish: PublishSettings,
+}
+
+/// Where metrics and health answer besides.
+#[derive(Debug, Clone, Copy)]
+enum AdminListen {
+    /// Here.
+    At(SocketAddr),
+    /// Here, unless another process does so already.
+    IfFree(SocketAddr),
 }
 
 #[derive(Debug)]
@@ -119,7 +128,7 @@ impl From<ServeSettings> for Parts {
                 database,
                 store: settings.store,
             }),
-            admin_listen: settings.listen.admin_listen,
+            admin: settings.listen.admin_listen.map(AdminListen::At),
             grace: settings.shutdown.shutdown_grace,
         }
     }
@@ -136,7 +145,7 @@ impl From<AcceptSettings> for Parts {
                 publish: settings.publish,
             }),
             consume: None,
-            admin_listen: settings.listen.admin_listen,
+            admin: settings.listen.admin_listen.map(AdminListen::At),
             grace: settings.shutdown.shutdown_grace,
         }
     }
@@ -144,6 +153,7 @@ impl From<AcceptSettings> for Parts {
 
 impl From<ConsumeSettings> for Parts {
     fn from(settings: ConsumeSettings) -> Self {
+        let admin = settings.admin_listen.map(AdminListen::At);
         Self {
             broker: settings.broker,
             accept: None,
@@ -151,7 +161,7 @@ impl From<ConsumeSettings> for Parts {
                 database: settings.database.database_url,
                 store: settings.store,
             }),
-            admin_listen: settings.admin_listen,
+            admin: admin.or(Some(AdminListen::IfFree(CONSUMER_ADMIN_LISTEN))),
             // Nobody sends it anything that could go elsewhere.
             lame_duck: Duration::ZERO,
             grace: settings.shutdown.shutdown_grace,
@@ -174,20 +184,17 @@ impl Service {
     /// Listens on every address; fails if one cannot be had. Neither RabbitMQ
     /// nor PostgreSQL needs to be there.
     pub fn bind(parts: Parts, prometheus: PrometheusHandle) -> anyhow::Result<Self> {
-        let bind = |setting: &str, address: SocketAddr| {
-            let server = Server::bind(address)
-                .with_context(|| format!("cannot listen on {setting} {address}"))?;
-            info!("{setting} {}", server.address()?);
-            anyhow::Ok(server)
-        };
         let accept = parts
             .accept
             .map(|accept| anyhow::Ok((bind("LISTEN", accept.listen)?, accept)))
             .transpose()?;
-        let admin = parts
-            .admin_listen
-            .map(|address| bind("ADMIN_LISTEN", address))
-            .transpose()?;
+        let admin = match parts.admin {
+            None => None,
+            Some(AdminListen::At(address)) => Some(bind("ADMIN_LISTEN", address)?),
+            Some(AdminListen::IfFree(address)) => bind("ADMIN_LISTEN", address)
+                .inspect_err(|why| warn!("no metrics, and no answer to a health check: {why:#}"))
+                .ok(),
+        };
         Ok(Self {
             broker: Broker::new(&parts.broker)
                 .map_err(anyhow::Error::msg)
@@ -259,6 +266,13 @@ impl Service {
         );
         Ok(())
     }
+}
+
+fn bind(setting: &str, address: SocketAddr) -> anyhow::Result<Server> {
+    let server =
+        Server::bind(address).with_context(|| format!("cannot listen on {setting} {address}"))?;
+    info!("{setting} {}", server.address()?);
+    Ok(server)
 }
 
 /// Not ready, but taking tickets: who deals them round has to notice first.

@@ -1,5 +1,7 @@
 //! What operators rely on: metrics, health, the admin listener and the health check.
 
+use std::time::{Duration, Instant};
+
 use crate::support::*;
 
 /// Every metric of the contract is served, under its name and labels, and counts: sends a ticket of
@@ -184,4 +186,47 @@ async fn the_health_check_tells_by_its_exit_code() {
     let ended = Process::run(&["healthcheck"], &settings).await;
     assert_eq!(ended.code(), Some(1));
     assert!(ended.log.contains(port), "{}", ended.log);
+}
+
+/// A consumer is asked where it answers by default, though the image sets `LISTEN` for every role;
+/// where that address is taken it does its work all the same. Starts two of them.
+#[tokio::test]
+async fn the_health_check_finds_a_consumer_by_itself() {
+    const DEFAULT: &str = "ADMIN_LISTEN 127.0.0.1:8081";
+    let settings = [
+        ("AMQP_URL", "amqp://guest:guest@127.0.0.1:1/%2f"),
+        ("DATABASE_URL", "postgres://nobody@127.0.0.1:1/nothing"),
+        ("LISTEN", "127.0.0.1:1"),
+    ];
+    let _first = wait_for("8081 to be free", async || {
+        let consumer = Process::start(&["consume"], &settings);
+        consumer.logged(DEFAULT).await;
+        (!consumer.log().contains("cannot listen")).then_some(consumer)
+    })
+    .await;
+    let ended = Process::run(&["healthcheck"], &settings).await;
+    assert_eq!(ended.code(), Some(0), "{}", ended.log);
+
+    let second = Process::start(&["consume"], &settings);
+    second.logged(&format!("cannot listen on {DEFAULT}")).await;
+    second.logged("could not be looked after").await;
+    second.drained().await;
+
+    let explicit = [&settings[..], &[("ADMIN_LISTEN", "127.0.0.1:8081")]].concat();
+    let ended = Process::run(&["consume"], &explicit).await;
+    assert_eq!(ended.code(), Some(1), "what is asked for must be had");
+}
+
+/// The health check has an end of its own, before the 3 s after which a container's runtime gives up
+/// on it, and one that hangs is not made up for by another: asks who never answers.
+#[tokio::test]
+async fn the_health_check_waits_less_than_its_caller() {
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = silent.local_addr().unwrap().to_string();
+    let started = Instant::now();
+    let ended = Process::run(&["healthcheck"], &[("LISTEN", &address)]).await;
+    let waited = started.elapsed();
+    assert!(waited < Duration::from_secs(3), "{waited:?}");
+    assert_eq!(ended.code(), Some(1));
+    assert!(ended.log.contains("no answer in time"), "{}", ended.log);
 }
