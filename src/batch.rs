@@ -26,6 +26,7 @@ pub struct Batch<T> {
     bytes: usize,
     since: Option<Instant>,
     last_rows: usize,
+    complete: bool,
 }
 
 impl<T> Batch<T> {
@@ -38,6 +39,7 @@ impl<T> Batch<T> {
             bytes: 0,
             since: None,
             last_rows: 0,
+            complete: false,
         }
     }
 
@@ -54,6 +56,12 @@ impl<T> Batch<T> {
         self.rows >= self.limits.rows || self.bytes >= self.limits.bytes
     }
 
+    /// Says whether all is in hand that can come before something is written: then
+    /// there is nothing to wait for.
+    pub fn complete(&mut self, complete: bool) {
+        self.complete = complete;
+    }
+
     /// When its first item came; none while it is empty.
     pub fn begun(&self) -> Option<Instant> {
         self.since
@@ -63,21 +71,25 @@ impl<T> Batch<T> {
     /// passed means now.
     pub fn due(&self) -> Option<Instant> {
         let since = self.since?;
-        if self.is_full() || self.last_rows < LOW_LOAD_ROWS {
+        if self.cannot_grow() || self.last_rows < LOW_LOAD_ROWS {
             return Some(since);
         }
         Some(since + self.limits.age)
     }
 
-    /// How much longer than it must its writing may take: not at all when a limit
-    /// was reached, as more is waiting then; else half the age, which under load
+    /// How much longer than it must its writing may take: not at all when it
+    /// cannot grow, as more is waiting then; else half the age, which under load
     /// is less than the next batch takes to fill.
     pub fn leeway(&self) -> Duration {
-        if self.is_full() {
+        if self.cannot_grow() {
             Duration::ZERO
         } else {
             self.limits.age / 2
         }
+    }
+
+    fn cannot_grow(&self) -> bool {
+        self.complete || self.is_full()
     }
 
     /// Hands out what was gathered and begins anew.
@@ -141,6 +153,25 @@ mod tests {
         assert_eq!(batch.leeway(), AGE / 2);
         batch.push(2, 1, 100, Instant::now());
         assert_eq!(batch.leeway(), Duration::ZERO);
+    }
+
+    #[test]
+    fn a_batch_does_not_wait_for_what_cannot_come() {
+        let now = Instant::now();
+        let mut batch = batch();
+        batch.push(1, LOW_LOAD_ROWS, 100, now);
+        assert_eq!(batch.take(), [1]);
+
+        batch.push(2, 1, 100, now);
+        batch.complete(true);
+        assert_eq!((batch.due(), batch.leeway()), (Some(now), Duration::ZERO));
+        assert!(!batch.is_full(), "more may be added, should it come");
+
+        batch.complete(false);
+        assert_eq!((batch.due(), batch.leeway()), (Some(now + AGE), AGE / 2));
+        batch.complete(true);
+        assert_eq!(batch.take(), [2]);
+        assert_eq!(batch.due(), None, "nothing is in it");
     }
 
     #[test]

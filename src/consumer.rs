@@ -197,7 +197,8 @@ impl Consumer {
         let channel = link.channel().await?;
         let mut streams = Vec::new();
         let prefetches = [self.settings.prefetch, UNROUTED_PREFETCH];
-        for (queue, prefetch) in self.broker.queues().into_iter().zip(prefetches) {
+        for (at, (queue, prefetch)) in self.broker.queues().into_iter().zip(prefetches).enumerate()
+        {
             within(channel.basic_qos(prefetch, BasicQosOptions::default())).await?;
             let subscribed = channel.basic_consume(
                 queue,
@@ -210,7 +211,8 @@ impl Consumer {
             let ended = once(std::future::ready(Delivered::Ended(
                 "RabbitMQ cancelled the subscription".into(),
             )));
-            streams.push(consumer.map(Delivered::from).chain(ended).boxed());
+            let delivered = consumer.map(move |delivery| Delivered::of(at, delivery));
+            streams.push(delivered.chain(ended).boxed());
         }
         self.session += 1;
         let limits = Limits {
@@ -222,7 +224,7 @@ impl Consumer {
             link,
             channel,
             batch: Batch::new(limits),
-            window: Window::new(),
+            window: Window::new(&prefetches),
             under_way: BTreeMap::new(),
             next_batch: 0,
             abandoned: Arc::default(),
@@ -326,9 +328,11 @@ impl Consumer {
 impl Session {
     fn take(&mut self, delivered: Delivered) -> Result<(), String> {
         match delivered {
-            Delivered::Message(message) => {
+            Delivered::Message(queue, message) => {
                 let (tickets, bytes) = (message.tickets, message.bytes());
+                self.window.deliver(message.tag, queue);
                 self.batch.push(message, tickets, bytes, Instant::now());
+                self.batch.complete(self.window.is_exhausted());
                 Ok(())
             }
             Delivered::Ended(why) => Err(why),
@@ -342,6 +346,7 @@ impl Session {
         let Some(tag) = self.window.store(&stored.tags) else {
             return Ok(());
         };
+        self.batch.complete(self.window.is_exhausted());
         let acknowledged = self
             .channel
             .basic_ack(tag, BasicAckOptions { multiple: true });
@@ -367,14 +372,15 @@ impl Session {
 
 /// What a subscription yields.
 enum Delivered {
-    Message(Message),
+    /// A message, and which of the queues it came from.
+    Message(usize, Message),
     Ended(String),
 }
 
-impl From<Result<Delivery, lapin::Error>> for Delivered {
-    fn from(delivery: Result<Delivery, lapin::Error>) -> Self {
+impl Delivered {
+    fn of(queue: usize, delivery: Result<Delivery, lapin::Error>) -> Self {
         match delivery {
-            Ok(delivery) => Self::Message(delivery.into()),
+            Ok(delivery) => Self::Message(queue, delivery.into()),
             Err(error) => Self::Ended(error.to_string()),
         }
     }

@@ -1,4 +1,4 @@
-//! Which deliveries of a channel may be acknowledged. Pure.
+//! Which deliveries of a channel may be acknowledged, and whether more can come. Pure.
 
 use std::collections::VecDeque;
 
@@ -11,41 +11,86 @@ use std::collections::VecDeque;
 #[derive(Debug)]
 pub struct Window {
     first_open: u64,
-    stored: VecDeque<bool>,
+    deliveries: VecDeque<Delivery>,
+    queues: Vec<Queue>,
+}
+
+/// What became of one delivery.
+#[derive(Debug, Clone, Default)]
+struct Delivery {
+    /// Where it came from; none until it has come.
+    queue: Option<usize>,
+    stored: bool,
+}
+
+/// A queue that the channel is subscribed to.
+#[derive(Debug)]
+struct Queue {
+    prefetch: usize,
+    unacknowledged: usize,
 }
 
 impl Window {
-    /// For a channel on which nothing was delivered yet.
-    pub fn new() -> Self {
+    /// For a channel on which nothing was delivered yet, subscribed to queues with
+    /// these prefetches.
+    pub fn new(prefetches: &[u16]) -> Self {
+        let queue = |&prefetch: &u16| Queue {
+            prefetch: prefetch.into(),
+            unacknowledged: 0,
+        };
         Self {
             first_open: 1,
-            stored: VecDeque::new(),
+            deliveries: VecDeque::new(),
+            queues: prefetches.iter().map(queue).collect(),
         }
+    }
+
+    /// Takes note of a delivery from a queue, by its place among the prefetches.
+    pub fn deliver(&mut self, tag: u64, queue: usize) {
+        if let Some(delivery) = self.delivery(tag)
+            && delivery.queue.replace(queue).is_none()
+            && let Some(queue) = self.queues.get_mut(queue)
+        {
+            queue.unacknowledged += 1;
+        }
+    }
+
+    /// Whether one of the queues has delivered all that its prefetch allows, so that
+    /// nothing more comes from it before something is acknowledged.
+    pub fn is_exhausted(&self) -> bool {
+        self.queues
+            .iter()
+            .any(|queue| queue.unacknowledged >= queue.prefetch)
     }
 
     /// Takes note that these tags are stored. Returns the tag up to which all
     /// are, if it has moved.
     pub fn store(&mut self, tags: &[u64]) -> Option<u64> {
         for tag in tags {
-            let Some(at) = tag
-                .checked_sub(self.first_open)
-                .and_then(|at| usize::try_from(at).ok())
-            else {
-                continue;
-            };
-            if at >= self.stored.len() {
-                self.stored.resize(at + 1, false);
-            }
-            if let Some(stored) = self.stored.get_mut(at) {
-                *stored = true;
+            if let Some(delivery) = self.delivery(*tag) {
+                delivery.stored = true;
             }
         }
         let before = self.first_open;
-        while self.stored.front() == Some(&true) {
-            self.stored.pop_front();
+        while let Some(delivery) = self.deliveries.front()
+            && delivery.stored
+        {
+            if let Some(queue) = delivery.queue.and_then(|queue| self.queues.get_mut(queue)) {
+                queue.unacknowledged -= 1;
+            }
+            self.deliveries.pop_front();
             self.first_open += 1;
         }
         (self.first_open > before).then(|| self.first_open - 1)
+    }
+
+    /// What is known of a tag; none once it may be acknowledged.
+    fn delivery(&mut self, tag: u64) -> Option<&mut Delivery> {
+        let at = usize::try_from(tag.checked_sub(self.first_open)?).ok()?;
+        if at >= self.deliveries.len() {
+            self.deliveries.resize(at + 1, Delivery::default());
+        }
+        self.deliveries.get_mut(at)
     }
 }
 
@@ -56,7 +101,7 @@ mod tests {
 
     #[test]
     fn a_gap_holds_back_what_comes_after_it() {
-        let mut window = Window::new();
+        let mut window = Window::new(&[]);
         assert_eq!(window.store(&[2, 3]), None);
         assert_eq!(window.store(&[5]), None);
         assert_eq!(window.store(&[1]), Some(3));
@@ -66,16 +111,35 @@ mod tests {
 
     #[test]
     fn a_tag_seen_twice_or_never_delivered_changes_nothing() {
-        let mut window = Window::new();
+        let mut window = Window::new(&[]);
         assert_eq!(window.store(&[1, 1, 0]), Some(1));
         assert_eq!(window.store(&[1]), None);
         assert_eq!(window.store(&[2]), Some(2));
     }
 
+    #[test]
+    fn nothing_more_can_come_once_a_queue_has_delivered_its_prefetch() {
+        let mut window = Window::new(&[3, 2]);
+        for (tag, queue) in [(1, 0), (2, 0), (4, 1), (4, 1)] {
+            window.deliver(tag, queue);
+        }
+        assert!(!window.is_exhausted(), "a tag counts once");
+        window.deliver(3, 1);
+        assert!(window.is_exhausted(), "the second queue");
+        assert_eq!(window.store(&[3]), None);
+        assert!(window.is_exhausted(), "stored, but not acknowledged");
+        assert_eq!(window.store(&[1, 2]), Some(3));
+        assert!(!window.is_exhausted());
+        for tag in 5..8 {
+            window.deliver(tag, 0);
+        }
+        assert!(window.is_exhausted(), "the first queue");
+    }
+
     proptest! {
         #[test]
         fn what_is_acknowledged_is_stored(order in Just((1..=60_u64).collect::<Vec<_>>()).prop_shuffle(), size in 1..9_usize) {
-            let mut window = Window::new();
+            let mut window = Window::new(&[]);
             let mut stored = std::collections::BTreeSet::<u64>::new();
             let mut acknowledged = 0;
             for batch in order.chunks(size) {

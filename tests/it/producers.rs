@@ -1,6 +1,8 @@
 //! Messages that another producer published, or that come twice: each ends as a row or as a dead
 //! row, and never holds up the others.
 
+use std::time::{Duration, Instant};
+
 use lapin::BasicProperties;
 use uuid::Uuid;
 
@@ -141,6 +143,34 @@ async fn a_batch_that_did_not_fill_is_written_in_pieces() {
     let page = ticketd.client().await.ask(get("/metrics")).await;
     let copied = metric(page.text(), "ticketd_flush_seconds_sum{stage=\"copy\"}");
     assert!(copied.is_some_and(|seconds| seconds > 0.15), "{copied:?}");
+}
+
+/// A backlog of small groups drains as fast as it can be stored, though no batch of what may be held
+/// at once reaches a limit: fills each of the queues that are read, so that waiting for `BATCH_AGE`
+/// with everything in hand would take it four times. The rest of a backlog may wait for it once.
+#[tokio::test]
+async fn a_backlog_of_small_groups_does_not_wait_to_fill() {
+    const BATCH_AGE: Duration = Duration::from_secs(3);
+    let place = Place::new().await;
+    place.ready("accept", &[]).await.drained().await;
+    let mut stored = 0;
+    // Of the second queue 8 messages are held, whatever the setting.
+    for (queue, messages, tickets) in [(place.queue(), 300, 8), (&place.unrouted(), 40, 40)] {
+        for _ in 0..messages {
+            let records = (0..tickets).map(|_| (Uuid::now_v7(), 0, b"x".as_slice()));
+            place
+                .publish_to(queue, group_properties(), &group(records))
+                .await;
+        }
+        let settings = [("BATCH_AGE", "3s"), ("PREFETCH", "64")];
+        let ticketd = place.ready("consume", &settings).await;
+        let started = Instant::now();
+        stored += messages * tickets;
+        place.stored(stored).await;
+        let took = started.elapsed();
+        assert!(took < 2 * BATCH_AGE, "{took:?}");
+        ticketd.drained().await;
+    }
 }
 
 /// A time that PostgreSQL cannot hold makes a dead row, any other is kept, and neither stops the

@@ -256,6 +256,11 @@ impl Place {
 
     /// Publishes to the queue as another producer would, persistent and confirmed.
     pub async fn publish(&self, properties: BasicProperties, body: &[u8]) {
+        self.publish_to(self.queue(), properties, body).await;
+    }
+
+    /// The same to one of the other queues.
+    pub async fn publish_to(&self, queue: &str, properties: BasicProperties, body: &[u8]) {
         let channel = self.channel().await;
         channel
             .confirm_select(ConfirmSelectOptions::default())
@@ -265,11 +270,12 @@ impl Place {
             mandatory: true,
             ..Default::default()
         };
-        let (exchange, key): (ShortString, ShortString) = ("".into(), self.queue().into());
+        let (exchange, key): (ShortString, ShortString) = ("".into(), queue.into());
         let properties = properties.with_delivery_mode(2);
         let published = channel.basic_publish(exchange, key, options, body, properties);
         let confirmation = published.await.unwrap().await.unwrap();
         assert_eq!(confirmation, Confirmation::Ack(None));
+        channel.close(200, "published".into()).await.unwrap();
     }
 
     /// Cuts the queue off from the exchange.
