@@ -3,6 +3,7 @@
 //! A setting is a flag, else an environment variable, else its default. A wrong
 //! value stops the start with a message that names the setting.
 
+mod logs;
 mod urls;
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -11,6 +12,7 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use logs::log_filter;
 pub use urls::AmqpUrl;
 use urls::{Secret, amqp_url, database_url, without_secrets};
 
@@ -37,6 +39,9 @@ pub struct Cli {
     /// How logs are written to standard error.
     #[arg(long, env = "LOG_FORMAT", value_enum, default_value_t = LogFormat::Text, global = true)]
     pub log_format: LogFormat,
+    /// Which logs are written: a level, and levels of parts, as in info,ticketd::consumer=debug
+    #[arg(long, env = "RUST_LOG", default_value = logs::DEFAULT, value_parser = log_filter, global = true)]
+    pub rust_log: String,
 }
 
 /// What to do.

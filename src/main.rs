@@ -1,6 +1,6 @@
 //! The command line: settings, logs, metrics, run, exit code.
 
-use std::io::{IsTerminal, stderr, stdout};
+use std::io::{ErrorKind, IsTerminal, Write, stderr, stdout};
 use std::process::ExitCode;
 use std::sync::Arc;
 
@@ -16,9 +16,12 @@ use tracing_subscriber::fmt::layer;
 use tracing_subscriber::prelude::*;
 use tracing_subscriber::registry;
 
+/// What a shell makes of a program that SIGPIPE ended.
+const READER_GONE: u8 = 128 + 13;
+
 fn main() -> ExitCode {
     let cli = Cli::read().unwrap_or_else(|refusal| refusal.exit());
-    log(cli.log_format);
+    log(cli.log_format, &cli.rust_log);
     run_to_end(cli.command).unwrap_or_else(|why| {
         error!("{why:#}");
         ExitCode::FAILURE
@@ -28,22 +31,51 @@ fn main() -> ExitCode {
 fn run_to_end(command: Command) -> anyhow::Result<ExitCode> {
     // One thread: HTTP has threads of its own, and more of them here would only take turns with those.
     let runtime = Builder::new_current_thread().enable_all().build()?;
-    let ended = runtime.block_on(run(command));
+    let mut output = Output::default();
+    let ended = runtime.block_on(run(command, &mut output));
     // Not waiting for name look-ups, which cannot be interrupted.
     runtime.shutdown_background();
+    let ended = ended.and_then(|code| output.flush().map(|()| code).map_err(Into::into));
+    if output.is_reader_gone {
+        return Ok(ExitCode::from(READER_GONE));
+    }
     ended
 }
 
-async fn run(command: Command) -> anyhow::Result<ExitCode> {
+/// Standard output. A reader that has seen enough, as `head` has, is no failure to speak of.
+#[derive(Default)]
+struct Output {
+    is_reader_gone: bool,
+}
+
+impl Output {
+    fn seen<T>(&mut self, written: std::io::Result<T>) -> std::io::Result<T> {
+        written.inspect_err(|error| self.is_reader_gone |= error.kind() == ErrorKind::BrokenPipe)
+    }
+}
+
+impl Write for Output {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        let written = stdout().write(bytes);
+        self.seen(written)
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        let flushed = stdout().flush();
+        self.seen(flushed)
+    }
+}
+
+async fn run(command: Command, output: &mut Output) -> anyhow::Result<ExitCode> {
     match command {
         Command::Serve(settings) => serve((*settings).into()).await?,
         Command::Accept(settings) => serve((*settings).into()).await?,
         Command::Consume(settings) => serve((*settings).into()).await?,
         Command::Migrate(settings) => ticketd::migrate(&settings).await?,
-        Command::Dead(settings) => ticketd::dead(&settings, &mut stdout()).await?,
+        Command::Dead(settings) => ticketd::dead(&settings, output).await?,
         Command::Healthcheck(settings) => ticketd::healthcheck(&settings).await?,
         Command::Check { files } => {
-            return Ok(if ticketd::check(&files, &mut stdout())? {
+            return Ok(if ticketd::check(&files, output)? {
                 ExitCode::SUCCESS
             } else {
                 ExitCode::FAILURE
@@ -76,10 +108,10 @@ async fn serve(parts: Parts) -> anyhow::Result<()> {
     }
 }
 
-fn log(format: LogFormat) {
-    let filter =
-        EnvFilter::try_from_default_env().unwrap_or_else(|_unset| EnvFilter::new("info,lapin=off"));
-    let lines = layer().with_writer(stderr);
+fn log(format: LogFormat, filter: &str) {
+    let filter = EnvFilter::builder().parse_lossy(filter);
+    // A log that cannot be written is not to be complained of where it would have been written: that panics.
+    let lines = layer().log_internal_errors(false).with_writer(stderr);
     let filter = filter.and(filter_fn(shows_no_password));
     let logs = registry();
     match format {

@@ -21,6 +21,7 @@ mod framing;
 mod http;
 mod layering;
 mod operation;
+mod output;
 mod pipeline;
 mod producers;
 mod secrets;

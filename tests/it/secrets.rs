@@ -142,7 +142,13 @@ async fn a_url_in_the_wrong_place_is_not_shown() {
         assert_eq!(ended.code(), Some(2), "{args:?}: {}", ended.log);
         assert_hidden(&format!("{}{}", ended.text(), ended.log), &args.join(" "));
     }
-    for setting in ["LISTEN", "BODY_MAX", "CONFIRM_TIMEOUT", "LOG_FORMAT"] {
+    for setting in [
+        "LISTEN",
+        "BODY_MAX",
+        "CONFIRM_TIMEOUT",
+        "LOG_FORMAT",
+        "RUST_LOG",
+    ] {
         let ended = Process::run(&["accept"], &[(setting, &url)]).await;
         assert_ne!(ended.code(), Some(0), "{setting}");
         let flag = format!("--{}", setting.to_lowercase().replace('_', "-"));
