@@ -12,10 +12,12 @@
 )]
 
 use std::hint::black_box;
+use std::time::{Duration, Instant};
 
 use divan::Bencher;
 use divan::counter::BytesCount;
-use ticketd::copy::Rows;
+use ticketd::KnownProducts;
+use ticketd::copy::{Recency, Rows};
 use ticketd::message::{self, Record};
 use ticketd::parser::parse;
 use ticketd::ticket::{Reason, text};
@@ -47,7 +49,8 @@ fn example(bencher: Bencher<'_, '_>) {
         let text = text(black_box(EXAMPLE.as_bytes())).expect("text");
         let ticket = parse(text, &mut lines);
         assert!(ticket.invalid.is_none() && lines.len() == 2);
-        rows.ticket(Uuid::from_u128(n), 0, text, &ticket, &mut lines);
+        rows.ticket(Uuid::from_u128(n), 0, text, &ticket);
+        lines.clear();
         n += 1;
         if n.is_multiple_of(4096) {
             rows = Rows::new(4096 * 300);
@@ -145,18 +148,22 @@ fn parse_validate_and_encode(bencher: Bencher<'_, '_>, products: usize) {
     let expected: usize = tickets.iter().map(String::len).sum();
     bencher.counter(bytes(&tickets)).bench_local(|| {
         let (mut lines, mut rows) = (Vec::new(), Rows::new(expected + TICKETS * 128));
+        let mut known = KnownProducts::new(Duration::from_secs(60));
+        let mut changes = known.gather(Instant::now());
         for (n, body) in tickets.iter().enumerate() {
             let text = text(black_box(body.as_bytes())).expect("text");
             let ticket = parse(text, &mut lines);
-            rows.ticket(
-                Uuid::from_u128(n as u128),
-                n as i64,
-                text,
-                &ticket,
-                &mut lines,
-            );
+            let recency = Recency {
+                received_at_us: n as i64,
+                ticket_id: Uuid::from_u128(n as u128),
+            };
+            rows.ticket(recency.ticket_id, recency.received_at_us, text, &ticket);
+            for line in lines.drain(..) {
+                changes.product(recency, line);
+            }
         }
-        let rows = rows.finish();
+        let (rows, changes) = (rows.finish(), changes.finish());
+        assert!(!changes.rows.is_empty());
         assert_eq!((rows.valid, rows.invalid), (TICKETS as u64, 0));
         assert!(rows.tickets.len() > expected);
         rows

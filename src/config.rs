@@ -266,6 +266,10 @@ pub struct StoreSettings {
     // One connection stores more than one machine accepts.
     #[arg(long, env = "WRITERS", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=64))]
     pub writers: u16,
+    /// Longest that a product's row goes without a write while its name and price stay the same; 0s writes it with every batch that sells it
+    // Each write leaves a dead version, which nothing can remove while a dump or a report holds an old snapshot.
+    #[arg(long, env = "PRODUCT_REFRESH", default_value = "60s", value_parser = duration_at_least::<0>)]
+    pub product_refresh: Duration,
     /// Longest that deliveries are held while PostgreSQL is away; then they go back to the queue until it returns
     // Below RabbitMQ's consumer_timeout, which is 30 minutes by default and closes the channel.
     #[arg(long, env = "HOLD_MAX", default_value = "20m", value_parser = duration_at_least::<1000>)]

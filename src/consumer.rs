@@ -7,16 +7,18 @@
 //! delivered again, and the store makes that harmless.
 
 mod delivery;
+mod known_products;
 mod plan;
 mod window;
 mod writer;
 
 pub use delivery::Message;
+pub use known_products::KnownProducts;
 pub use plan::rows_of;
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use futures_util::stream::{once, select_all};
@@ -126,6 +128,8 @@ impl Consumer {
     ) -> Self {
         let count = usize::from(settings.writers);
         let (reports, events) = mpsc::channel(2 * count);
+        let known = KnownProducts::new(settings.product_refresh);
+        let known = Arc::new(Mutex::new(known));
         let mut writers = JoinSet::new();
         let jobs = (0..count)
             .map(|index| {
@@ -137,6 +141,7 @@ impl Consumer {
                         work,
                         reports.clone(),
                         health.clone(),
+                        known.clone(),
                     )
                     .run(),
                 );

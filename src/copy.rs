@@ -5,16 +5,13 @@
 //! the tables' types.
 
 use std::borrow::Cow;
-use std::collections::HashMap;
-use std::collections::hash_map::Entry;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
-use foldhash::fast::RandomState;
 use rust_decimal::Decimal;
 use uuid::Uuid;
 
-use crate::ticket::{Product, Ticket};
+use crate::ticket::Ticket;
 
 /// Signature, no flags, no header extension.
 const HEADER: &[u8] = b"PGCOPY\n\xff\r\n\0\0\0\0\0\0\0\0\0";
@@ -42,9 +39,28 @@ pub const RECEIVED_AT_MIN_US: i64 = -210_866_803_200_000_000;
 pub const TICKET_COLUMNS: &str =
     "ticket_id, order_id, vat, total, valid, invalid_reason, ticket_text, received_at";
 
-/// The columns of `product_stage`, in the order in which they are written here, with their types.
-pub const PRODUCT_COLUMNS: &str = "product_id text, name text, price numeric, \
-     ticket_received_at timestamptz, ticket_id uuid";
+/// What makes one ticket's word on a product count more than another's: the
+/// later time, then the greater id.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Recency {
+    /// When the ticket was received, in µs since the Unix epoch.
+    pub received_at_us: i64,
+    /// Its id.
+    pub ticket_id: Uuid,
+}
+
+/// A row of `products`: a product as one ticket has it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ProductRow<'a> {
+    /// The shop's identifier of the product.
+    pub product_id: Cow<'a, str>,
+    /// Its name.
+    pub name: Cow<'a, str>,
+    /// Its price.
+    pub price: Decimal,
+    /// The ticket.
+    pub recency: Recency,
+}
 
 /// A ticket that cannot be a row of `tickets`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -79,17 +95,7 @@ pub struct Rows<'a> {
     tickets: Vec<u8>,
     valid: u64,
     invalid: u64,
-    products: HashMap<Cow<'a, str>, Latest<'a>, RandomState>,
     dead: Vec<Dead<'a>>,
-}
-
-/// A product as its newest ticket has it.
-#[derive(Debug)]
-struct Latest<'a> {
-    received_at_us: i64,
-    ticket_id: Uuid,
-    name: Cow<'a, str>,
-    price: Decimal,
 }
 
 /// The rows of one transaction, ready to send, as often as it takes.
@@ -101,10 +107,6 @@ pub struct Encoded<'a> {
     pub valid: u64,
     /// How many of its rows are invalid tickets.
     pub invalid: u64,
-    /// COPY data for `product_stage`, at most one row a product.
-    pub products: Bytes,
-    /// How many rows that is.
-    pub product_count: u64,
     /// What goes to `dead_tickets`.
     pub dead: Vec<Dead<'a>>,
 }
@@ -118,20 +120,12 @@ impl<'a> Rows<'a> {
             tickets,
             valid: 0,
             invalid: 0,
-            products: HashMap::default(),
             dead: Vec::new(),
         }
     }
 
-    /// Adds a ticket and takes its products.
-    pub fn ticket(
-        &mut self,
-        id: Uuid,
-        received_at_us: i64,
-        text: &str,
-        ticket: &Ticket<'a>,
-        products: &mut Vec<Product<'a>>,
-    ) {
+    /// Adds a ticket.
+    pub fn ticket(&mut self, id: Uuid, received_at_us: i64, text: &str, ticket: &Ticket<'_>) {
         let out = &mut self.tickets;
         out.extend_from_slice(&TICKET_FIELDS);
         field(out, id.as_bytes());
@@ -154,9 +148,6 @@ impl<'a> Rows<'a> {
             None => self.valid += 1,
             Some(_) => self.invalid += 1,
         }
-        for product in products.drain(..) {
-            self.product(id, received_at_us, product);
-        }
     }
 
     /// Adds a ticket that goes to `dead_tickets`, which must take it whatever it is.
@@ -165,49 +156,14 @@ impl<'a> Rows<'a> {
         self.dead.push(dead);
     }
 
-    /// Keeps a product if no newer ticket of this batch has it. The last line
-    /// wins where one ticket has it twice.
-    fn product(&mut self, ticket_id: Uuid, received_at_us: i64, product: Product<'a>) {
-        let latest = Latest {
-            received_at_us,
-            ticket_id,
-            name: product.name,
-            price: product.price,
-        };
-        match self.products.entry(product.product_id) {
-            Entry::Vacant(entry) => {
-                entry.insert(latest);
-            }
-            Entry::Occupied(mut entry) => {
-                let known = entry.get_mut();
-                if (known.received_at_us, known.ticket_id) <= (received_at_us, ticket_id) {
-                    *known = latest;
-                }
-            }
-        }
-    }
-
     /// Closes the rows.
     pub fn finish(self) -> Encoded<'a> {
         let mut tickets = self.tickets;
         tickets.extend_from_slice(&TRAILER);
-        let mut products = Vec::with_capacity(HEADER.len() + self.products.len() * 96);
-        products.extend_from_slice(HEADER);
-        for (product_id, latest) in &self.products {
-            products.extend_from_slice(&5_i16.to_be_bytes());
-            field(&mut products, product_id.as_bytes());
-            field(&mut products, latest.name.as_bytes());
-            numeric(&mut products, latest.price);
-            field(&mut products, &timestamp(latest.received_at_us));
-            field(&mut products, latest.ticket_id.as_bytes());
-        }
-        products.extend_from_slice(&TRAILER);
         Encoded {
             tickets: tickets.into(),
             valid: self.valid,
             invalid: self.invalid,
-            products: products.into(),
-            product_count: self.products.len() as u64,
             dead: self.dead,
         }
     }
@@ -227,9 +183,9 @@ fn optional<T>(out: &mut Vec<u8>, value: Option<T>, write: impl FnOnce(&mut Vec<
     }
 }
 
-/// A time that PostgreSQL cannot hold stays one, so that it is refused; its
+/// `timestamptz` in binary. A time that PostgreSQL cannot hold stays one, so that it is refused; its
 /// smallest number would mean -infinity.
-fn timestamp(unix_us: i64) -> [u8; 8] {
+pub fn timestamp(unix_us: i64) -> [u8; 8] {
     unix_us
         .saturating_sub(POSTGRES_EPOCH_US)
         .max(i64::MIN + 1)
@@ -240,9 +196,10 @@ fn timestamp(unix_us: i64) -> [u8; 8] {
 /// may part a group so that one more begins.
 const NUMERIC_DIGITS_MAX: usize = 9;
 
-/// `numeric` as PostgreSQL sends it (`numeric_send`): digit count, weight of
-/// the first digit, sign, scale, then digits in base 10000, aligned to the point.
-fn numeric(out: &mut Vec<u8>, value: Decimal) {
+/// A field of type `numeric`, its length in four bytes first, then its value as
+/// PostgreSQL sends it (`numeric_send`): digit count, weight of the first digit,
+/// sign, scale, then digits in base 10000, aligned to the point.
+pub fn numeric(out: &mut Vec<u8>, value: Decimal) {
     let scale = value.scale() as usize;
     let padding = (4 - scale % 4) % 4;
     let mantissa = value.mantissa().unsigned_abs() * 10_u128.pow(padding as u32);
@@ -367,50 +324,28 @@ mod tests {
 
     fn rows<'a>(tickets: &[(u128, i64, &'a str)]) -> Rows<'a> {
         let mut rows = Rows::new(1000);
-        let mut products = Vec::new();
         for &(id, received_at_us, text) in tickets {
-            let ticket = parse(text, &mut products);
-            rows.ticket(
-                Uuid::from_u128(id),
-                received_at_us,
-                text,
-                &ticket,
-                &mut products,
-            );
+            let ticket = parse(text, &mut Vec::new());
+            rows.ticket(Uuid::from_u128(id), received_at_us, text, &ticket);
         }
         rows
     }
 
     const CHEAP: &str = "Order: 1\nVAT: 1\nTotal: 1\n\nproduct,product_id,price\nTea,T,1\n";
-    const DEAR: &str = "Order: 2\nVAT: 1\nTotal: 2\n\nproduct,product_id,price\nThé,T,2\n";
-
     #[test]
-    fn the_newest_ticket_names_and_prices_a_product_whatever_the_order() {
-        for tickets in [
-            [(1, 10, CHEAP), (2, 20, DEAR)],
-            [(2, 20, DEAR), (1, 10, CHEAP)],
-        ] {
-            let rows = rows(&tickets);
-            let latest = &rows.products["T"];
-            assert_eq!((latest.name.as_ref(), latest.price), ("Thé", Decimal::TWO));
-        }
-    }
-
-    #[test]
-    fn of_two_at_the_same_time_the_greater_id_counts() {
-        let rows = rows(&[(2, 10, DEAR), (1, 10, CHEAP)]);
-        assert_eq!(rows.products["T"].price, Decimal::TWO);
+    fn the_later_ticket_counts_and_of_two_at_the_same_time_the_greater_id() {
+        let recency = |received_at_us, id| Recency {
+            received_at_us,
+            ticket_id: Uuid::from_u128(id),
+        };
+        assert!(recency(20, 1) > recency(10, 2));
+        assert!(recency(10, 2) > recency(10, 1));
     }
 
     #[test]
     fn rows_are_counted_by_verdict_and_framed() {
         let encoded = rows(&[(1, 10, CHEAP), (2, 20, "nonsense")]).finish();
-        assert_eq!(
-            (encoded.valid, encoded.invalid, encoded.product_count),
-            (1, 1, 1)
-        );
-        for data in [&encoded.tickets, &encoded.products] {
-            assert!(data.starts_with(HEADER) && data.ends_with(&TRAILER));
-        }
+        assert_eq!((encoded.valid, encoded.invalid), (1, 1));
+        assert!(encoded.tickets.starts_with(HEADER) && encoded.tickets.ends_with(&TRAILER));
     }
 }

@@ -44,9 +44,9 @@ pub use dead::dead;
 pub use healthcheck::healthcheck;
 pub use metrics::install as install_metrics;
 
-// The way from a body to its row without the servers in between, for `fuzz/`.
+// The way from a body to its row without the servers in between, for `fuzz/` and `benches/`.
 #[doc(hidden)]
-pub use consumer::{Message as Delivered, rows_of};
+pub use consumer::{KnownProducts, Message as Delivered, rows_of};
 #[doc(hidden)]
 pub use publisher::Group;
 

@@ -8,17 +8,18 @@
 //! Tickets are copied straight into their table: a staging table and a merge
 //! with ON CONFLICT cost half as much again, and almost every id is new. An id
 //! that is not refuses the whole batch, and the caller asks which ones are
-//! stored. Products do go through a staging table, because most of them are
-//! there already.
+//! stored. Products are merged with ON CONFLICT, as most of them are there
+//! already.
 
 mod connect;
 mod migrate;
 mod pieces;
+mod products;
 
 pub use connect::{Connected, connect};
 pub use migrate::migrate;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -31,25 +32,13 @@ use tokio_postgres::types::ToSql;
 use tokio_postgres::{Client, CopyInSink, Error, Statement};
 use uuid::Uuid;
 
-use crate::copy::{self, Dead, Encoded};
+use crate::copy::{self, Dead, Encoded, ProductRow};
 use crate::metrics::StoreMetrics;
 use pieces::Pieces;
 
 /// Longest for one flush. What hangs on a live connection, such as a stopped
 /// backend, ends only by this.
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(40);
-
-const COPY_PRODUCTS: &str = "copy product_stage from stdin (format binary)";
-
-// Sorted, so that two writers lock rows in the same order and cannot deadlock.
-const MERGE_PRODUCTS: &str = "insert into products as known \
-    (product_id, name, price, ticket_received_at, ticket_id) \
-    select product_id, name, price, ticket_received_at, ticket_id \
-    from product_stage order by product_id \
-    on conflict (product_id) do update set \
-        name = excluded.name, price = excluded.price, updated_at = now(), \
-        ticket_received_at = excluded.ticket_received_at, ticket_id = excluded.ticket_id \
-    where (known.ticket_received_at, known.ticket_id) < (excluded.ticket_received_at, excluded.ticket_id)";
 
 const INSERT_DEAD: &str = "insert into dead_tickets (ticket_id, reason, body, received_at) \
     select * from unnest($1::uuid[], $2::text[], $3::bytea[], $4::timestamptz[]) \
@@ -120,12 +109,11 @@ pub fn failure(error: Error) -> Failure {
     }
 }
 
-/// A connection with its staging table and prepared statements.
+/// A connection with its prepared statements.
 pub struct Store {
     client: Client,
     connection: connect::Task,
     copy_tickets: Statement,
-    copy_products: Statement,
     merge_products: Statement,
     insert_dead: Statement,
     stored_texts: Statement,
@@ -135,8 +123,7 @@ pub struct Store {
 }
 
 impl Store {
-    /// Connects, makes the staging table and prepares every statement, which
-    /// fails if the tables do not fit.
+    /// Connects and prepares every statement, which fails if the tables do not fit.
     pub async fn open(
         config: &tokio_postgres::Config,
         metrics: StoreMetrics,
@@ -152,15 +139,10 @@ impl Store {
         connection: connect::Task,
         metrics: StoreMetrics,
     ) -> Result<Self, Error> {
-        let staging = format!(
-            "create temp table product_stage ({}) on commit delete rows",
-            copy::PRODUCT_COLUMNS
-        );
         let copy_tickets = format!(
             "copy tickets ({}) from stdin (format binary)",
             copy::TICKET_COLUMNS
         );
-        client.batch_execute(&staging).await?;
         let keys = client.query(UNIQUE_KEYS, &[]).await?;
         let keys = keys
             .iter()
@@ -168,8 +150,7 @@ impl Store {
         Ok(Self {
             unique_keys: keys.collect::<Result<_, Error>>()?,
             copy_tickets: client.prepare(&copy_tickets).await?,
-            copy_products: client.prepare(COPY_PRODUCTS).await?,
-            merge_products: client.prepare(MERGE_PRODUCTS).await?,
+            merge_products: products::prepare(&client).await?,
             insert_dead: prepare_insert_dead(&client).await?,
             stored_texts: client.prepare(STORED_TEXTS).await?,
             client,
@@ -178,16 +159,27 @@ impl Store {
         })
     }
 
-    /// Stores all rows, or none. The tickets go out over at most `spread`.
-    pub async fn flush(&mut self, rows: &Encoded<'_>, spread: Duration) -> Result<(), Failure> {
-        match timeout(FLUSH_TIMEOUT, self.transaction(rows, spread)).await {
+    /// Stores all rows, or none. The tickets go out over at most `spread`. Returns
+    /// the ids of the products whose rows were written, as none of them was newer.
+    pub async fn flush(
+        &mut self,
+        rows: &Encoded<'_>,
+        products: &[ProductRow<'_>],
+        spread: Duration,
+    ) -> Result<HashSet<String>, Failure> {
+        match timeout(FLUSH_TIMEOUT, self.transaction(rows, products, spread)).await {
             Ok(result) => result,
             Err(_late) => Err(Failure::Late("no answer in time".into())),
         }
     }
 
-    async fn transaction(&mut self, rows: &Encoded<'_>, spread: Duration) -> Result<(), Failure> {
-        let merged = self.merge(rows, spread).await;
+    async fn transaction(
+        &mut self,
+        rows: &Encoded<'_>,
+        products: &[ProductRow<'_>],
+        spread: Duration,
+    ) -> Result<HashSet<String>, Failure> {
+        let merged = self.merge(rows, products, spread).await;
         let started = Instant::now();
         // A server that answers COMMIT with ROLLBACK reports no error here, but
         // only after a statement that failed, and then this is not reached.
@@ -197,7 +189,12 @@ impl Store {
         merged
     }
 
-    async fn merge(&self, rows: &Encoded<'_>, spread: Duration) -> Result<(), Failure> {
+    async fn merge(
+        &self,
+        rows: &Encoded<'_>,
+        products: &[ProductRow<'_>],
+        spread: Duration,
+    ) -> Result<HashSet<String>, Failure> {
         let started = Instant::now();
         let begin = self.client.batch_execute("begin");
         let tickets = Pieces::new(rows.tickets.clone(), spread);
@@ -206,18 +203,16 @@ impl Store {
         self.metrics.copy.record(started.elapsed());
 
         let started = Instant::now();
-        if rows.product_count > 0 {
-            let products = Pieces::new(rows.products.clone(), Duration::ZERO);
-            let copied = self.copy(&self.copy_products, products).await;
-            copied.map_err(failure)?;
-            let merged = self.client.execute(&self.merge_products, &[]).await;
-            merged.map_err(|error| self.row_failure(error))?;
+        let mut written = HashSet::new();
+        if !products.is_empty() {
+            let merged = products::merge(&self.client, &self.merge_products, products).await;
+            written = merged.map_err(|error| self.row_failure(error))?;
         }
         if !rows.dead.is_empty() {
             self.insert_dead(&rows.dead).await?;
         }
         self.metrics.merge.record(started.elapsed());
-        Ok(())
+        Ok(written)
     }
 
     async fn copy(&self, statement: &Statement, mut pieces: Pieces) -> Result<u64, Error> {

@@ -2,12 +2,13 @@
 
 use std::collections::HashMap;
 use std::ops::Range;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use uuid::Uuid;
 
 use super::delivery::Message;
-use crate::copy::{Dead, Encoded, Rows};
+use super::known_products::{Changes, KnownProducts};
+use crate::copy::{Dead, Encoded, ProductRow, Recency, Rows};
 use crate::message::Record;
 use crate::parser::parse;
 use crate::ticket::text;
@@ -64,8 +65,14 @@ impl<'a> Plan<'a> {
         }
     }
 
-    /// Reads tickets and writes their rows, in one pass over their bytes.
-    pub fn encode(&self, range: Range<usize>) -> Encoded<'a> {
+    /// Reads tickets and writes their rows, in one pass over their bytes, and
+    /// gathers what they change of the products.
+    pub fn encode(
+        &self,
+        range: Range<usize>,
+        known: &mut KnownProducts,
+        now: Instant,
+    ) -> (Encoded<'a>, Changes<'a>) {
         let records = self.records(range.clone());
         let verdicts = self.verdicts.get(range).unwrap_or_default();
         let bytes: usize = records
@@ -73,7 +80,7 @@ impl<'a> Plan<'a> {
             .map(|record| record.body.len() + ROW_OVERHEAD_BYTES)
             .sum();
         let mut rows = Rows::new(bytes);
-        let mut products = Vec::new();
+        let (mut changes, mut products) = (known.gather(now), Vec::new());
         for (record, verdict) in records.iter().zip(verdicts) {
             let dead = |reason: String| Dead {
                 ticket_id: record.id,
@@ -87,17 +94,18 @@ impl<'a> Plan<'a> {
                 (Verdict::Store, Err(why)) => rows.dead(dead(why.to_string())),
                 (Verdict::Store, Ok(text)) => {
                     let ticket = parse(text, &mut products);
-                    rows.ticket(
-                        record.id,
-                        record.received_at_us,
-                        text,
-                        &ticket,
-                        &mut products,
-                    );
+                    rows.ticket(record.id, record.received_at_us, text, &ticket);
+                    let recency = Recency {
+                        received_at_us: record.received_at_us,
+                        ticket_id: record.id,
+                    };
+                    for product in products.drain(..) {
+                        changes.product(recency, product);
+                    }
                 }
             }
         }
-        rows.finish()
+        (rows.finish(), changes.finish())
     }
 
     /// All of its tickets.
@@ -163,10 +171,12 @@ impl<'a> Plan<'a> {
     }
 }
 
-/// What is stored of these messages if none of their tickets was stored before.
-pub fn rows_of(messages: &[Message]) -> Encoded<'_> {
+/// What is stored of these messages if nothing was stored before.
+pub fn rows_of(messages: &[Message]) -> (Encoded<'_>, Vec<ProductRow<'_>>) {
     let plan = Plan::new(messages, Duration::ZERO);
-    plan.encode(plan.all())
+    let mut known = KnownProducts::new(Duration::ZERO);
+    let (encoded, changes) = plan.encode(plan.all(), &mut known, Instant::now());
+    (encoded, changes.rows)
 }
 
 #[cfg(test)]
@@ -196,7 +206,8 @@ mod tests {
 
     /// How many rows `tickets` gets, and the ids that go to `dead_tickets`.
     fn stored_and_dead(plan: &Plan<'_>) -> (u64, Vec<Uuid>) {
-        let rows = plan.encode(plan.all());
+        let mut known = KnownProducts::new(Duration::ZERO);
+        let (rows, _) = plan.encode(plan.all(), &mut known, Instant::now());
         let dead = rows.dead.iter().map(|dead| dead.ticket_id).collect();
         (rows.valid + rows.invalid, dead)
     }

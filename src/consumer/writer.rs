@@ -5,14 +5,15 @@
 //! else fails is repeated on a new connection.
 
 use std::ops::Range;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc;
 use tracing::{error, info, warn};
 
 use super::delivery::Message;
+use super::known_products::KnownProducts;
 use super::plan::Plan;
 use crate::backoff::Backoff;
 use crate::clock::now_us;
@@ -62,6 +63,8 @@ pub struct Writer {
     health: Arc<Health>,
     metrics: StoreMetrics,
     store: Option<Store>,
+    /// Shared by all writers of the consumer.
+    known: Arc<Mutex<KnownProducts>>,
 }
 
 impl Writer {
@@ -72,6 +75,7 @@ impl Writer {
         jobs: mpsc::Receiver<Job>,
         events: mpsc::Sender<Event>,
         health: Arc<Health>,
+        known: Arc<Mutex<KnownProducts>>,
     ) -> Self {
         Self {
             index,
@@ -79,6 +83,7 @@ impl Writer {
             jobs,
             events,
             health,
+            known,
             metrics: StoreMetrics::new(),
             store: None,
         }
@@ -183,11 +188,26 @@ impl Writer {
 
     async fn flush(&mut self, plan: &Plan<'_>, range: Range<usize>) -> Result<(), Failure> {
         let started = Instant::now();
-        let rows = plan.encode(range.clone());
+        let (rows, changes) = plan.encode(range.clone(), &mut self.known(), started);
         self.metrics.encode.record(started.elapsed());
-        self.store()?.flush(&rows, plan.spread).await?;
+        let flushed = match self.store() {
+            Ok(store) => store.flush(&rows, &changes.rows, plan.spread).await,
+            Err(failure) => Err(failure),
+        };
+        match flushed {
+            Ok(written) => self.known().committed(&changes, &written, Instant::now()),
+            Err(failure) => {
+                self.known().failed(&changes);
+                return Err(failure);
+            }
+        }
         self.count(plan, range, &rows);
         Ok(())
+    }
+
+    fn known(&self) -> MutexGuard<'_, KnownProducts> {
+        // Nothing panics while it holds the lock.
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn store(&mut self) -> Result<&mut Store, Failure> {
@@ -249,6 +269,7 @@ impl Writer {
 
     fn disconnect(&mut self) {
         if self.store.take().is_some() {
+            self.known().disconnected();
             self.metrics.pg_connected.decrement(1.0);
             self.health.writer_up(false);
         }

@@ -4,6 +4,7 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::Path;
+use std::time::Duration;
 
 use tokio_postgres::Client;
 use uuid::Uuid;
@@ -15,6 +16,7 @@ use crate::ticket;
 const CLOCK_SLACK_US: u64 = 50_000;
 
 /// What the ledger says of one request.
+#[derive(Clone)]
 struct Request {
     n: u64,
     sent_us: u64,
@@ -26,6 +28,7 @@ struct Request {
     id: Option<Uuid>,
 }
 
+#[derive(Clone)]
 struct Row {
     ticket_id: Uuid,
     hash: Uuid,
@@ -44,11 +47,15 @@ struct Facts {
     dead: Vec<(Uuid, Uuid)>,
     /// Product id to name and price.
     products: BTreeMap<String, (String, String)>,
+    /// How far the tickets in the rows of `products` may be behind the newest.
+    behind_us: i64,
 }
 
-/// Everything in which the tables break the promise, in words.
-pub async fn check(ledger: &Path, sql: &Client) -> Vec<String> {
-    let facts = Facts::gather(ledger, sql).await;
+/// Everything in which the tables break the promise, in words. A product's row may be that of a
+/// ticket so much older than the newest; nothing where one consumer stayed up.
+pub async fn check(ledger: &Path, sql: &Client, behind: Duration) -> Vec<String> {
+    let mut facts = Facts::gather(ledger, sql).await;
+    facts.behind_us = i64::try_from(behind.as_micros()).unwrap();
     facts.violations()
 }
 
@@ -78,6 +85,7 @@ impl Facts {
             rows: read_rows(sql).await,
             dead: read_dead(sql).await,
             products: read_products(sql).await,
+            behind_us: 0,
         }
     }
 }
@@ -320,20 +328,35 @@ fn rows_say_what_their_text_says(facts: &Facts) -> Vec<String> {
 fn products_are_the_newest(facts: &Facts) -> Vec<String> {
     let mut rows: Vec<_> = facts.rows.iter().collect();
     rows.sort_by_key(|row| (row.received_us, row.ticket_id));
-    let mut expected = BTreeMap::new();
-    for read in rows.into_iter().filter_map(|row| ticket::read(&row.text)) {
-        for (name, id, price) in read.products {
-            expected.insert(id, (name, price));
+    // Of each product what every ticket says, the newest last. Of one ticket the last line counts.
+    let mut said: BTreeMap<_, BTreeMap<_, _>> = BTreeMap::new();
+    for (at, row) in rows.into_iter().enumerate() {
+        for (name, id, price) in ticket::read(&row.text)
+            .into_iter()
+            .flat_map(|read| read.products)
+        {
+            let ticket = (row.received_us, at);
+            said.entry(id).or_default().insert(ticket, (name, price));
         }
     }
-    let ids: HashSet<_> = expected.keys().chain(facts.products.keys()).collect();
-    let differs = ids
-        .into_iter()
-        .filter(|id| expected.get(*id) != facts.products.get(*id));
-    differs
+    let ids: HashSet<_> = said.keys().chain(facts.products.keys()).collect();
+    let is_wrong = |id: &&String| {
+        let Some((found, said)) = facts.products.get(*id).zip(said.get(*id)) else {
+            return true;
+        };
+        let newest = said.last_key_value();
+        let oldest_us = newest.map_or(0, |((received_us, _), _)| received_us - facts.behind_us);
+        let mut recent = said.range((oldest_us, 0)..).map(|(_, product)| product);
+        let is_newest = newest.is_some_and(|(_, newest)| newest == found);
+        let is_recent = facts.behind_us > 0 && recent.any(|product| product == found);
+        !is_newest && !is_recent
+    };
+    let wrong = ids.into_iter().filter(is_wrong);
+    wrong
         .map(|id| {
-            let (expected, found) = (expected.get(id), facts.products.get(id));
-            format!("product {id} should be {expected:?} and is {found:?}")
+            let newest = said.get(id).and_then(BTreeMap::last_key_value);
+            let found = facts.products.get(id);
+            format!("product {id} should be {newest:?} and is {found:?}")
         })
         .collect()
 }
@@ -388,6 +411,7 @@ mod tests {
             rows,
             dead: Vec::new(),
             products,
+            behind_us: 0,
         }
     }
 
@@ -428,6 +452,33 @@ mod tests {
         let mut odd = good();
         odd.requests[0].status = Some(500);
         assert_eq!(verdict(&odd), 1, "a status that nobody expects");
+    }
+
+    /// Where no consumer stayed up, a product may be as an older ticket has it, but not one that is
+    /// older than the refresh time, and not as no ticket has it.
+    #[test]
+    fn a_product_may_be_behind_by_the_refresh_time_only() {
+        let behind = |behind_us, price: &str| {
+            let older = TEXT.replace("1.00", "0.90");
+            let sent = [TEXT, &older].map(|text| request(None, Some(202), text));
+            let mut rows = [row(ID, TEXT), row(Uuid::from_u128(2), &older)];
+            rows[1].received_us -= 1_000;
+            let mut facts = facts(sent.to_vec(), rows.to_vec());
+            facts.requests[1].id = Some(Uuid::from_u128(2));
+            let product = ("Tea".into(), price.into());
+            facts.products.insert("T".into(), product);
+            facts.behind_us = behind_us;
+            verdict(&facts)
+        };
+        assert_eq!([behind(0, "1.00"), behind(1_000, "0.90")], [0, 0]);
+        assert_eq!(
+            [
+                behind(0, "0.90"),
+                behind(999, "0.90"),
+                behind(1_000, "0.80")
+            ],
+            [1, 1, 1]
+        );
     }
 
     /// Two bodies with one key: one is stored, the other is dead, and both were answered 202.

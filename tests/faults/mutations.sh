@@ -107,7 +107,7 @@ mutation 'ids are not unique' 'stored_once_despite::cuts::the_reply_to_commit_is
   's/alter table tickets add constraint tickets_ticket_id_key unique \(ticket_id\);/perform 1;/'
 
 mutation 'products are merged without ON CONFLICT' 'stored_once_despite::processes::kill_9_of_accept' \
-  's/from product_stage order by product_id \\\n.*?";/from product_stage order by product_id";/s'
+  's/order by product_id \\\n    on conflict .*?returning/order by product_id returning/s'
 
 mutation 'several tasks publish on one channel' 'confirms::a_refused_message' \
   's/let result = (confirm\(&channel, [^;]*\))\.await;/let publish = async move { $1.await };\n                    let handle = tokio::runtime::Handle::current();\n                    let published = tokio::task::spawn_blocking(move || handle.block_on(publish)).await;\n                    let Ok(result) = published else { std::process::abort() };/'
@@ -130,10 +130,13 @@ mutation 'a fresh id on republish' 'stored_once_despite::cuts::the_confirm_is_lo
     /// The buffer, for another group to use.|'
 
 mutation 'the product that comes last wins, not the newest' 'stored_once_despite::processes::kill_9_of_accept' \
-  's/ticket_id = excluded\.ticket_id \\\n\s*where \(known.*?";/ticket_id = excluded.ticket_id";/s'
+  's/ticket_id = excluded\.ticket_id \\\n\s*where \(known.*?returning/ticket_id = excluded.ticket_id returning/s'
+
+mutation 'a price that changes back is taken for known' 'stored_once_despite::processes::kill_9_of_accept' \
+  's/\(self\.price, self\.price\.scale\(\)\) == \(product\.price, product\.price\.scale\(\)\)\s*&& //'
 
 mutation 'the other body of a key is dropped' 'stored_once_despite::processes::kill_9_of_accept' \
-  's/Verdict::Dead\("the idempotency key was used with another body"\.into\(\)\)/Verdict::Duplicate/'
+  's/Some\(_\) => Verdict::KeyReused/Some(_) => Verdict::Duplicate/'
 
 mutation 'COMMIT does not wait for the disk' 'stored_once_despite::servers::kill_9_of_postgres' \
   's/set synchronous_commit = on;/set synchronous_commit = off;/'

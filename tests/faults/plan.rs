@@ -1,8 +1,13 @@
 //! What one test differs in from another, and what its ticketd is told.
 
+use std::time::Duration;
+
 use crate::proxy::Proxy;
 use crate::stack::{Share, amqp_url, database_url};
 use crate::ticketd::Settings;
+
+/// Short, so that rows of products are refreshed while a test runs.
+pub const PRODUCT_REFRESH: Duration = Duration::from_secs(1);
 
 /// Settings that differ from one test to the next.
 #[derive(Debug, Clone)]
@@ -37,6 +42,10 @@ impl Plan {
             ("AMQP_URL".to_owned(), amqp_url(amqp.port())),
             ("QUEUE".to_owned(), name.to_owned()),
             ("CONFIRM_TIMEOUT".to_owned(), "3s".to_owned()),
+            (
+                "PRODUCT_REFRESH".to_owned(),
+                format!("{}ms", PRODUCT_REFRESH.as_millis()),
+            ),
         ];
         if let Some(database) = database {
             // Its backends have the rig's name, to be told from those of others.

@@ -9,7 +9,7 @@ use tokio_postgres::Client;
 
 use crate::checker;
 use crate::ledger::{Driver, Ledger};
-use crate::plan::Plan;
+use crate::plan::{PRODUCT_REFRESH, Plan};
 use crate::proc::{Usage, usage};
 use crate::proxy::Proxy;
 use crate::scanner::Protocol;
@@ -261,6 +261,15 @@ impl Rig {
         self.driver.pause().await;
         self.drained().await;
         let mut violations = self.usage_is_back().await;
+        let stayed_up = self
+            .processes
+            .iter()
+            .all(|ticketd| ticketd.role == Role::Accept || !ticketd.restarted);
+        let behind = if stayed_up {
+            Duration::ZERO
+        } else {
+            PRODUCT_REFRESH
+        };
         // First what accepts: it may still have something to publish, which is then to be stored.
         while let Some(mut ticketd) = self.processes.pop() {
             ticketd.signal("TERM");
@@ -281,7 +290,7 @@ impl Rig {
             }
         }
         self.sql = self.turn.session(&self.name).await;
-        violations.extend(checker::check(self.ledger.path(), &self.sql).await);
+        violations.extend(checker::check(self.ledger.path(), &self.sql, behind).await);
         if !violations.is_empty() {
             self.fail(&violations);
         }

@@ -5,6 +5,9 @@ use fastrand::Rng;
 /// Products that every till sells, at ever changing prices.
 const COMMON_PRODUCTS: u64 = 24;
 
+/// Products whose names stay, and whose prices mostly do.
+const STEADY_PRODUCTS: u64 = 8;
+
 /// What a ticket is like.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Shape {
@@ -25,16 +28,7 @@ pub fn ticket(order: &str, shape: Shape, rng: &mut Rng) -> String {
     } else {
         rng.u64(1..5)
     };
-    let products: Vec<_> = (0..lines)
-        .map(|_| {
-            let product = rng.u64(0..COMMON_PRODUCTS);
-            (
-                format!("Café {product} of {order}"),
-                format!("c{product}"),
-                rng.i64(-200..5_000),
-            )
-        })
-        .collect();
+    let products: Vec<_> = (0..lines).map(|_| line(order, rng)).collect();
     let text = match shape {
         // So many names would be too long.
         Shape::Large => {
@@ -51,6 +45,21 @@ pub fn ticket(order: &str, shape: Shape, rng: &mut Rng) -> String {
     } else {
         text
     }
+}
+
+/// Name, id and cents of a product.
+fn line(order: &str, rng: &mut Rng) -> (String, String, i64) {
+    if rng.bool() {
+        let product = rng.u64(0..STEADY_PRODUCTS);
+        let cents = if rng.u8(0..4) == 0 { 250 } else { 200 };
+        return (format!("Steady {product}"), format!("s{product}"), cents);
+    }
+    let product = rng.u64(0..COMMON_PRODUCTS);
+    (
+        format!("Café {product} of {order}"),
+        format!("c{product}"),
+        rng.i64(-200..5_000),
+    )
 }
 
 /// A valid ticket for one product that no other ticket sells.

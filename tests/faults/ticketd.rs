@@ -54,6 +54,8 @@ pub struct Ticketd {
     settings: Settings,
     log: PathBuf,
     ulimit_files: Option<u32>,
+    /// It was ended or killed, and started again.
+    pub restarted: bool,
 }
 
 impl Ticketd {
@@ -74,6 +76,7 @@ impl Ticketd {
             settings,
             log,
             ulimit_files,
+            restarted: false,
         };
         ticketd.address = ticketd.process.address(role.listener()).await;
         ticketd
@@ -92,6 +95,7 @@ impl Ticketd {
     /// Starts it again where it was, once the process there was has ended.
     pub async fn restart(&mut self) {
         self.process.end().await;
+        self.restarted = true;
         let (address, files) = (self.address, self.ulimit_files);
         self.process = launch(self.role, &self.settings, address, &self.log, files);
         self.process.address(self.role.listener()).await;

@@ -24,6 +24,7 @@ mod operation;
 mod output;
 mod pipeline;
 mod producers;
+mod products;
 mod secrets;
 mod start_order;
 mod upgrade;

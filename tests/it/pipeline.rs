@@ -440,10 +440,3 @@ fn priced(product_id: &str, price: &str) -> String {
         "Order: 1\nVAT: 1\nTotal: {price}\n\nproduct,product_id,price\nNamed {price},{product_id},{price}\n"
     )
 }
-
-fn owned(products: &[(&str, &str, &str)]) -> Vec<(String, String, String)> {
-    products
-        .iter()
-        .map(|(id, name, price)| ((*id).into(), (*name).into(), (*price).into()))
-        .collect()
-}

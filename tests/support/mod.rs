@@ -23,7 +23,7 @@ mod wait;
 pub use forward::Forwarder;
 pub use http::{Answer, Client, ask_once, get, head, metric, post, request};
 pub use message::{group, group_properties, ticket_properties};
-pub use place::{Dead, Place, Row};
+pub use place::{Dead, Place, Row, owned};
 pub use process::{Ended, Process, TICKETD, signal};
 pub use tickets::{EXAMPLE, now_us, sample, ticket};
 pub use wait::{DEADLINE, wait_for, wait_until, wait_within};

@@ -19,6 +19,12 @@ use super::wait::{wait_for, wait_until};
 /// Longest for cleaning up after a test, whose servers may be in any state.
 const CLEANING_DEADLINE: Duration = Duration::from_secs(20);
 
+/// Rows as [`Place::products`] gives them.
+pub fn owned(products: &[(&str, &str, &str)]) -> Vec<(String, String, String)> {
+    let owned = |&(id, name, price): &(&str, &str, &str)| (id.into(), name.into(), price.into());
+    products.iter().map(owned).collect()
+}
+
 /// Somewhere to work: names in both servers that nobody else uses, and connections to look at them
 /// with. Dropping it deletes all that is there, also when the test fails.
 pub struct Place {
@@ -223,6 +229,16 @@ impl Place {
         rows.iter().map(dead).collect()
     }
 
+    /// A database of the test's own, made with these options, and a connection to it. It goes with
+    /// the schema.
+    pub async fn own_database(&self, options: &str) -> (String, Client) {
+        let create = format!("create database {} {options}", self.name);
+        self.database.batch_execute(&create).await.unwrap();
+        let url = in_database(&server("DATABASE_URL"), &self.name);
+        let client = connect(&url).await;
+        (url, client)
+    }
+
     /// A channel of its own, since an error closes it.
     pub async fn channel(&self) -> Channel {
         self.broker.create_channel().await.unwrap()
@@ -333,6 +349,8 @@ async fn clean(name: &str) {
     let database = connect(&server("DATABASE_URL")).await;
     let schema = format!("drop schema if exists {name} cascade");
     database.batch_execute(&schema).await.unwrap();
+    let own = format!("drop database if exists {name} with (force)");
+    database.batch_execute(&own).await.unwrap();
 }
 
 async fn connect_broker() -> Connection {
@@ -355,6 +373,17 @@ fn in_schema(url: &str, schema: &str) -> String {
     } else {
         format!("{url} options='-c search_path={schema}'")
     }
+}
+
+/// A URL that leads to another database of the same server.
+fn in_database(url: &str, database: &str) -> String {
+    let Some((start, path)) = url.split_once("://").and(url.rsplit_once('/')) else {
+        return format!("{url} dbname={database}");
+    };
+    let options = path
+        .split_once('?')
+        .map_or(String::new(), |(_, options)| format!("?{options}"));
+    format!("{start}/{database}{options}")
 }
 
 /// The URL of a server, as `make test` sets it.
