@@ -16,12 +16,17 @@ use crate::ticket::text;
 /// A row of COPY data takes about this much more than the ticket's text.
 const ROW_OVERHEAD_BYTES: usize = 128;
 
+/// Why the second text of a key is dead.
+const KEY_REUSED: &str = "the idempotency key was used with another body";
+
 /// What is to be done with one ticket.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Verdict {
     Store,
     /// It is stored already.
     Duplicate,
+    /// Another text has its id, as far as is known: it goes to `dead_tickets`.
+    KeyReused,
     /// It goes to `dead_tickets` for this reason.
     Dead(String),
 }
@@ -90,6 +95,7 @@ impl<'a> Plan<'a> {
             };
             match (verdict, text(record.body)) {
                 (Verdict::Duplicate, _) => {}
+                (Verdict::KeyReused, _) => rows.dead(dead(KEY_REUSED.into())),
                 (Verdict::Dead(reason), _) => rows.dead(dead(reason.clone())),
                 (Verdict::Store, Err(why)) => rows.dead(dead(why.to_string())),
                 (Verdict::Store, Ok(text)) => {
@@ -128,34 +134,51 @@ impl<'a> Plan<'a> {
     }
 
     /// The first ticket of an id stays. The same text again is a duplicate;
-    /// another text is a key used for two tickets. False if nothing changed.
+    /// another text is a key used for two tickets. What was thought to be the
+    /// first may itself turn out to be the other text. False if nothing changed.
     pub fn settle(&mut self, range: Range<usize>, stored: &HashMap<Uuid, String>) -> bool {
         let records = self.records.get(range.clone()).unwrap_or_default();
         let verdicts = self.verdicts.get_mut(range).unwrap_or_default();
         let mut first: Option<Record<'_>> = None;
         let mut changed = false;
         for (record, verdict) in records.iter().zip(verdicts) {
-            if *verdict != Verdict::Store || text(record.body).is_err() {
+            let open = matches!(verdict, Verdict::Store | Verdict::KeyReused);
+            if !open || text(record.body).is_err() {
                 continue;
             }
             let before = stored.get(&record.id).map(String::as_bytes);
             let before = before.or(first
                 .filter(|first| first.id == record.id)
                 .map(|first| first.body));
-            match before {
-                None => {
-                    first = Some(*record);
-                    continue;
-                }
-                Some(body) if body == record.body => *verdict = Verdict::Duplicate,
-                Some(_) => {
-                    *verdict =
-                        Verdict::Dead("the idempotency key was used with another body".into())
-                }
+            let settled = match before {
+                None => Verdict::Store,
+                Some(body) if body == record.body => Verdict::Duplicate,
+                Some(_) => Verdict::KeyReused,
+            };
+            if settled == Verdict::Store {
+                first = Some(*record);
             }
-            changed = true;
+            changed |= *verdict != settled;
+            *verdict = settled;
         }
         changed
+    }
+
+    /// The range together with what shares an id with its ends: ids are settled
+    /// as a whole.
+    pub fn with_whole_ids(&self, range: Range<usize>) -> Range<usize> {
+        let same = |a: usize, b: usize| {
+            let ids = self.records.get(a).zip(self.records.get(b));
+            ids.is_some_and(|(a, b)| a.id == b.id)
+        };
+        let Range { mut start, mut end } = range;
+        while start > 0 && same(start - 1, start) {
+            start -= 1;
+        }
+        while end > 0 && same(end - 1, end) {
+            end += 1;
+        }
+        start..end
     }
 
     /// Sends a ticket to `dead_tickets`. False if it was not to be stored
@@ -248,6 +271,39 @@ mod tests {
         let mut plan = plan(&messages);
         assert!(plan.settle(plan.all(), &HashMap::new()));
         assert_eq!(stored_and_dead(&plan), (1, vec![id(OF_A_KEY)]));
+    }
+
+    #[test]
+    fn the_first_of_a_batch_gives_way_to_what_was_stored_meanwhile() {
+        let messages = ["a", "other", "a"].map(|text| message(OF_A_KEY, text, false));
+        let mut plan = plan(&messages);
+        assert!(plan.settle(plan.all(), &HashMap::new()));
+        assert_eq!(stored_and_dead(&plan), (1, vec![id(OF_A_KEY)]));
+        let stored = HashMap::from([(id(OF_A_KEY), "other".into())]);
+        assert!(plan.settle(plan.all(), &stored));
+        let mut known = KnownProducts::new(Duration::ZERO);
+        let (rows, _) = plan.encode(plan.all(), &mut known, Instant::now());
+        let dead: Vec<_> = rows.dead.iter().map(|dead| dead.body).collect();
+        assert_eq!(
+            (rows.valid + rows.invalid, dead),
+            (0, vec![b"a".as_slice()])
+        );
+    }
+
+    #[test]
+    fn an_id_is_settled_as_a_whole() {
+        let messages = [
+            message(FIRST, "a", false),
+            message(OF_A_KEY, "b", false),
+            message(OF_A_KEY, "c", false),
+            message(SECOND, "d", false),
+        ];
+        let plan = plan(&messages);
+        let key = id(OF_A_KEY);
+        assert_eq!(plan.ids(0..4), [key, key, id(FIRST), id(SECOND)]);
+        for (range, whole) in [(0..1, 0..2), (1..3, 0..3), (2..3, 2..3), (3..4, 3..4)] {
+            assert_eq!(plan.with_whole_ids(range), whole);
+        }
     }
 
     #[test]

@@ -176,8 +176,9 @@ impl Writer {
         match self.flush(plan, range.clone()).await {
             Err(Failure::Conflict(why)) => {
                 self.metrics.failed("conflict");
-                let stored = self.store()?.stored_texts(&plan.ids(range.clone())).await?;
-                if !plan.settle(range.clone(), &stored) {
+                let whole = plan.with_whole_ids(range.clone());
+                let stored = self.store()?.stored_texts(&plan.ids(whole.clone())).await?;
+                if !plan.settle(whole, &stored) {
                     return Err(Failure::Conflict(why));
                 }
                 self.flush(plan, range).await
