@@ -12,9 +12,9 @@ use std::time::Duration;
 
 use async_compat::CompatExt;
 use futures_util::Stream;
-use lapin::options::ConfirmSelectOptions;
+use lapin::options::{ConfirmSelectOptions, QueueDeclareOptions};
 use lapin::tcp::AsyncTcpStream;
-use lapin::types::ShortString;
+use lapin::types::{FieldTable, ShortString};
 use lapin::{Channel, Connection, ConnectionProperties, Event};
 use tokio::time::timeout;
 use tracing::info;
@@ -95,6 +95,11 @@ impl Broker {
         [self.topology.queue.clone(), self.topology.unrouted.clone()]
     }
 
+    /// Where RabbitMQ puts what it gives up delivering; nothing reads it.
+    pub fn dead_queue(&self) -> ShortString {
+        self.topology.dead.clone()
+    }
+
     /// Connects and makes sure of the topology. `purpose` names the
     /// connection in RabbitMQ's own tools.
     pub async fn connect(&self, purpose: &str) -> Result<Link, BrokerError> {
@@ -159,6 +164,23 @@ impl Link {
     /// Opens a plain channel.
     pub async fn channel(&self) -> Result<Channel, BrokerError> {
         within(self.connection.create_channel()).await
+    }
+
+    /// How many messages wait in a queue and are with no consumer. On a channel of
+    /// its own, which RabbitMQ closes if there is no such queue.
+    pub async fn waiting(&self, queue: ShortString) -> Result<u32, BrokerError> {
+        within(async {
+            let channel = self.connection.create_channel().await?;
+            let options = QueueDeclareOptions {
+                passive: true,
+                ..Default::default()
+            };
+            let declared = channel.queue_declare(queue, options, FieldTable::default());
+            let messages = declared.await?.message_count();
+            channel.close(200, "asked".into()).await?;
+            Ok(messages)
+        })
+        .await
     }
 
     /// What happens to the connection. To be called once: a second listener

@@ -9,9 +9,11 @@
 mod delivery;
 mod known_products;
 mod plan;
+mod queues;
 mod window;
 mod writer;
 
+use delivery::Delivered;
 pub use delivery::Message;
 pub use known_products::KnownProducts;
 pub use plan::rows_of;
@@ -24,7 +26,6 @@ use std::time::{Duration, Instant};
 use futures_util::stream::{once, select_all};
 use futures_util::{Stream, StreamExt};
 use lapin::Channel;
-use lapin::message::Delivery;
 use lapin::options::{BasicAckOptions, BasicConsumeOptions, BasicQosOptions};
 use lapin::types::FieldTable;
 use tokio::sync::mpsc;
@@ -38,7 +39,7 @@ use crate::batch::{Batch, Limits};
 use crate::broker::{Broker, BrokerError, Link, within};
 use crate::config::StoreSettings;
 use crate::health::Health;
-use crate::metrics::StoreMetrics;
+use crate::metrics::{QueueMetrics, StoreMetrics};
 use crate::store;
 use window::Window;
 use writer::{Event, Job, Stored, Writer};
@@ -48,6 +49,9 @@ const UNROUTED_PREFETCH: u16 = 8;
 
 /// How often the age of unacknowledged deliveries is looked at.
 const HOLD_TICK: Duration = Duration::from_millis(500);
+
+/// A subscription that lasted for so long worked, even if there was nothing to store.
+const LASTING: Duration = Duration::from_secs(60);
 
 /// Stores what comes out of RabbitMQ until `drain` is cancelled; then it
 /// finishes what it has begun.
@@ -93,6 +97,7 @@ struct Consumer {
     settings: StoreSettings,
     health: Arc<Health>,
     metrics: StoreMetrics,
+    queue_metrics: QueueMetrics,
     drain: CancellationToken,
     writers: JoinSet<()>,
     jobs: Vec<mpsc::Sender<Job>>,
@@ -107,7 +112,6 @@ struct Consumer {
 
 /// One subscription: a channel and what was delivered on it.
 struct Session {
-    link: Link,
     channel: Channel,
     batch: Batch<Message>,
     window: Window,
@@ -115,6 +119,8 @@ struct Session {
     under_way: BTreeMap<u64, Instant>,
     next_batch: u64,
     abandoned: Arc<AtomicBool>,
+    begun: Instant,
+    acknowledged: bool,
     draining: bool,
 }
 
@@ -154,6 +160,7 @@ impl Consumer {
             settings,
             health,
             metrics,
+            queue_metrics: QueueMetrics::new(),
             drain,
             writers,
             jobs,
@@ -169,10 +176,13 @@ impl Consumer {
         let drain = self.drain.clone();
         while let Some(opened) = drain.run_until_cancelled(self.open()).await {
             let failed = match opened {
-                Ok((session, deliveries)) => {
-                    backoff.reset();
-                    match self.serve(session, deliveries).await {
-                        End::Drained => return,
+                Ok((link, mut session, deliveries)) => {
+                    let end = self.serve(&link, &mut session, deliveries).await;
+                    if session.worked() {
+                        backoff.reset();
+                    }
+                    match end {
+                        End::Drained => return link.close().await,
                         End::Failed(why) => why,
                     }
                 }
@@ -188,6 +198,7 @@ impl Consumer {
         &mut self,
     ) -> Result<
         (
+            Link,
             Session,
             impl Stream<Item = Delivered> + Unpin + Send + use<>,
         ),
@@ -226,33 +237,37 @@ impl Consumer {
             age: self.settings.batch_age,
         };
         let session = Session {
-            link,
             channel,
             batch: Batch::new(limits),
             window: Window::new(&prefetches),
             under_way: BTreeMap::new(),
             next_batch: 0,
             abandoned: Arc::default(),
+            begun: Instant::now(),
+            acknowledged: false,
             draining: false,
         };
-        Ok((session, select_all(streams)))
+        Ok((link, session, select_all(streams)))
     }
 
     async fn serve(
         &mut self,
-        mut session: Session,
+        link: &Link,
+        session: &mut Session,
         deliveries: impl Stream<Item = Delivered> + Unpin + Send,
     ) -> End {
         info!("consuming from RabbitMQ");
         self.health.consuming(true);
         self.metrics.amqp_connected.increment(1.0);
-        let end = self.pump(&mut session, deliveries).await;
+        let (queues, metrics) = (self.broker.clone(), self.queue_metrics.clone());
+        let end = tokio::select! {
+            end = self.pump(session, deliveries) => end,
+            never = queues::watch(&queues, link, &metrics) => match never {},
+        };
+        metrics.unknown();
         self.metrics.amqp_connected.decrement(1.0);
         self.health.consuming(false);
         session.abandoned.store(true, Ordering::Relaxed);
-        if matches!(end, End::Drained) {
-            session.link.close().await;
-        }
         end
     }
 
@@ -357,7 +372,15 @@ impl Session {
             .basic_ack(tag, BasicAckOptions { multiple: true });
         within(acknowledged)
             .await
-            .map_err(|error| error.to_string())
+            .map_err(|error| error.to_string())?;
+        self.acknowledged = true;
+        Ok(())
+    }
+
+    /// Whether the next one may follow at once. One that fails as soon as it is
+    /// subscribed counts one more delivery of all that was prefetched.
+    fn worked(&self) -> bool {
+        self.acknowledged || self.begun.elapsed() > LASTING
     }
 
     /// RabbitMQ closes a channel whose deliveries wait for too long; before it
@@ -371,22 +394,6 @@ impl Session {
             Err("PostgreSQL has been away for too long to hold deliveries".into())
         } else {
             Ok(())
-        }
-    }
-}
-
-/// What a subscription yields.
-enum Delivered {
-    /// A message, and which of the queues it came from.
-    Message(usize, Message),
-    Ended(String),
-}
-
-impl Delivered {
-    fn of(queue: usize, delivery: Result<Delivery, lapin::Error>) -> Self {
-        match delivery {
-            Ok(delivery) => Self::Message(queue, delivery.into()),
-            Err(error) => Self::Ended(error.to_string()),
         }
     }
 }

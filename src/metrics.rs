@@ -45,6 +45,10 @@ const PUBLISH_FAILED: [&str; 4] = ["closed", "nack", "returned", "timeout"];
 /// Why a batch is stored again.
 const FLUSH_FAILED: [&str; 5] = ["away", "conflict", "data", "late", "schema"];
 
+/// The queues whose messages are counted: what tickets wait in to be stored, what they
+/// wait in when that could not be reached, and what RabbitMQ gave up delivering.
+const QUEUES: [&str; 3] = ["main", "unrouted", "dead"];
+
 /// The status codes that http answers, each with a counter made at start.
 pub const CODES: [u16; 10] = [200, 202, 400, 404, 405, 408, 413, 431, 500, 503];
 
@@ -99,6 +103,10 @@ fn describe() {
     describe_gauge!(
         "ticketd_amqp_connected",
         "Links to RabbitMQ that are up, by role."
+    );
+    describe_gauge!(
+        "ticketd_queue_messages",
+        "Messages that wait in RabbitMQ and are with no consumer, by queue; NaN while that is not known."
     );
     describe_gauge!("ticketd_amqp_blocked", "Links that RabbitMQ has blocked.");
     describe_gauge!(
@@ -241,5 +249,35 @@ impl StoreMetrics {
     /// Counts an attempt to store a batch that failed and is repeated.
     pub fn failed(&self, reason: &'static str) {
         counter!("ticketd_flush_failed_total", "reason" => reason).increment(1);
+    }
+}
+
+/// How many messages wait in the queues of a consumer.
+#[derive(Clone)]
+pub struct QueueMetrics {
+    /// In the order of [`QUEUES`].
+    waiting: [Gauge; QUEUES.len()],
+}
+
+impl QueueMetrics {
+    /// Makes the handles; nothing is known yet.
+    pub fn new() -> Self {
+        let metrics = Self {
+            waiting: QUEUES.map(|queue| gauge!("ticketd_queue_messages", "queue" => queue)),
+        };
+        metrics.unknown();
+        metrics
+    }
+
+    /// Takes note of how many messages each queue holds, where that is known.
+    pub fn waiting(&self, messages: [Option<u32>; QUEUES.len()]) {
+        for (gauge, messages) in self.waiting.iter().zip(messages) {
+            gauge.set(messages.map_or(f64::NAN, f64::from));
+        }
+    }
+
+    /// Nobody can tell any more.
+    pub fn unknown(&self) {
+        self.waiting([None; QUEUES.len()]);
     }
 }

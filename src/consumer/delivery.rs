@@ -8,6 +8,24 @@ use uuid::Uuid;
 use crate::clock::now_us;
 use crate::message::{self, RECEIVED_AT, Record};
 
+/// What a subscription yields.
+pub enum Delivered {
+    /// A message, and which of the queues it came from.
+    Message(usize, Message),
+    /// Nothing more comes, for this reason.
+    Ended(String),
+}
+
+impl Delivered {
+    /// What came from one of the queues.
+    pub fn of(queue: usize, delivery: Result<Delivery, lapin::Error>) -> Self {
+        match delivery {
+            Ok(delivery) => Self::Message(queue, delivery.into()),
+            Err(error) => Self::Ended(error.to_string()),
+        }
+    }
+}
+
 /// A delivered message, which the batch owns until it is stored.
 #[derive(Debug)]
 pub struct Message {

@@ -16,6 +16,7 @@
 mod support;
 
 mod commands;
+mod consuming;
 mod ending;
 mod framing;
 mod http;

@@ -89,6 +89,7 @@ async fn every_metric_is_there_from_the_start() {
         "ticketd_end_to_end_seconds",
         "ticketd_amqp_connected",
         "ticketd_amqp_blocked",
+        "ticketd_queue_messages",
         "ticketd_pg_connected",
         "ticketd_build_info",
     ];

@@ -1,10 +1,14 @@
-//! A way to a server that is shut at first.
+//! A way to a server that is shut at first, and may be cut.
 
 use std::net::SocketAddr;
 use std::ops::Range;
+use std::sync::{Arc, Mutex};
+use std::time::Instant;
 
 use socket2::{Domain, Socket, Type};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 
 /// A port that refuses connections until it is opened, and then leads to the real server. The port
@@ -13,6 +17,17 @@ pub struct Forwarder {
     port: u16,
     shut: Option<Socket>,
     forwarding: Option<JoinHandle<()>>,
+    shared: Arc<Shared>,
+}
+
+#[derive(Default)]
+struct Shared {
+    /// What ends a connection once the server has said it so often.
+    cut_after: Mutex<Option<(&'static [u8], usize)>>,
+    /// Ends every connection.
+    cut: Notify,
+    /// When each connection was made.
+    connections: Mutex<Vec<Instant>>,
 }
 
 impl Forwarder {
@@ -27,6 +42,7 @@ impl Forwarder {
             port,
             shut: Some(socket),
             forwarding: None,
+            shared: Arc::default(),
         }
     }
 
@@ -43,11 +59,33 @@ impl Forwarder {
         socket.listen(64).unwrap();
         let listener = TcpListener::from_std(socket.into()).unwrap();
         let server = address(server);
+        let shared = self.shared.clone();
         self.forwarding = Some(tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
-                tokio::spawn(forward(stream, server.clone()));
+                shared.connections.lock().unwrap().push(Instant::now());
+                tokio::spawn(forward(stream, server.clone(), shared.clone()));
             }
         }));
+    }
+
+    /// Ends each connection once the server has said these bytes so often.
+    pub fn cut_after(&self, bytes: &'static [u8], times: usize) {
+        *self.shared.cut_after.lock().unwrap() = Some((bytes, times));
+    }
+
+    /// Lets connections be from now on.
+    pub fn cut_none(&self) {
+        *self.shared.cut_after.lock().unwrap() = None;
+    }
+
+    /// Ends every connection that there is.
+    pub fn cut(&self) {
+        self.shared.cut.notify_waiters();
+    }
+
+    /// When each connection so far was made.
+    pub fn connections(&self) -> Vec<Instant> {
+        self.shared.connections.lock().unwrap().clone()
     }
 }
 
@@ -59,10 +97,36 @@ impl Drop for Forwarder {
     }
 }
 
-async fn forward(mut stream: TcpStream, server: (String, u16)) {
-    if let Ok(mut server) = TcpStream::connect(server).await {
-        // Either side may end a connection however it likes.
-        let _ended = tokio::io::copy_bidirectional(&mut stream, &mut server).await;
+async fn forward(mut stream: TcpStream, server: (String, u16), shared: Arc<Shared>) {
+    let Ok(mut server) = TcpStream::connect(server).await else {
+        return;
+    };
+    let (mut from_client, mut to_client) = stream.split();
+    let (mut from_server, mut to_server) = server.split();
+    let up = tokio::io::copy(&mut from_client, &mut to_server);
+    let down = async {
+        let mut buffer = vec![0; 64 * 1024];
+        let mut said = 0;
+        while let Ok(count @ 1..) = from_server.read(&mut buffer).await {
+            let piece = &buffer[..count];
+            if to_client.write_all(piece).await.is_err() {
+                return;
+            }
+            let cut_after = *shared.cut_after.lock().unwrap();
+            let Some((bytes, times)) = cut_after else {
+                continue;
+            };
+            said += piece.windows(bytes.len()).filter(|at| *at == bytes).count();
+            if said >= times {
+                return;
+            }
+        }
+    };
+    // Either side may end a connection however it likes.
+    tokio::select! {
+        _ended = up => {}
+        () = down => {}
+        () = shared.cut.notified() => {}
     }
 }
 

@@ -92,6 +92,11 @@ impl Place {
         format!("{}.unrouted", self.name)
     }
 
+    /// The queue for messages that RabbitMQ gave up delivering.
+    pub fn dead_queue(&self) -> String {
+        format!("{}.dead", self.name)
+    }
+
     /// The schema.
     pub fn schema(&self) -> &str {
         &self.name
@@ -292,6 +297,13 @@ impl Place {
         let confirmation = published.await.unwrap().await.unwrap();
         assert_eq!(confirmation, Confirmation::Ack(None));
         channel.close(200, "published".into()).await.unwrap();
+    }
+
+    /// Deletes a queue with all that is in it.
+    pub async fn delete_queue(&self, queue: &str) {
+        let channel = self.channel().await;
+        let deleted = channel.queue_delete(queue.into(), QueueDeleteOptions::default());
+        deleted.await.unwrap();
     }
 
     /// Cuts the queue off from the exchange.

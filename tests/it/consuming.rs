@@ -1,0 +1,88 @@
+//! How ticketd reads its queues: how soon it comes back to them, and what it tells of them.
+
+use std::time::{Duration, Instant};
+
+use uuid::Uuid;
+
+use crate::support::*;
+
+/// What begins the broker's answer to a subscription: basic.consume-ok is class 60, method 21 (AMQP
+/// 0-9-1, section 1.8).
+const SUBSCRIBED: &[u8] = &[0, 60, 0, 21];
+
+/// A subscription that ends before it has stored anything is followed by the next one after growing
+/// waits, since each counts a delivery of all that was prefetched; one that has stored something, at
+/// once: cuts the link whenever both queues are subscribed to, then lets something be stored.
+#[tokio::test]
+async fn subscriptions_that_end_at_once_come_with_growing_waits() {
+    const SESSIONS: usize = 9;
+    // At the least half of 50, 100, 200, 400, 800, 1600 and twice 2000 ms.
+    const WAITS: Duration = Duration::from_millis(3575);
+    let place = Place::new().await;
+    let mut way = Forwarder::shut();
+    way.cut_after(SUBSCRIBED, 2);
+    way.open(&place.amqp_url());
+    let url = way.url(&place.amqp_url());
+    let ticketd = place.start("consume", &[("AMQP_URL", &url)]);
+    wait_until("many sessions", async || {
+        way.connections().len() >= SESSIONS
+    })
+    .await;
+    let connections = way.connections();
+    let took = connections[SESSIONS - 1] - connections[0];
+    assert!(took >= WAITS, "{SESSIONS} sessions within {took:?}");
+    let subscribed = ticketd.log().matches("consuming from RabbitMQ").count();
+    assert!(subscribed >= SESSIONS - 1, "{}", ticketd.log());
+
+    way.cut_none();
+    for stored in 1..=2 {
+        // The second one comes after the first is acknowledged.
+        let properties = ticket_properties(Uuid::now_v7(), 1);
+        place.publish(properties, EXAMPLE.as_bytes()).await;
+        place.stored(stored).await;
+    }
+    let (before, cut) = (way.connections().len(), Instant::now());
+    way.cut();
+    wait_until("another session", async || way.connections().len() > before).await;
+    let waited = way.connections()[before] - cut;
+    assert!(waited < Duration::from_millis(900), "{waited:?}");
+    ticketd.drained().await;
+}
+
+/// Operators see how many messages wait in the queues that nobody should have to read, and being
+/// asked about a queue that is not there disturbs nothing: fills the queue of dead messages, deletes
+/// it, and makes it again.
+#[tokio::test]
+async fn the_depth_of_each_queue_is_told() {
+    let place = Place::new().await;
+    place.ready("accept", &[]).await.drained().await;
+    let dead = place.dead_queue();
+    for _ in 0..3 {
+        let properties = ticket_properties(Uuid::now_v7(), 1);
+        place.publish_to(&dead, properties, b"x").await;
+    }
+    let mut ticketd = place.ready("consume", &[]).await;
+    let mut admin = ticketd.admin().await;
+    let mut depth = async |queue: &str| {
+        let page = admin.ask(get("/metrics")).await;
+        let series = format!("ticketd_queue_messages{{queue=\"{queue}\"}}");
+        metric(page.text(), &series).expect("the gauge")
+    };
+    wait_until("three dead messages", async || depth("dead").await == 3.0).await;
+    for queue in ["main", "unrouted"] {
+        assert_eq!(depth(queue).await, 0.0, "{queue}");
+    }
+
+    place.delete_queue(&dead).await;
+    wait_until("nobody knows", async || depth("dead").await.is_nan()).await;
+    for queue in ["main", "unrouted"] {
+        assert_eq!(depth(queue).await, 0.0, "{queue}");
+    }
+    let id = Uuid::now_v7();
+    place
+        .publish(ticket_properties(id, 1), EXAMPLE.as_bytes())
+        .await;
+    place.row(id).await;
+    let ended = ticketd.drained().await;
+    assert_eq!(ended.log.matches("consuming from RabbitMQ").count(), 1);
+}
