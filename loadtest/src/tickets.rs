@@ -4,10 +4,10 @@ use std::fmt::Write as _;
 
 /// Templates are made for every percent, so that shares in percent come out exactly, and twice over,
 /// so that shares of valid and invalid tickets mix with shares of line ends.
-const TEMPLATES: usize = 200;
+const TEMPLATES: u32 = 200;
 
 /// Products to choose from, as a shop's catalogue.
-const CATALOGUE: usize = 1000;
+const CATALOGUE: u32 = 1000;
 
 /// Digits of an order number: enough for any run, and fixed so that it is overwritten in place.
 const NUMBER_DIGITS: usize = 10;
@@ -35,6 +35,25 @@ pub(crate) struct Mix {
     /// Percentage of tickets whose lines end in CRLF.
     #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u8).range(0..=100))]
     crlf: u8,
+    /// Products to choose from.
+    #[arg(long, default_value_t = CATALOGUE, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    catalogue: u32,
+    /// Different tickets, which are sent in turn; a large catalogue is sold only as far as they reach.
+    #[arg(long, default_value_t = TEMPLATES, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    templates: u32,
+}
+
+impl Mix {
+    /// Valid tickets of so many products.
+    fn valid(products: u16) -> Self {
+        Self {
+            products,
+            invalid: 0,
+            crlf: 0,
+            catalogue: CATALOGUE,
+            templates: TEMPLATES,
+        }
+    }
 }
 
 /// What is wrong with an invalid ticket; its order id can be read in each case, since the count of the
@@ -88,22 +107,25 @@ pub(crate) fn templates(mix: &Mix, prefix: &str, host: &str, path: &str) -> Vec<
 
 /// Valid tickets of two products without a request around them, as they stand in a message.
 pub(crate) fn plain(prefix: &str) -> Vec<Template> {
-    let mix = Mix {
-        products: 2,
-        invalid: 0,
-        crlf: 0,
-    };
-    bodies(&mix, prefix)
+    bodies(&Mix::valid(2), prefix)
         .map(|body| Template::new("", prefix, &body))
         .collect()
 }
 
 fn bodies(mix: &Mix, prefix: &str) -> impl Iterator<Item = String> {
-    (0..TEMPLATES).map(move |index| {
+    (0..mix.templates as usize).map(move |index| {
         // 37 and 61 share no factor with 100: both orders visit every percent once in 100.
         let fault = (index * 37 % 100 < usize::from(mix.invalid)).then(|| fault(index));
         let crlf = (index * 61 + index / 100) % 100 < usize::from(mix.crlf);
-        body(index, usize::from(mix.products), fault, crlf, prefix)
+        let catalogue = mix.catalogue as usize;
+        body(
+            index,
+            usize::from(mix.products),
+            catalogue,
+            fault,
+            crlf,
+            prefix,
+        )
     })
 }
 
@@ -122,12 +144,19 @@ fn head(host: &str, path: &str, body_bytes: usize) -> String {
     )
 }
 
-fn body(index: usize, products: usize, fault: Option<Fault>, crlf: bool, prefix: &str) -> String {
+fn body(
+    index: usize,
+    products: usize,
+    catalogue: usize,
+    fault: Option<Fault>,
+    crlf: bool,
+    prefix: &str,
+) -> String {
     let mut lines = String::new();
     let mut total_cents = 0;
     for line in 0..products {
         // A stride that shares no factor with the catalogue's size reaches all of it.
-        let product = (index * products + line) * 7919 % CATALOGUE;
+        let product = (index * products + line) * 7919 % catalogue;
         let price_cents = 100 + product * 37 % 1900;
         total_cents += price_cents;
         let name = NAMES[product % NAMES.len()];
@@ -187,12 +216,7 @@ mod tests {
 
     #[test]
     fn every_valid_ticket_carries_its_number_and_adds_up() {
-        let mix = Mix {
-            products: 3,
-            invalid: 0,
-            crlf: 0,
-        };
-        for body in sent_bodies(&mix) {
+        for body in sent_bodies(&Mix::valid(3)) {
             assert!(body.starts_with("Order: run-0000000042\nVAT: "), "{body}");
             assert_eq!(body.lines().count(), 8);
             assert!(adds_up(&body), "{body}");
@@ -200,23 +224,35 @@ mod tests {
     }
 
     #[test]
+    fn a_catalogue_is_sold_whole_where_the_tickets_reach_it() {
+        let mix = Mix {
+            catalogue: 500,
+            templates: 250,
+            ..Mix::valid(2)
+        };
+        let bodies = sent_bodies(&mix);
+        let lines = bodies.iter().flat_map(|body| body.lines().skip(5));
+        let sold: std::collections::HashSet<_> =
+            lines.map(|line| line.rsplit(',').nth(1)).collect();
+        assert_eq!((bodies.len(), sold.len()), (250, 500));
+    }
+
+    #[test]
     fn the_shares_come_out_exactly() {
         let bodies = sent_bodies(&Mix {
-            products: 2,
-            invalid: 0,
             crlf: 30,
+            ..Mix::valid(2)
         });
         let crlf = bodies.iter().filter(|body| body.contains("\r\n")).count();
         assert_eq!(crlf * 100, bodies.len() * 30);
         let mix = Mix {
-            products: 2,
             invalid: 100,
-            crlf: 0,
+            ..Mix::valid(2)
         };
         let no_products = sent_bodies(&mix)
             .iter()
             .filter(|body| body.lines().count() == 5)
             .count();
-        assert_eq!(no_products, TEMPLATES / 4);
+        assert_eq!(no_products, TEMPLATES as usize / 4);
     }
 }
