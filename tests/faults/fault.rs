@@ -70,9 +70,18 @@ pub enum Fault {
     ImpatientBroker,
 }
 
-/// What the consumer logs when it gives its deliveries back, and when the broker was first.
+/// What the consumer logs when it gives its deliveries back.
 pub const GAVE_UP: &str = "too long to hold deliveries";
-pub const LOST_PATIENCE: &str = "PRECONDITION_FAILED";
+
+/// What it logs when the broker was first: that closes the channel, and from RabbitMQ 4.3 on it ends
+/// the subscription instead.
+const LOST_PATIENCE: [&str; 2] = ["PRECONDITION_FAILED", "RabbitMQ cancelled"];
+
+/// How often the broker was first.
+pub fn patience_lost(log: &str) -> usize {
+    let count = |said: &str| log.matches(said).count();
+    LOST_PATIENCE.into_iter().map(count).sum()
+}
 
 /// The broker waits for acknowledgements for 5 s, and looks every second.
 const IMPATIENT: &[&str] = &[
@@ -323,7 +332,7 @@ async fn lock_table(rig: &mut Rig) {
 
 /// Makes the broker impatient and has it wait, until its patience or the consumer's has ended.
 async fn lose_patience(rig: &mut Rig) {
-    let ends = |log: String| log.matches(GAVE_UP).count() + log.matches(LOST_PATIENCE).count();
+    let ends = |log: String| log.matches(GAVE_UP).count() + patience_lost(&log);
     set_patience(rig, IMPATIENT).await;
     let before = ends(rig.log(Role::Consume));
     lock_table(rig).await;
