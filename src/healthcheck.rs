@@ -11,7 +11,7 @@ use tokio::time::timeout;
 
 use crate::config::{CONSUMER_ADMIN_LISTEN, ListenSettings};
 
-/// Longest for the answer: less than the 3 s after which the image's
+/// Longest for the answer: less than the 5 s after which the image's
 /// HEALTHCHECK gives up, so that the reason is told.
 const TIMEOUT: Duration = Duration::from_secs(2);
 

@@ -20,6 +20,7 @@ mod consuming;
 mod ending;
 mod framing;
 mod http;
+mod image;
 mod layering;
 mod operation;
 mod output;

@@ -226,7 +226,7 @@ async fn the_health_check_finds_a_consumer_by_itself() {
     .await;
 }
 
-/// The health check has an end of its own, before the 3 s after which a container's runtime gives up
+/// The health check has an end of its own, before the 5 s after which a container's runtime gives up
 /// on it, and one that hangs is not made up for by another: asks who never answers.
 #[tokio::test]
 async fn the_health_check_waits_less_than_its_caller() {
