@@ -88,6 +88,10 @@ bench: need_cargo ## Measure everything side by side, about MINUTES=10, into loa
 	@cargo build --release && cargo build --release --manifest-path loadtest/Cargo.toml && $(WITH_STACK) && \
 		exec $(LOADTEST) bench --ticketd $(BIN) --minutes $(or $(MINUTES),10) $(if $(IN_A_ROW),--in-a-row $(IN_A_ROW))
 
+.PHONY: compose_check
+compose_check: ## Build and try docker-compose.yml on a Docker engine, with its parts restarted under tickets, in ten minutes
+	@deploy/compose_check.sh
+
 .PHONY: down
 down: ## Stop the servers that this checkout started; their data stays
 	@$(STACK) down
