@@ -10,6 +10,7 @@ mod delivery;
 mod known_products;
 mod plan;
 mod queues;
+mod times;
 mod window;
 mod writer;
 
@@ -41,6 +42,7 @@ use crate::config::StoreSettings;
 use crate::health::Health;
 use crate::metrics::{QueueMetrics, StoreMetrics};
 use crate::store;
+use times::Oddities;
 use window::Window;
 use writer::{Event, Job, Stored, Writer};
 
@@ -98,6 +100,7 @@ struct Consumer {
     health: Arc<Health>,
     metrics: StoreMetrics,
     queue_metrics: QueueMetrics,
+    oddities: Oddities,
     drain: CancellationToken,
     writers: JoinSet<()>,
     jobs: Vec<mpsc::Sender<Job>>,
@@ -161,6 +164,7 @@ impl Consumer {
             health,
             metrics,
             queue_metrics: QueueMetrics::new(),
+            oddities: Oddities::default(),
             drain,
             writers,
             jobs,
@@ -265,6 +269,7 @@ impl Consumer {
             never = queues::watch(&queues, link, &metrics) => match never {},
         };
         metrics.unknown();
+        self.oddities.tell_now();
         self.metrics.amqp_connected.decrement(1.0);
         self.health.consuming(false);
         session.abandoned.store(true, Ordering::Relaxed);
@@ -287,13 +292,16 @@ impl Consumer {
                 return End::Drained;
             }
             let step = tokio::select! {
-                Some(delivered) = deliveries.next(), if !session.draining && !session.batch.is_full() => session.take(delivered),
+                Some(delivered) = deliveries.next(), if !session.draining && !session.batch.is_full() => session.take(delivered, &mut self.oddities),
                 Some(event) = self.events.recv() => match self.note(event) {
                     Some(stored) if stored.session == self.session => session.acknowledge(&stored).await,
                     _ => Ok(()),
                 },
                 () = due(&session.batch), if self.idle.contains(&true) => Ok(()),
-                _ = tick.tick() => session.check_age(self.settings.hold_max),
+                _ = tick.tick() => {
+                    self.oddities.tell(Instant::now());
+                    session.check_age(self.settings.hold_max)
+                }
                 () = drain.cancelled(), if !session.draining => {
                     session.draining = true;
                     Ok(())
@@ -346,10 +354,11 @@ impl Consumer {
 }
 
 impl Session {
-    fn take(&mut self, delivered: Delivered) -> Result<(), String> {
+    fn take(&mut self, delivered: Delivered, oddities: &mut Oddities) -> Result<(), String> {
         match delivered {
             Delivered::Message(queue, message) => {
                 let (tickets, bytes) = (message.tickets, message.bytes());
+                oddities.note(message.odd);
                 self.window.deliver(message.tag, queue);
                 self.batch.push(message, tickets, bytes, Instant::now());
                 self.batch.complete(self.window.is_exhausted());

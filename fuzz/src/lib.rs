@@ -76,5 +76,6 @@ fn deliver(tickets: &[Record<'_>]) -> Delivered {
     let payload = message.payload().to_vec();
     let mut delivery = Delivery::mock(1, "".into(), "".into(), false, payload);
     delivery.properties = message.properties;
-    delivery.into()
+    // At the end of time, no ticket is from the future.
+    Delivered::new(delivery, i64::MAX)
 }

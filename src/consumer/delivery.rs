@@ -2,11 +2,11 @@
 
 use lapin::BasicProperties;
 use lapin::message::Delivery;
-use lapin::types::AMQPValue;
 use uuid::Uuid;
 
+use super::times::{self, Odd};
 use crate::clock::now_us;
-use crate::message::{self, RECEIVED_AT, Record};
+use crate::message::{self, Record};
 
 /// What a subscription yields.
 pub enum Delivered {
@@ -20,7 +20,7 @@ impl Delivered {
     /// What came from one of the queues.
     pub fn of(queue: usize, delivery: Result<Delivery, lapin::Error>) -> Self {
         match delivery {
-            Ok(delivery) => Self::Message(queue, delivery.into()),
+            Ok(delivery) => Self::Message(queue, Message::new(delivery, now_us())),
             Err(error) => Self::Ended(error.to_string()),
         }
     }
@@ -35,6 +35,9 @@ pub struct Message {
     pub tickets: usize,
     /// RabbitMQ has delivered it before, so it may be stored already.
     pub redelivered: bool,
+    /// What is wrong with the times of its tickets.
+    pub odd: Odd,
+    read_at_us: i64,
     data: Vec<u8>,
     content: Content,
 }
@@ -54,20 +57,26 @@ enum Content {
     },
 }
 
-impl From<Delivery> for Message {
-    fn from(delivery: Delivery) -> Self {
-        let (content, tickets) = read(&delivery.properties, &delivery.data);
+impl Message {
+    /// Reads a delivery; none of its tickets counts as received later than now.
+    pub fn new(delivery: Delivery, now_us: i64) -> Self {
+        let (properties, data) = (&delivery.properties, &delivery.data);
+        let (received_at_us, mut odd) = times::of_ticket(properties, now_us);
+        let (content, tickets) = read(properties, data, received_at_us);
+        if matches!(content, Content::Group) {
+            odd = times::of_group(data, now_us);
+        }
         Self {
             tag: delivery.delivery_tag,
             tickets,
             redelivered: delivery.redelivered,
+            odd,
+            read_at_us: now_us,
             data: delivery.data,
             content,
         }
     }
-}
 
-impl Message {
     /// The size of its payload.
     pub fn bytes(&self) -> usize {
         self.data.len()
@@ -92,7 +101,14 @@ impl Message {
         };
         single
             .into_iter()
-            .chain(message::records(group).map(|record| (record, None)))
+            .chain(message::records(group).map(|record| (self.not_ahead(record), None)))
+    }
+
+    fn not_ahead<'a>(&self, record: Record<'a>) -> Record<'a> {
+        Record {
+            received_at_us: record.received_at_us.min(self.read_at_us),
+            ..record
+        }
     }
 
     fn whole(&self, id: Uuid, received_at_us: i64) -> Record<'_> {
@@ -105,7 +121,7 @@ impl Message {
 }
 
 /// Ours or a foreign producer's: the content type decides, and a ticket needs an id.
-fn read(properties: &BasicProperties, data: &[u8]) -> (Content, usize) {
+fn read(properties: &BasicProperties, data: &[u8], received_at_us: i64) -> (Content, usize) {
     let content_type = properties
         .content_type()
         .as_ref()
@@ -115,7 +131,6 @@ fn read(properties: &BasicProperties, data: &[u8]) -> (Content, usize) {
         .message_id()
         .as_ref()
         .and_then(|id| Uuid::try_parse(id.as_str()).ok());
-    let received_at_us = received_at(properties);
     let reason = if media_type.eq_ignore_ascii_case(message::GROUP) {
         match message::count(data) {
             Ok(tickets) => return (Content::Group, tickets),
@@ -141,31 +156,19 @@ fn read(properties: &BasicProperties, data: &[u8]) -> (Content, usize) {
     )
 }
 
-fn received_at(properties: &BasicProperties) -> i64 {
-    let header = properties
-        .headers()
-        .as_ref()
-        .and_then(|headers| headers.inner().get(RECEIVED_AT));
-    match (header, properties.timestamp()) {
-        (Some(AMQPValue::LongLongInt(us)), _) => *us,
-        (_, Some(seconds)) => i64::try_from(*seconds)
-            .unwrap_or(i64::MAX)
-            .saturating_mul(1_000_000),
-        _ => now_us(),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use lapin::types::FieldTable;
+    use crate::message::RECEIVED_AT;
+    use lapin::types::{AMQPValue, FieldTable};
 
+    const NOW_US: i64 = 1_700_000_000_000_000;
     const ID: &str = "018f0000-0000-7000-8000-000000000001";
 
     fn message(properties: BasicProperties, data: &[u8]) -> Message {
         let mut delivery = Delivery::mock(7, "".into(), "".into(), false, data.to_vec());
         delivery.properties = properties;
-        delivery.into()
+        Message::new(delivery, NOW_US)
     }
 
     fn only(message: &Message) -> (Record<'_>, Option<&str>) {
@@ -197,14 +200,6 @@ mod tests {
     }
 
     #[test]
-    fn a_foreign_ticket_may_have_only_a_timestamp_in_seconds() {
-        let properties = BasicProperties::default()
-            .with_message_id(ID.into())
-            .with_timestamp(3);
-        assert_eq!(only(&message(properties, b"x")).0.received_at_us, 3_000_000);
-    }
-
-    #[test]
     fn a_group_gives_its_records() {
         let mut payload = Vec::new();
         for n in 1..=3_u128 {
@@ -227,6 +222,36 @@ mod tests {
             (ids, message.tickets),
             (vec![(1, None), (2, None), (3, None)], 3)
         );
+    }
+
+    #[test]
+    fn no_ticket_of_a_group_counts_as_received_later_than_now() {
+        let times_us = [
+            5,
+            NOW_US,
+            NOW_US + 1,
+            NOW_US + 7_000_000,
+            i64::MAX,
+            i64::MIN,
+        ];
+        let mut payload = Vec::new();
+        for received_at_us in times_us {
+            let (id, body) = (Uuid::nil(), b"abc".as_slice());
+            message::append(
+                &mut payload,
+                Record {
+                    id,
+                    received_at_us,
+                    body,
+                },
+            );
+        }
+        let properties = BasicProperties::default().with_content_type(message::GROUP.into());
+        let message = message(properties, &payload);
+        let read_us: Vec<_> = message.records().map(|(r, _)| r.received_at_us).collect();
+        assert_eq!(read_us, [5, NOW_US, NOW_US, NOW_US, NOW_US, i64::MIN]);
+        let odd = (message.odd.ahead, message.odd.ahead_us);
+        assert_eq!(odd, (2, i64::MAX - NOW_US), "the third is as good as now");
     }
 
     #[test]

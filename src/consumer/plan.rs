@@ -216,7 +216,7 @@ mod tests {
         let data = body.as_bytes().to_vec();
         let mut delivery = Delivery::mock(1, "".into(), "".into(), redelivered, data);
         delivery.properties = BasicProperties::default().with_message_id(id.into());
-        delivery.into()
+        Message::new(delivery, 0)
     }
 
     fn id(text: &str) -> Uuid {

@@ -4,6 +4,7 @@
 use std::time::{Duration, Instant};
 
 use lapin::BasicProperties;
+use lapin::types::{AMQPValue, FieldTable};
 use uuid::Uuid;
 
 use crate::support::*;
@@ -43,6 +44,83 @@ async fn a_foreign_ticket_is_stored() {
     place.row(bare).await;
     let row = place.database.query_one(now, &[&bare]).await.unwrap();
     assert!(row.get::<_, bool>(0));
+}
+
+/// A producer whose clock is ahead pins nothing: publishes prices that were received in a year, as a
+/// ticket and in a group, and then the same products of tickets that came later.
+#[tokio::test]
+async fn a_clock_that_is_ahead_pins_no_product() {
+    const YEAR_US: i64 = 365 * 86_400 * 1_000_000;
+    let place = Place::new().await;
+    let mut ticketd = place.ready("serve", &[]).await;
+    let priced = |product: &str, price: &str| {
+        format!(
+            "Order: 1\nVAT: 0\nTotal: {price}\n\nproduct,product_id,price\nTea,{product},{price}\n"
+        )
+    };
+    let ahead_us = now_us() + YEAR_US;
+    let (single, grouped) = (priced("single", "1.00"), priced("grouped", "1.00"));
+    let id = Uuid::now_v7();
+    place
+        .publish(ticket_properties(id, ahead_us), single.as_bytes())
+        .await;
+    let records = [(Uuid::now_v7(), ahead_us, grouped.as_bytes())];
+    place.publish(group_properties(), &group(records)).await;
+    place.stored(2).await;
+    let stored_us: Vec<_> = place
+        .rows()
+        .await
+        .iter()
+        .map(|r| r.received_at_us)
+        .collect();
+    assert!(stored_us.iter().all(|us| *us <= now_us()), "{stored_us:?}");
+
+    let mut client = ticketd.client().await;
+    for product in ["single", "grouped"] {
+        let dearer = priced(product, "2.00");
+        let later = place.accepted(&mut client, &[], &dearer).await;
+        place.row(later).await;
+    }
+    let prices: Vec<_> = place.products().await.into_iter().map(|p| p.2).collect();
+    assert_eq!(prices, ["2.00", "2.00"]);
+    ticketd.logged("ahead").await;
+    let ended = ticketd.drained().await;
+    let told = ended.log.matches(" ahead").count();
+    // Two, if the second message came after the first was told.
+    assert!((1..=2).contains(&told), "{}", ended.log);
+    assert!(ended.log.contains("up to 3153"), "{}", ended.log);
+}
+
+/// A time of receipt of another type than the documented one is taken where it is a whole number,
+/// and otherwise another time is taken and the log says so: publishes several.
+#[tokio::test]
+async fn a_time_of_receipt_of_a_wrong_type_is_not_passed_over() {
+    let place = Place::new().await;
+    let ticketd = place.ready("serve", &[]).await;
+    let publish = async |value: AMQPValue| {
+        let id = Uuid::now_v7();
+        let mut headers = FieldTable::default();
+        headers.insert("x-received-at-us".into(), value);
+        let properties = ticket_properties(id, 0)
+            .with_headers(headers)
+            .with_timestamp(1_500_000_000);
+        place.publish(properties, EXAMPLE.as_bytes()).await;
+        place.row(id).await.received_at_us
+    };
+    assert_eq!(publish(AMQPValue::LongInt(-7)).await, -7);
+    assert_eq!(publish(AMQPValue::ShortShortUInt(200)).await, 200);
+    assert_eq!(
+        publish(AMQPValue::LongUInt(3_000_000_000)).await,
+        3_000_000_000
+    );
+    assert!(!ticketd.log().contains("x-received-at-us"));
+    let text = AMQPValue::LongString("1500000000123456".into());
+    for value in [text, AMQPValue::Timestamp(1), AMQPValue::Double(1.5e15)] {
+        assert_eq!(publish(value).await, 1_500_000_000_000_000);
+    }
+    ticketd.logged("x-received-at-us").await;
+    ticketd.logged("LongString").await;
+    ticketd.drained().await;
 }
 
 /// A group made from the documented layout is stored, ticket by ticket: publishes one of valid and
@@ -173,8 +251,8 @@ async fn a_backlog_of_small_groups_does_not_wait_to_fill() {
     }
 }
 
-/// A time that PostgreSQL cannot hold makes a dead row, any other is kept, and neither stops the
-/// consumer: publishes the extremes as tickets and in one group.
+/// A time that PostgreSQL cannot hold makes a dead row, one that is yet to come counts as now, any
+/// other is kept, and none stops the consumer: publishes the extremes as tickets and in one group.
 #[tokio::test]
 async fn no_time_of_receipt_stops_the_consumer() {
     let place = Place::new().await;
@@ -197,7 +275,7 @@ async fn no_time_of_receipt_stops_the_consumer() {
         records.push((Uuid::now_v7(), time_us, EXAMPLE.as_bytes()));
     }
     let seconds = ticket_properties(Uuid::now_v7(), 0)
-        .with_headers(lapin::types::FieldTable::default())
+        .with_headers(FieldTable::default())
         .with_timestamp(u64::MAX);
     place.publish(seconds, EXAMPLE.as_bytes()).await;
     place.publish(group_properties(), &group(records)).await;
@@ -220,6 +298,7 @@ async fn no_time_of_receipt_stops_the_consumer() {
         );
     }
     assert!(!stored.contains(&i64::MIN));
+    assert!(stored.iter().all(|&time_us| time_us <= now_us()));
     let timeless = "select bool_and(received_at is null) from dead_tickets";
     let row = place.database.query_one(timeless, &[]).await.unwrap();
     assert!(row.get::<_, bool>(0), "no other time is made up");

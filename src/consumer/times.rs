@@ -1,0 +1,237 @@
+//! When the tickets of a message were received, as far as its producer can be believed.
+
+use std::time::{Duration, Instant};
+
+use lapin::BasicProperties;
+use lapin::types::{AMQPType, AMQPValue};
+use tracing::warn;
+
+use crate::message::{self, RECEIVED_AT};
+
+/// Clocks that differ by less are as good as clocks get.
+const TOLERATED_US: i64 = 1_000_000;
+
+/// A producer that is wrong is so with every message: it is told no more often.
+const TELL_EVERY: Duration = Duration::from_secs(10);
+
+/// What is wrong with the times of a message.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Odd {
+    /// How many tickets were received in the future, by more than clocks may differ.
+    pub ahead: u64,
+    /// By how much at most, in µs.
+    pub ahead_us: i64,
+    /// The type of a header that is not a whole number, and so was of no use.
+    pub mistyped: Option<AMQPType>,
+}
+
+impl Odd {
+    /// Takes note of the time of one ticket.
+    fn see(&mut self, received_at_us: i64, now_us: i64) {
+        let ahead_us = received_at_us.saturating_sub(now_us);
+        if ahead_us > TOLERATED_US {
+            self.ahead += 1;
+            self.ahead_us = self.ahead_us.max(ahead_us);
+        }
+    }
+}
+
+/// When the ticket of a message was received, but not later than now: what came
+/// later would never count as newer.
+pub fn of_ticket(properties: &BasicProperties, now_us: i64) -> (i64, Odd) {
+    let header = properties
+        .headers()
+        .as_ref()
+        .and_then(|headers| headers.inner().get(RECEIVED_AT));
+    let mut odd = Odd::default();
+    let said = header.and_then(|value| {
+        let whole = whole_number(value);
+        if whole.is_none() {
+            odd.mistyped = Some(value.get_type());
+        }
+        whole
+    });
+    let said = said.or_else(|| {
+        let seconds = i64::try_from((*properties.timestamp())?).unwrap_or(i64::MAX);
+        Some(seconds.saturating_mul(1_000_000))
+    });
+    let received_at_us = said.unwrap_or(now_us);
+    odd.see(received_at_us, now_us);
+    (received_at_us.min(now_us), odd)
+}
+
+/// What is wrong with the times of a group.
+pub fn of_group(group: &[u8], now_us: i64) -> Odd {
+    let mut odd = Odd::default();
+    for record in message::records(group) {
+        odd.see(record.received_at_us, now_us);
+    }
+    odd
+}
+
+fn whole_number(value: &AMQPValue) -> Option<i64> {
+    match *value {
+        AMQPValue::LongLongInt(us) => Some(us),
+        AMQPValue::LongInt(us) => Some(us.into()),
+        AMQPValue::LongUInt(us) => Some(us.into()),
+        AMQPValue::ShortInt(us) => Some(us.into()),
+        AMQPValue::ShortUInt(us) => Some(us.into()),
+        AMQPValue::ShortShortInt(us) => Some(us.into()),
+        AMQPValue::ShortShortUInt(us) => Some(us.into()),
+        _ => None,
+    }
+}
+
+/// What was wrong with the times of many messages, told in a line or two for all of them.
+#[derive(Debug, Default)]
+pub struct Oddities {
+    sum: Odd,
+    mistyped: u64,
+    told: Option<Instant>,
+}
+
+impl Oddities {
+    /// Takes note of a message.
+    pub fn note(&mut self, odd: Odd) {
+        self.sum.ahead += odd.ahead;
+        self.sum.ahead_us = self.sum.ahead_us.max(odd.ahead_us);
+        self.sum.mistyped = self.sum.mistyped.or(odd.mistyped);
+        self.mistyped += u64::from(odd.mistyped.is_some());
+    }
+
+    /// Tells what there is, unless it did so just before.
+    pub fn tell(&mut self, now: Instant) {
+        let waits = |told: Instant| now.saturating_duration_since(told) < TELL_EVERY;
+        if self.sum != Odd::default() && !self.told.is_some_and(waits) {
+            self.tell_now();
+            self.told = Some(now);
+        }
+    }
+
+    /// Tells what there is.
+    pub fn tell_now(&mut self) {
+        let Odd {
+            ahead,
+            ahead_us,
+            mistyped,
+        } = std::mem::take(&mut self.sum);
+        if ahead > 0 {
+            let most = Duration::from_secs(ahead_us.unsigned_abs() / 1_000_000);
+            warn!(
+                tickets = ahead,
+                "tickets were received in the future, up to {most:?} ahead, and count as received now: \
+                 a producer's clock is wrong, or this one"
+            );
+        }
+        let messages = std::mem::take(&mut self.mistyped);
+        if let Some(kind) = mistyped {
+            warn!(
+                messages,
+                "the header {RECEIVED_AT} is no whole number but, for one, a {kind:?}, and was not used"
+            );
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use lapin::types::FieldTable;
+
+    const NOW_US: i64 = 1_700_000_000_000_000;
+
+    fn with_header(value: AMQPValue) -> BasicProperties {
+        let mut headers = FieldTable::default();
+        headers.insert(RECEIVED_AT.into(), value);
+        BasicProperties::default()
+            .with_headers(headers)
+            .with_timestamp(3)
+    }
+
+    fn time(properties: &BasicProperties) -> i64 {
+        of_ticket(properties, NOW_US).0
+    }
+
+    #[test]
+    fn the_header_counts_before_the_timestamp_and_that_before_now() {
+        let header = with_header(AMQPValue::LongLongInt(42));
+        assert_eq!(of_ticket(&header, NOW_US), (42, Odd::default()));
+        let seconds = BasicProperties::default().with_timestamp(3);
+        assert_eq!(of_ticket(&seconds, NOW_US), (3_000_000, Odd::default()));
+        let bare = BasicProperties::default();
+        assert_eq!(of_ticket(&bare, NOW_US), (NOW_US, Odd::default()));
+    }
+
+    #[test]
+    fn no_ticket_is_received_later_than_now() {
+        let mut cases = vec![(i64::MAX, 1), (NOW_US + TOLERATED_US + 1, 1)];
+        cases.extend([(NOW_US + TOLERATED_US, 0), (NOW_US + 1, 0)]);
+        for (said_us, ahead) in cases {
+            let header = with_header(AMQPValue::LongLongInt(said_us));
+            let (received_at_us, odd) = of_ticket(&header, NOW_US);
+            assert_eq!((received_at_us, odd.ahead), (NOW_US, ahead), "{said_us}");
+            let most_us = if ahead > 0 { said_us - NOW_US } else { 0 };
+            assert_eq!(odd.ahead_us, most_us);
+        }
+        let far = BasicProperties::default().with_timestamp(u64::MAX);
+        assert_eq!(time(&far), NOW_US);
+    }
+
+    #[test]
+    fn any_time_that_has_passed_is_kept() {
+        for said_us in [i64::MIN, i64::MIN + 1, -1, 0, NOW_US - 1, NOW_US] {
+            let header = with_header(AMQPValue::LongLongInt(said_us));
+            assert_eq!(of_ticket(&header, NOW_US), (said_us, Odd::default()));
+        }
+    }
+
+    #[test]
+    fn whole_numbers_of_any_type_are_taken_and_other_types_told() {
+        let numbers = [
+            (AMQPValue::LongInt(-7), -7),
+            (AMQPValue::LongUInt(u32::MAX), 4_294_967_295),
+            (AMQPValue::ShortInt(-7), -7),
+            (AMQPValue::ShortUInt(7), 7),
+            (AMQPValue::ShortShortInt(-7), -7),
+            (AMQPValue::ShortShortUInt(7), 7),
+        ];
+        for (value, us) in numbers {
+            assert_eq!(of_ticket(&with_header(value), NOW_US), (us, Odd::default()));
+        }
+        for value in [
+            AMQPValue::LongString("42".into()),
+            AMQPValue::Timestamp(42),
+            AMQPValue::Double(42.0),
+            AMQPValue::Boolean(true),
+            AMQPValue::Void,
+        ] {
+            let odd = Odd {
+                mistyped: Some(value.get_type()),
+                ..Odd::default()
+            };
+            assert_eq!(of_ticket(&with_header(value), NOW_US), (3_000_000, odd));
+        }
+    }
+
+    #[test]
+    fn oddities_are_added_up_and_told_now_and_then() {
+        let now = Instant::now();
+        let mut oddities = Oddities::default();
+        let odd = Odd {
+            ahead: 2,
+            ahead_us: 5_000_000,
+            mistyped: Some(AMQPType::Void),
+        };
+        oddities.note(odd);
+        oddities.note(Odd::default());
+        assert_eq!((oddities.sum, oddities.mistyped), (odd, 1));
+        oddities.tell(now);
+        assert_eq!((oddities.sum, oddities.mistyped), (Odd::default(), 0));
+        oddities.note(odd);
+        oddities.tell(now + TELL_EVERY / 2);
+        oddities.note(odd);
+        assert_eq!((oddities.sum.ahead, oddities.mistyped), (4, 2), "not yet");
+        oddities.tell(now + TELL_EVERY);
+        assert_eq!(oddities.sum, Odd::default());
+    }
+}
