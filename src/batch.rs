@@ -175,6 +175,28 @@ mod tests {
     }
 
     #[test]
+    fn its_limits_are_exact() {
+        for (rows, bytes, is_full) in [(999, 99_999, false), (1000, 1, true), (1, 100_000, true)] {
+            let mut batch = batch();
+            batch.push(1, rows - 1, bytes - 1, Instant::now());
+            batch.push(2, 1, 1, Instant::now());
+            assert_eq!(batch.is_full(), is_full, "{rows} rows, {bytes} bytes");
+        }
+    }
+
+    #[test]
+    fn load_is_high_from_256_rows_on() {
+        for (rows, waits) in [(255, false), (256, true)] {
+            let now = Instant::now();
+            let mut batch = batch();
+            batch.push(1, rows, 100, now);
+            assert_eq!(batch.take(), [1]);
+            batch.push(2, 1, 100, now);
+            assert_eq!(batch.due() == Some(now + AGE), waits, "{rows}");
+        }
+    }
+
+    #[test]
     fn bytes_are_a_limit_too_and_the_first_item_always_fits() {
         let mut batch = batch();
         batch.push(1, 1, 500_000, Instant::now());

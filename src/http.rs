@@ -296,6 +296,21 @@ mod tests {
     }
 
     #[test]
+    fn every_byte_of_a_key_counts() {
+        let key = [b'k'; KEY_BYTES_MAX];
+        let mut ids = vec![ticket_id(&with("idempotency-key", &key)).expect("a good key")];
+        for at in 0..KEY_BYTES_MAX {
+            let mut other = key;
+            other[at] = b'x';
+            ids.push(ticket_id(&with("webhook-id", &other)).expect("a good key"));
+        }
+        let shorter = ticket_id(&with("webhook-id", &key[1..]));
+        ids.push(shorter.expect("a good key"));
+        let different: std::collections::HashSet<_> = ids.iter().collect();
+        assert_eq!(different.len(), ids.len());
+    }
+
+    #[test]
     fn without_a_key_every_ticket_is_new() {
         let (one, two) = (ticket_id(&HeaderMap::new()), ticket_id(&HeaderMap::new()));
         assert_ne!(one, two);
@@ -313,7 +328,9 @@ mod tests {
         ] {
             assert!(ticket_id(&with("idempotency-key", key)).is_err(), "{key:?}");
         }
-        assert!(ticket_id(&with("idempotency-key", &[b'k'; 255])).is_ok());
+        for key in [b"k".as_slice(), b"!~", &[b'k'; 255]] {
+            assert!(ticket_id(&with("idempotency-key", key)).is_ok(), "{key:?}");
+        }
         let mut twice = with("idempotency-key", b"a");
         twice.append("idempotency-key", HeaderValue::from_static("b"));
         assert!(ticket_id(&twice).is_err());

@@ -115,3 +115,25 @@ async fn look_up(
         .transpose()
         .map_err(store::failure)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use futures_util::FutureExt;
+
+    #[test]
+    fn so_many_questions_may_wait_and_no_more() {
+        let (status, _unanswered) = status(Config::new());
+        let ask = || Box::pin(status.of(Uuid::nil()));
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_time()
+            .build();
+        let runtime = runtime.expect("a runtime");
+        let _time = runtime.enter();
+        let mut waiting: Vec<_> = (0..WAITING_MAX).map(|_| ask()).collect();
+        for question in &mut waiting {
+            assert!(question.now_or_never().is_none());
+        }
+        assert_eq!(ask().now_or_never(), Some(Err(Unavailable)));
+    }
+}

@@ -75,3 +75,83 @@ fn passwords_are_not_shown_when_settings_are() {
         assert!(!shown.contains("Xq7Z"), "{shown}");
     }
 }
+
+/// Each setting that has bounds: one below, the least, the most, one above; none where nothing is
+/// below. `x200` stands for a name of 200 bytes.
+#[rustfmt::skip]
+const BOUNDS: &[(&str, Option<&str>, &str, &str, &str)] = &[
+    ("queue", Some("x0"), "x1", "x200", "x201"),
+    ("exchange", Some("x0"), "x1", "x200", "x201"),
+    ("unrouted-queue", Some("x0"), "x1", "x200", "x201"),
+    ("dead-queue", Some("x0"), "x1", "x200", "x201"),
+    ("publish-group-max", Some("0"), "1", "16384", "16385"),
+    ("inflight-max", Some("0"), "1", "4194304", "4194305"),
+    ("body-max", Some("0"), "1", "1048576", "1048577"),
+    ("confirm-timeout", Some("99999us"), "100ms", "1day", "86400001ms"),
+    ("lame-duck", None, "0s", "1day", "86400001ms"),
+    ("prefetch", Some("0"), "1", "2000", "2001"),
+    ("batch-rows", Some("0"), "1", "1000000", "1000001"),
+    ("batch-bytes", Some("1023"), "1024", "268435456", "268435457"),
+    ("batch-age", None, "0s", "1day", "86400001ms"),
+    ("product-refresh", None, "0s", "1day", "86400001ms"),
+    ("writers", Some("0"), "1", "64", "65"),
+    ("hold-max", Some("999ms"), "1s", "1day", "86400001ms"),
+    ("shutdown-grace", None, "0s", "1day", "86400001ms"),
+];
+
+/// Settings that have no bounds.
+const UNBOUNDED: &[&str] = &[
+    "amqp-url",
+    "rabbitmq-url",
+    "database-url",
+    "listen",
+    "admin-listen",
+    "log-format",
+    "rust-log",
+];
+
+/// `serve` with this setting, as it would be shown.
+fn serve(name: &str, value: &str) -> Result<String, String> {
+    let value = match value.strip_prefix('x').map(str::parse::<usize>) {
+        Some(bytes) => {
+            let bytes = bytes.expect("a length");
+            format!("{}{}", "é".repeat(bytes / 2), "x".repeat(bytes % 2))
+        }
+        None => value.to_owned(),
+    };
+    let (flag, database) = (format!("--{name}={value}"), "--database-url=host=db");
+    parse(&["serve", database, &flag]).map(|cli| format!("{cli:?}"))
+}
+
+#[test]
+fn every_bound_is_where_it_is_said_to_be() {
+    for &(name, below, least, most, above) in BOUNDS {
+        let (least, most) = (serve(name, least), serve(name, most));
+        assert!(least.is_ok() && most.is_ok(), "{name}: {least:?} {most:?}");
+        assert_ne!(least, most, "{name} is not the value that was given");
+        for value in below.into_iter().chain([above]) {
+            let error = serve(name, value).expect_err("must be refused");
+            assert!(error.contains(&format!("--{name} ")), "{value}: {error}");
+        }
+    }
+}
+
+#[test]
+fn every_setting_is_among_the_bounded_or_the_others() {
+    use clap::CommandFactory;
+    let mut command = Cli::command();
+    command.build();
+    for role in ["serve", "accept", "consume", "migrate", "dead"] {
+        let role = command.find_subcommand(role).expect("a role");
+        for name in role
+            .get_arguments()
+            .filter_map(|argument| argument.get_long())
+        {
+            let is_bounded = BOUNDS.iter().any(|(bounded, ..)| *bounded == name);
+            assert!(
+                is_bounded || UNBOUNDED.contains(&name) || name == "help",
+                "{name}: say what its bounds are"
+            );
+        }
+    }
+}

@@ -271,6 +271,7 @@ mod tests {
     fn a_connection_without_requests_expires() {
         let mut connections = Connections::default();
         let (_, control) = connections.insert();
+        assert_eq!(SWEEP * SWEEPS_MAX.into(), Duration::from_secs(30));
         for _ in 1..SWEEPS_MAX {
             connections.sweep();
         }

@@ -277,6 +277,11 @@ mod tests {
         assert_eq!(places(1024), 960);
         assert_eq!(places(64), 32);
         assert_eq!(places(1), 1);
-        assert_eq!(places(1 << 20), CONNECTIONS_MAX);
+        assert_eq!(places(0), 1);
+        assert_eq!((places(127), places(128), places(129)), (64, 64, 65));
+        for more in [0, 1, 1 << 20] {
+            assert_eq!(places(16_384 + 64 + more), 16_384);
+        }
+        assert_eq!(places(16_384 + 63), 16_383);
     }
 }

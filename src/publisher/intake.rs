@@ -275,10 +275,14 @@ mod tests {
     }
 
     fn submit(intake: &Intake) -> Result<oneshot::Receiver<Outcome>, Refusal> {
+        submit_body(intake, &BODY)
+    }
+
+    fn submit_body(intake: &Intake, body: &[u8]) -> Result<oneshot::Receiver<Outcome>, Refusal> {
         let record = Record {
             id: Uuid::nil(),
             received_at_us: 0,
-            body: &BODY,
+            body,
         };
         intake.submit(record, Instant::now(), 0)
     }
@@ -343,10 +347,54 @@ mod tests {
 
     #[test]
     fn a_group_is_bounded_in_bytes() {
+        let rest = GROUP_BYTES_MAX - 2 * RECORD_HEAD_BYTES - BODY.len();
+        for (more, groups) in [(0, [2, 0]), (1, [1, 1])] {
+            let intake = intake(10_000, 10_000);
+            let _first = submit(&intake).expect("taken");
+            let _second = submit_body(&intake, &vec![b'x'; rest + more]).expect("taken");
+            let next = || intake.next(0).map_or(0, |group| group.tickets());
+            assert_eq!([next(), next()], groups, "{more} more");
+        }
+    }
+
+    #[test]
+    fn a_ticket_larger_than_a_group_is_one_of_its_own() {
         let intake = intake(10_000, 10_000);
-        let _waiting: Vec<_> = (0..300).map(|_| submit(&intake).expect("taken")).collect();
-        let first = intake.next(9).expect("a full group");
-        assert!(first.bytes() <= GROUP_BYTES_MAX && first.bytes() > GROUP_BYTES_MAX - 2000);
+        let _first = submit(&intake).expect("taken");
+        let _large = submit_body(&intake, &vec![b'x'; 2 * GROUP_BYTES_MAX]).expect("taken");
+        let _last = submit(&intake).expect("taken");
+        let groups = std::iter::from_fn(|| intake.next(0));
+        assert_eq!(
+            groups.map(|group| group.tickets()).collect::<Vec<_>>(),
+            [1; 3]
+        );
+    }
+
+    #[test]
+    fn what_is_not_settled_is_bounded_in_bytes_too() {
+        let (intake, _desk) = intake_and_desk(10_000, 10_000);
+        let most = intake.limits.inflight_bytes;
+        let _first =
+            submit_body(&intake, &vec![b'x'; most - RECORD_HEAD_BYTES - 1]).expect("taken");
+        let _reaches_it = submit(&intake).expect("there was a byte left");
+        assert_eq!(submit(&intake).err(), Some(Refusal::Overloaded));
+        intake.settle(intake.next(0).expect("the first"), Ok(()));
+        assert!(submit(&intake).is_ok());
+
+        let intake = intake_and_desk(10_000, 10_000).0;
+        let _reaches_it =
+            submit_body(&intake, &vec![b'x'; most - RECORD_HEAD_BYTES]).expect("taken");
+        assert_eq!(submit(&intake).err(), Some(Refusal::Overloaded));
+    }
+
+    #[test]
+    fn few_buffers_are_kept() {
+        let intake = intake(1, 100);
+        let _waiting: Vec<_> = (0..20).map(|_| submit(&intake).expect("taken")).collect();
+        while let Some(group) = intake.next(0) {
+            intake.settle(group, Ok(()));
+        }
+        assert_eq!(intake.state().spare.len(), SPARE_MAX);
     }
 
     #[tokio::test]

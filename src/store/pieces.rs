@@ -83,7 +83,15 @@ mod tests {
         }
         assert_eq!(piece_bytes(0, SPREAD), None);
         assert_eq!(piece_bytes(SPREAD_BYTES_MIN, SPREAD), None);
+        assert_eq!(
+            piece_bytes(SPREAD_BYTES_MIN + 1, SPREAD),
+            Some(SPREAD_BYTES_MIN)
+        );
         assert_eq!(piece_bytes(20 * BYTES_MAX, SPREAD), None);
+        assert_eq!(
+            piece_bytes(20 * (BYTES_MAX - 1), SPREAD),
+            Some(BYTES_MAX - 1)
+        );
     }
 
     /// How many pieces there are, and how long it took until the last one.

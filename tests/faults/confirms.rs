@@ -172,6 +172,31 @@ async fn an_unconfirmed_message_is_never_202() {
     }
 }
 
+/// No more messages wait for their confirms at a time than 512, and the tickets of the others wait
+/// for those: more are posted than that, of which none is confirmed.
+#[tokio::test(flavor = "multi_thread")]
+async fn unconfirmed_messages_are_bounded() {
+    const POSTED: u32 = 600;
+    const UNCONFIRMED_MAX: usize = 512;
+    let settings = [("PUBLISH_GROUP_MAX", "1"), ("CONFIRM_TIMEOUT", "1h")];
+    let accept = Accept::in_disorder(&settings).await;
+    let mut waiting = Vec::new();
+    for number in 0..POSTED {
+        let mut till = Client::connect(accept.ticketd.address).await.unwrap();
+        till.send(post(&[], format!("mark:{number} ignore;"))).await;
+        waiting.push(till);
+    }
+    wait_until("every ticket waits", async || {
+        let taken = accept.ticketd.metric("ticketd_inflight").await;
+        let published = accept.broker.seen.lock().unwrap().messages;
+        taken == f64::from(POSTED) && published >= UNCONFIRMED_MAX
+    })
+    .await;
+    // One more would have left before the look that found the last ticket taken.
+    let published = accept.broker.seen.lock().unwrap().messages;
+    assert_eq!(published, UNCONFIRMED_MAX);
+}
+
 /// Attacks: a ticket that was published again with little of its time left, and runs out of it, is
 /// answered 503, and costs nobody the link on which it is still to be confirmed.
 #[tokio::test(flavor = "multi_thread")]

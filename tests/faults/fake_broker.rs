@@ -70,6 +70,8 @@ impl Fate {
 /// What the broker has seen.
 #[derive(Debug, Default)]
 pub struct Seen {
+    /// Messages that came.
+    pub messages: usize,
     /// Tickets whose message was confirmed.
     pub confirmed: HashSet<u32>,
     /// Messages that would not survive a restart.
@@ -245,6 +247,7 @@ impl Session {
         let content = std::mem::take(&mut self.content);
         {
             let mut seen = self.seen.lock().unwrap();
+            seen.messages += 1;
             seen.transient += usize::from(delivery_mode(&content.header) != Some(2));
             seen.optional += usize::from(content.route.last().is_none_or(|bits| bits & 1 == 0));
         }

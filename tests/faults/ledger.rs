@@ -316,6 +316,12 @@ impl Tills {
     /// uses the same key before or after.
     async fn keyed(&self, order: &str, rng: &mut Rng) {
         let key = format!("key-{order}");
+        // Of the greatest length, and like the others of that length but for its end.
+        let key = if rng.bool() {
+            format!("{key:k>255}")
+        } else {
+            key
+        };
         let body = ticket(order, Shape::Valid, rng);
         let thief = ticket(&format!("{order}-other"), Shape::Valid, rng);
         let (stolen_before, stolen_after, again) =

@@ -138,6 +138,9 @@ mutation 'a price that changes back is taken for known' 'stored_once_despite::pr
 mutation 'the other body of a key is dropped' 'stored_once_despite::processes::kill_9_of_accept' \
   's/Some\(_\) => Verdict::KeyReused/Some(_) => Verdict::Duplicate/'
 
+mutation 'keys are cut to 200 bytes' 'stored_once_despite::processes::kill_9_of_accept' \
+  's/Uuid::new_v5\(&KEY_NAMESPACE, key\)/Uuid::new_v5(&KEY_NAMESPACE, key.get(..200).unwrap_or(key))/'
+
 mutation 'COMMIT does not wait for the disk' 'stored_once_despite::servers::kill_9_of_postgres' \
   's/set synchronous_commit = on;/set synchronous_commit = off;/'
 

@@ -15,6 +15,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod bounds;
 mod commands;
 mod consuming;
 mod ending;
