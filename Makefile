@@ -69,14 +69,24 @@ fuzz_keep: need_cargo need_cargo_fuzz ## Keep what fuzzing found in fuzz/corpus/
 test_mutations: need_cargo ## Break the code on purpose, one way after the other, and expect the tests to notice; NAME='nack'
 	@tests/faults/mutations.sh $(if $(NAME),'$(NAME)')
 
+# There are no examples: naming them has cargo choose the same features as for clippy, so that nothing is built twice.
+DOC := RUSTDOCFLAGS='-D warnings' cargo doc --no-deps --document-private-items --examples
+
+# Every script of the checkout; what cargo has built may hold others.
+SCRIPTS = .ci/run $(shell find deploy loadtest tests -name target -prune -o -name '*.sh' -print)
+
 .PHONY: lint
-lint: need_cargo ## Check the format and the lints; a warning is an error
+lint: need_cargo need_shellcheck ## Check format, lints, documentation and scripts; a warning is an error
+	shellcheck $(SCRIPTS)
 	cargo fmt --check
 	cargo clippy --all-targets -- -D warnings
+	$(DOC) --lib
 	cargo fmt --check --manifest-path loadtest/Cargo.toml
 	cargo clippy --manifest-path loadtest/Cargo.toml --all-targets -- -D warnings
+	$(DOC) --manifest-path loadtest/Cargo.toml --bins
 	cargo fmt --check --manifest-path fuzz/Cargo.toml
 	cargo clippy --manifest-path fuzz/Cargo.toml --target-dir $(or $(CARGO_TARGET_DIR),target) --all-targets --no-default-features -- -D warnings
+	$(DOC) --manifest-path fuzz/Cargo.toml --target-dir $(or $(CARGO_TARGET_DIR),target) --no-default-features --lib
 
 .PHONY: test_load
 test_load: need_cargo ## Load it with siege and count the rows; TIME=30S CONNECTIONS=100
@@ -105,3 +115,8 @@ need_cargo:
 need_cargo_fuzz:
 	@cargo fuzz --version >/dev/null 2>&1 || { \
 		echo "cargo-fuzz is missing: run cargo install cargo-fuzz --locked, then try again" >&2; exit 1; }
+
+# A linter that is missing and passed over in silence would be a hole.
+.PHONY: need_shellcheck
+need_shellcheck:
+	@command -v shellcheck >/dev/null || deploy/install.sh shellcheck

@@ -60,11 +60,11 @@ write_rabbitmq_files() {
 }
 
 # The port mapper that lets rabbitmqctl find the broker. The broker would start one itself if there were none.
-# With an argument, the port stays the same: a running broker looks for it there.
+# With keep_port, and not new_port, the port stays the same: a running broker looks for it there.
 launch_epmd() {
   local attempt
   for ((attempt = 1; attempt <= START_ATTEMPTS_MAX; attempt++)); do
-    [[ -n ${1:-} ]] || choose_port epmd
+    [[ $1 == keep_port ]] || choose_port epmd
     spawn epmd "$PLACE/rabbitmq" epmd -address 127.0.0.1 -port "${PORT[epmd]}"
     wait_until 10 epmd_settled || true
     # A running broker may have been quicker, and started one itself.
@@ -87,7 +87,7 @@ launch_rabbitmq() {
   local settings
   kill_processes rabbitmq
   write_rabbitmq_files
-  launch_epmd
+  launch_epmd new_port
   choose_port amqp
   choose_port dist
   mapfile -t settings < <(rabbitmq_env)

@@ -53,7 +53,7 @@ need() {
 
 seconds() {
     local number=${1%[SMHsmh]}
-    [[ $number =~ ^[0-9]+$ ]] && [ "$number" -gt 0 ] || fail "TIME=$1 is not a time such as 30S, 2M or 1H"
+    [[ $number =~ ^[1-9][0-9]*$ ]] || fail "TIME=$1 is not a time such as 30S, 2M or 1H"
     case $1 in
     *[Mm]) echo $((number * 60)) ;;
     *[Hh]) echo $((number * 3600)) ;;

@@ -1,4 +1,4 @@
-//! The rules of [`crate::ticket`] once more, as plainly as they can be written: the oracle of the
+//! The rules of the module `ticket` once more, as plainly as they can be written: the oracle of the
 //! property tests.
 //!
 //! Slow on purpose. It shares nothing with the parser but the reasons: it looks at lines and

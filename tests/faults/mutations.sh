@@ -5,6 +5,7 @@
 #
 # A mutation that no longer applies, does not build or stays green is a failure: then it, or the tests, need work.
 # The copy and what is built of it are in a temporary folder; MUTATIONS_TARGET_DIR keeps the build for the next time.
+# shellcheck disable=SC2016 # $1 in a pattern is Perl's
 set -euo pipefail
 
 ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
@@ -74,8 +75,11 @@ mutation() {
 
 base() {
   fresh_copy
-  run_tests confirms:: stored_once_despite::processes::kill_9_of_accept stored_once_despite::tables::statements_are_cancelled &&
-    note green-base "nothing changed" || note RED-base "nothing changed"
+  if run_tests confirms:: stored_once_despite::processes::kill_9_of_accept stored_once_despite::tables::statements_are_cancelled; then
+    note green-base "nothing changed"
+  else
+    note RED-base "nothing changed"
+  fi
 }
 
 [[ $PATTERN != . || -n $DRY ]] || base

@@ -12,9 +12,9 @@ for entry in /proc/[0-9]*; do
     kill -KILL "$pid" 2>/dev/null
   fi
 done
-for mount in $(awk -v dir="$STACK_DIR/" 'index($2, dir) == 1 { print $2 }' /proc/mounts); do
+while read -r mount; do
   umount -l "$mount"
-done
+done < <(awk -v dir="$STACK_DIR/" 'index($2, dir) == 1 { print $2 }' /proc/mounts)
 unset DATABASE_URL AMQP_URL RABBITMQ_URL STACK_URLS
 bash "$STACK_DIR/deploy/stack.sh" wipe
 rm -rf "$STACK_DIR/deploy"
