@@ -10,8 +10,9 @@
 //!  +---------------+---------------+-----------+------------------
 //! ```
 //!
-//! Numbers are big endian. Every byte of the payload belongs to a record, and
-//! there is at least one, else the whole group is malformed.
+//! Numbers are big endian. Every byte of the payload belongs to a record, there
+//! are between one and 65,536 of them, and no body is empty, as no ticket is that
+//! was ever accepted; else the whole group is malformed.
 
 use std::fmt;
 
@@ -51,16 +52,36 @@ pub fn append(group: &mut Vec<u8>, record: Record<'_>) {
     group.extend_from_slice(record.body);
 }
 
-/// A group whose payload cannot be cut into records.
+/// The most records in a group: four times what `PUBLISH_GROUP_MAX` may be. Others
+/// could make several hundred thousand of one message of a few megabytes.
+pub const RECORDS_MAX: usize = 65_536;
+
+/// Why a payload is not a group.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Malformed {
-    /// Where the record begins that is not one, in bytes.
-    pub offset: usize,
+pub enum Malformed {
+    /// It cannot be cut into records.
+    Cut {
+        /// Where the record begins that is not one, in bytes.
+        offset: usize,
+    },
+    /// One of its tickets is empty.
+    Empty {
+        /// Where its record begins, in bytes.
+        offset: usize,
+    },
+    /// It has more than [`RECORDS_MAX`] records.
+    TooMany,
 }
 
 impl fmt::Display for Malformed {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "malformed group at byte {}", self.offset)
+        match self {
+            Self::Cut { offset } => write!(f, "malformed group at byte {offset}"),
+            Self::Empty { offset } => {
+                write!(f, "malformed group: an empty ticket at byte {offset}")
+            }
+            Self::TooMany => write!(f, "malformed group: more than {RECORDS_MAX} tickets"),
+        }
     }
 }
 
@@ -68,14 +89,20 @@ impl std::error::Error for Malformed {}
 
 /// Counts the records of a group, and so checks that it is one.
 pub fn count(group: &[u8]) -> Result<usize, Malformed> {
-    let mut records = Records { rest: group };
-    let count = records.by_ref().count();
-    if count == 0 || !records.rest.is_empty() {
-        return Err(Malformed {
-            offset: group.len() - records.rest.len(),
-        });
+    let mut records = records(group);
+    let mut count = 0;
+    loop {
+        let offset = group.len() - records.rest.len();
+        match records.next() {
+            Some(record) if record.body.is_empty() => return Err(Malformed::Empty { offset }),
+            Some(_) if count == RECORDS_MAX => return Err(Malformed::TooMany),
+            Some(_) => count += 1,
+            None if count == 0 || !records.rest.is_empty() => {
+                return Err(Malformed::Cut { offset });
+            }
+            None => return Ok(count),
+        }
     }
-    Ok(count)
 }
 
 /// The records of a group, up to the first that is cut short.
@@ -133,7 +160,7 @@ mod tests {
             (
                 any::<u128>(),
                 any::<i64>(),
-                prop::collection::vec(any::<u8>(), 0..80),
+                prop::collection::vec(any::<u8>(), 1..80),
             ),
             1..20,
         )
@@ -151,7 +178,24 @@ mod tests {
 
     #[test]
     fn nothing_is_not_a_group() {
-        assert_eq!(count(b""), Err(Malformed { offset: 0 }));
+        assert_eq!(count(b""), Err(Malformed::Cut { offset: 0 }));
+    }
+
+    #[test]
+    fn a_group_with_an_empty_ticket_is_none() {
+        let (one, empty) = ((1, 2, b"abc".to_vec()), (3, 4, vec![]));
+        let payload = group(&[one.clone(), empty, one]);
+        let offset = RECORD_HEAD_BYTES + 3;
+        assert_eq!(count(&payload), Err(Malformed::Empty { offset }));
+        assert_eq!(records(&payload).count(), 3);
+    }
+
+    #[test]
+    fn a_group_has_a_most_of_tickets() {
+        let record = group(&[(1, 2, b"x".to_vec())]);
+        assert_eq!(count(&record.repeat(RECORDS_MAX)), Ok(RECORDS_MAX));
+        let payload = record.repeat(RECORDS_MAX + 1);
+        assert_eq!(count(&payload), Err(Malformed::TooMany));
     }
 
     proptest! {
@@ -174,7 +218,7 @@ mod tests {
                 ends.push(ends[ends.len() - 1] + RECORD_HEAD_BYTES + body.len());
             }
             let whole = ends.iter().rposition(|&end| end <= cut).expect("0 is an end");
-            let expected = if ends[whole] == cut && whole > 0 { Ok(whole) } else { Err(Malformed { offset: ends[whole] }) };
+            let expected = if ends[whole] == cut && whole > 0 { Ok(whole) } else { Err(Malformed::Cut { offset: ends[whole] }) };
             prop_assert_eq!(count(&payload[..cut]), expected);
         }
 

@@ -29,7 +29,7 @@ use futures_util::future::try_join;
 use tokio::time::timeout;
 use tokio_postgres::error::SqlState;
 use tokio_postgres::types::ToSql;
-use tokio_postgres::{Client, CopyInSink, Error, Statement};
+use tokio_postgres::{Client, CopyInSink, Error, Row, Statement};
 use uuid::Uuid;
 
 use crate::copy::{self, Dead, Encoded, ProductRow};
@@ -57,7 +57,13 @@ const UNIQUE_KEYS: &str = "select c.relname::text, a.attname::text from pg_index
     where i.indrelid in ('tickets'::regclass, 'products'::regclass) \
     and i.indisunique and i.indnkeyatts = 1";
 
-const STORED_TEXTS: &str = "select ticket_id, ticket_text from tickets where ticket_id = any($1)";
+/// Only a text of the length that is asked for can be the same, and only that is sent.
+const STORED_TEXTS: &str = "select ticket_id, \
+    case when octet_length(ticket_text) = asked.bytes then ticket_text else '' end \
+    from unnest($1::uuid[], $2::int[]) as asked (id, bytes) join tickets on ticket_id = asked.id";
+
+/// The most ids that are asked for at once.
+const STORED_TEXTS_MAX: usize = 4096;
 
 /// Why nothing was stored, as far as is known.
 #[derive(Debug)]
@@ -248,23 +254,38 @@ impl Store {
         inserted.map_err(failure)
     }
 
-    /// The texts that are stored under these ids.
-    pub async fn stored_texts(&mut self, ids: &[Uuid]) -> Result<HashMap<Uuid, String>, Failure> {
-        let parameters: [&(dyn ToSql + Sync); 1] = [&ids];
-        let query = self.client.query(&self.stored_texts, &parameters);
-        let rows = timeout(FLUSH_TIMEOUT, query)
-            .await
-            .map_err(|_late| Failure::Away("no answer in time".into()))?
-            .map_err(failure)?;
-        rows.iter()
-            .map(|row| {
-                Ok((
-                    row.try_get(0)?,
-                    row.try_get::<_, Option<String>>(1)?.unwrap_or_default(),
-                ))
-            })
-            .collect::<Result<_, Error>>()
-            .map_err(failure)
+    /// The texts that are stored under these ids, each as far as it has so many
+    /// bytes: another one is told as an empty text, which no ticket is.
+    pub async fn stored_texts(
+        &mut self,
+        asked: &[(Uuid, usize)],
+    ) -> Result<HashMap<Uuid, String>, Failure> {
+        let mut texts: HashMap<Uuid, String> = HashMap::new();
+        for portion in asked.chunks(STORED_TEXTS_MAX) {
+            let query = self.stored_portion(portion);
+            let rows = timeout(FLUSH_TIMEOUT, query)
+                .await
+                .map_err(|_late| Failure::Away("no answer in time".into()))?
+                .map_err(failure)?;
+            for (id, text) in rows {
+                let known = texts.entry(id).or_default();
+                // An id may be asked for with several lengths.
+                if !text.is_empty() {
+                    *known = text;
+                }
+            }
+        }
+        Ok(texts)
+    }
+
+    async fn stored_portion(&self, asked: &[(Uuid, usize)]) -> Result<Vec<(Uuid, String)>, Error> {
+        let ids: Vec<Uuid> = asked.iter().map(|(id, _)| *id).collect();
+        let bytes = asked.iter().map(|(_, bytes)| i32::try_from(*bytes));
+        let bytes: Vec<i32> = bytes.map(|bytes| bytes.unwrap_or(i32::MAX)).collect();
+        let parameters: [&(dyn ToSql + Sync); 2] = [&ids, &bytes];
+        let rows = self.client.query(&self.stored_texts, &parameters).await?;
+        let pair = |row: &Row| Ok((row.try_get(0)?, row.try_get(1)?));
+        rows.iter().map(pair).collect()
     }
 
     /// Waits until the connection ends.

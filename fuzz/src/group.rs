@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use ticketd::message::{Malformed, RECORD_HEAD_BYTES, append, count, records};
+use ticketd::message::{Malformed, RECORD_HEAD_BYTES, RECORDS_MAX, append, count, records};
 
 use super::{deliver, tickets};
 
@@ -31,10 +31,16 @@ fn decodes(payload: &[u8]) {
         (bodies.len(), bodies.len())
     );
     assert_eq!(again, payload[..end]);
-    let expected = if end == payload.len() && found > 0 {
+    let empty = bodies.iter().position(Range::is_empty);
+    let expected = if let Some(at) = empty.filter(|&at| at <= RECORDS_MAX) {
+        let offset = bodies[at].start - RECORD_HEAD_BYTES;
+        Err(Malformed::Empty { offset })
+    } else if found > RECORDS_MAX {
+        Err(Malformed::TooMany)
+    } else if end == payload.len() && found > 0 {
         Ok(found)
     } else {
-        Err(Malformed { offset: end })
+        Err(Malformed::Cut { offset: end })
     };
     assert_eq!(count(payload), expected);
 }

@@ -50,7 +50,8 @@ const TIMES_US: [i64; 8] = [
     i64::MIN + 946_684_800_000_000,
 ];
 
-/// An input as tickets that are sent together; ids and times follow from their bytes.
+/// An input as tickets that are sent together, of which an empty one could only be the one and only;
+/// ids and times follow from their bytes.
 fn tickets(input: &[u8]) -> Vec<Record<'_>> {
     let bodies = input.split(|&byte| byte == SEPARATOR);
     let record = |(at, body)| {
@@ -63,7 +64,12 @@ fn tickets(input: &[u8]) -> Vec<Record<'_>> {
             body,
         }
     };
-    (0..).zip(bodies).map(record).collect()
+    let full = (0..).zip(bodies).filter(|(_, body)| !body.is_empty());
+    let tickets: Vec<_> = full.map(record).collect();
+    if tickets.is_empty() {
+        return vec![record((0, b""))];
+    }
+    tickets
 }
 
 /// Publishes tickets as one message, and takes it as RabbitMQ would deliver it.

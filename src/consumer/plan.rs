@@ -37,8 +37,8 @@ enum Verdict {
 pub struct Plan<'a> {
     records: Vec<Record<'a>>,
     verdicts: Vec<Verdict>,
-    /// Ids that may well be stored already, and are asked for first.
-    pub suspects: Vec<Uuid>,
+    /// Ids that may well be stored already, and are asked for first, with their lengths.
+    pub suspects: Vec<(Uuid, usize)>,
     /// How long PostgreSQL may take over the rows.
     pub spread: Duration,
 }
@@ -52,7 +52,7 @@ impl<'a> Plan<'a> {
             for (record, dead) in message.records() {
                 // Ids of version 7 are ours, and new with each ticket; others are made from keys.
                 if message.redelivered || record.id.get_version_num() != 7 {
-                    suspects.push(record.id);
+                    suspects.push((record.id, record.body.len()));
                 }
                 let verdict =
                     dead.map_or(Verdict::Store, |reason| Verdict::Dead(reason.to_owned()));
@@ -127,10 +127,12 @@ impl<'a> Plan<'a> {
         self.records.get(range).unwrap_or_default()
     }
 
-    /// Their ids.
-    pub fn ids(&self, range: Range<usize>) -> Vec<Uuid> {
+    /// Their ids, and how many bytes each has.
+    pub fn ids(&self, range: Range<usize>) -> Vec<(Uuid, usize)> {
         let records = self.records(range).iter();
-        records.map(|record| record.id).collect()
+        records
+            .map(|record| (record.id, record.body.len()))
+            .collect()
     }
 
     /// The first ticket of an id stays. The same text again is a duplicate;
@@ -239,7 +241,7 @@ mod tests {
     fn tickets_are_in_the_order_of_their_ids() {
         let messages = [message(SECOND, "b", false), message(FIRST, "a", false)];
         let plan = plan(&messages);
-        assert_eq!(plan.ids(plan.all()), [id(FIRST), id(SECOND)]);
+        assert_eq!(plan.ids(plan.all()), [(id(FIRST), 1), (id(SECOND), 1)]);
         assert_eq!(stored_and_dead(&plan), (2, vec![]));
     }
 
@@ -250,7 +252,10 @@ mod tests {
             message(SECOND, "b", true),
             message(OF_A_KEY, "c", false),
         ];
-        assert_eq!(plan(&messages).suspects, [id(SECOND), id(OF_A_KEY)]);
+        assert_eq!(
+            plan(&messages).suspects,
+            [(id(SECOND), 1), (id(OF_A_KEY), 1)]
+        );
     }
 
     #[test]
@@ -300,7 +305,10 @@ mod tests {
         ];
         let plan = plan(&messages);
         let key = id(OF_A_KEY);
-        assert_eq!(plan.ids(0..4), [key, key, id(FIRST), id(SECOND)]);
+        assert_eq!(
+            plan.ids(0..4),
+            [key, key, id(FIRST), id(SECOND)].map(|id| (id, 1))
+        );
         for (range, whole) in [(0..1, 0..2), (1..3, 0..3), (2..3, 2..3), (3..4, 3..4)] {
             assert_eq!(plan.with_whole_ids(range), whole);
         }

@@ -3,13 +3,15 @@
 
 use std::time::{Duration, Instant};
 
+use lapin::options::{BasicPublishOptions, ConfirmSelectOptions};
+use lapin::{BasicProperties, Confirmation};
 use tokio::io::AsyncWriteExt;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
 use crate::accept::{Accept, Setup};
 use crate::proc::{Usage, usage};
-use crate::stack::Share;
+use crate::stack::{self, Share};
 use crate::support::{Answer, Client, ask_once, head, post, wait_until, wait_within};
 
 /// What any client may wait while others misbehave.
@@ -432,4 +434,28 @@ async fn too_few_descriptors() {
     );
     drop(crowd);
     accept.recovers(before).await;
+}
+
+/// Attacks: no producer has the consumer hold messages far larger than any of ours, since the broker
+/// that is shipped refuses them.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_broker_refuses_what_is_larger_than_any_of_our_messages() {
+    const MESSAGE_MAX: usize = 2 * 1024 * 1024;
+    let turn = stack::turn(Share::Part).await;
+    let (connection, channel) = turn.amqp().await;
+    let confirms = ConfirmSelectOptions::default();
+    channel.confirm_select(confirms).await.unwrap();
+    let publish = async |bytes: usize| {
+        let (options, body) = (BasicPublishOptions::default(), vec![b'x'; bytes]);
+        let properties = BasicProperties::default();
+        // To no queue at all, which is confirmed too.
+        let published = channel.basic_publish("".into(), "".into(), options, &body, properties);
+        published.await.unwrap().await
+    };
+    let taken = publish(MESSAGE_MAX).await;
+    assert!(matches!(taken, Ok(Confirmation::Ack(_))), "{taken:?}");
+    let refused = publish(MESSAGE_MAX + 1).await;
+    let why = refused.expect_err("a refusal").to_string();
+    assert!(why.contains("PRECONDITION_FAILED"), "{why}");
+    connection.close(200, "done".into()).await.unwrap();
 }

@@ -86,3 +86,47 @@ async fn the_depth_of_each_queue_is_told() {
     let ended = ticketd.drained().await;
     assert_eq!(ended.log.matches("consuming from RabbitMQ").count(), 1);
 }
+
+/// What is stored is compared with what comes in no more memory than that takes: stores large
+/// tickets, and publishes small ones under their ids.
+#[tokio::test]
+async fn large_stored_tickets_are_not_fetched_for_small_ones() {
+    const TICKETS: usize = 96;
+    const GROWTH_KIB: u64 = 32 * 1024;
+    let place = Place::new().await;
+    place.run(&["migrate"], &[]).await;
+    let insert = "insert into tickets (ticket_id, valid, ticket_text, received_at) \
+        select unnest($1::uuid[]), false, repeat('x', 1048576), now()";
+    // As if made from keys, so that they are asked for first.
+    let ids: Vec<_> = (0..TICKETS)
+        .map(|_| Uuid::new_v5(&Uuid::NAMESPACE_OID, Uuid::now_v7().as_bytes()))
+        .collect();
+    place.database.execute(insert, &[&ids]).await.unwrap();
+
+    let ticketd = place.ready("consume", &[]).await;
+    let before_kib = peak_memory_kib(ticketd.pid());
+    let records = ids.iter().map(|id| (*id, 1, b"x".as_slice()));
+    place.publish(group_properties(), &group(records)).await;
+    place.filled("dead_tickets", TICKETS as i64).await;
+    let grown_kib = peak_memory_kib(ticketd.pid()) - before_kib;
+    assert!(grown_kib < GROWTH_KIB, "{grown_kib} KiB");
+    ticketd.drained().await;
+    assert!(
+        place
+            .dead()
+            .await
+            .iter()
+            .all(|dead| dead.reason.contains("another body"))
+    );
+    assert_eq!(place.count("tickets").await, TICKETS as i64);
+}
+
+fn peak_memory_kib(pid: u32) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+    line.unwrap()
+        .trim()
+        .trim_end_matches(" kB")
+        .parse()
+        .unwrap()
+}

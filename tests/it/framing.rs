@@ -32,6 +32,23 @@ async fn a_single_ticket_is_published_as_it_came() {
     assert!((now_s - 60..=now_s).contains(&timestamp_s), "{timestamp_s}");
 }
 
+/// The largest ticket that any setting admits goes all the way, alone in its message: posts one.
+#[tokio::test]
+async fn the_largest_ticket_is_stored() {
+    const LARGEST: usize = 1_048_576;
+    let place = Place::new().await;
+    let settings = [("BODY_MAX", LARGEST.to_string())];
+    let settings = settings
+        .each_ref()
+        .map(|(name, value)| (*name, value.as_str()));
+    let mut ticketd = place.ready("serve", &settings).await;
+    let body = "x".repeat(LARGEST);
+    let mut client = ticketd.client().await;
+    let id = place.accepted(&mut client, &[], &body).await;
+    assert!(place.row(id).await.ticket_text == Some(body));
+    ticketd.drained().await;
+}
+
 /// However a body is cut, the same ticket arrives: sends it chunked, with extensions and trailers,
 /// and byte by byte, and takes the messages off the queue.
 #[tokio::test]

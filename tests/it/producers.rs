@@ -158,7 +158,12 @@ async fn what_can_never_be_stored_is_a_dead_row() {
     let lying = [&whole[..24], &u32::MAX.to_be_bytes(), b"abc"].concat();
     let id = Uuid::now_v7();
     let image = plain(id).with_content_type("image/png".into());
-    let cases: [(BasicProperties, &[u8], &str); 10] = [
+    let (good, empty_one) = (
+        (Uuid::now_v7(), 1, b"abc".as_slice()),
+        (id, 1, b"".as_slice()),
+    );
+    let hollow = group([good, empty_one, good]);
+    let cases: [(BasicProperties, &[u8], &str); 11] = [
         (plain(Uuid::now_v7()), b"Caf\xe9", "UTF-8"),
         (plain(Uuid::now_v7()), b"a\0b", "NUL"),
         (plain(Uuid::now_v7()), b"", "empty"),
@@ -177,6 +182,7 @@ async fn what_can_never_be_stored_is_a_dead_row() {
             &[whole.as_slice(), b"more"].concat(),
             "malformed group at byte 31",
         ),
+        (group_properties(), &hollow, "empty ticket at byte 31"),
     ];
     for (n, (properties, body, _)) in cases.iter().enumerate() {
         place.publish(properties.clone(), body).await;
@@ -194,6 +200,27 @@ async fn what_can_never_be_stored_is_a_dead_row() {
     }
     assert_eq!(dead[5].ticket_id, id, "the id is kept where there is one");
     assert_eq!(place.count("tickets").await, cases.len() as i64);
+    ticketd.drained().await;
+    assert_eq!(place.depth(place.queue()).await, 0);
+}
+
+/// A group has 65,536 tickets at most, and of a larger one none is stored: publishes one of each, of
+/// the smallest tickets that can be accepted.
+#[tokio::test]
+async fn a_group_of_too_many_tickets_is_a_dead_row() {
+    const TICKETS_MAX: usize = 65_536;
+    let place = Place::new().await;
+    let ticketd = place.ready("serve", &[]).await;
+    let tickets = |count| group((0..count).map(|_| (Uuid::now_v7(), 1, b"x".as_slice())));
+    let too_many = tickets(TICKETS_MAX + 1);
+    place.publish(group_properties(), &too_many).await;
+    place
+        .publish(group_properties(), &tickets(TICKETS_MAX))
+        .await;
+    place.stored(TICKETS_MAX as i64).await;
+    let dead = place.dead().await;
+    assert_eq!(dead.len(), 1);
+    assert!(dead[0].body == too_many && dead[0].reason.contains("65536"));
     ticketd.drained().await;
     assert_eq!(place.depth(place.queue()).await, 0);
 }
