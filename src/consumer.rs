@@ -7,9 +7,13 @@
 //! delivered again, and the store makes that harmless.
 
 mod delivery;
+mod evidence;
+mod held;
+mod job;
 mod known_products;
 mod plan;
 mod queues;
+mod refused;
 mod times;
 mod window;
 mod writer;
@@ -42,9 +46,11 @@ use crate::config::StoreSettings;
 use crate::health::Health;
 use crate::metrics::{QueueMetrics, StoreMetrics};
 use crate::store;
+use evidence::Evidence;
+use job::{Event, Job, Stored};
 use times::Oddities;
 use window::Window;
-use writer::{Event, Job, Stored, Writer};
+use writer::Writer;
 
 /// Messages held unacknowledged of the queue that is mostly empty.
 const UNROUTED_PREFETCH: u16 = 8;
@@ -139,6 +145,7 @@ impl Consumer {
         let (reports, events) = mpsc::channel(2 * count);
         let known = KnownProducts::new(settings.product_refresh);
         let known = Arc::new(Mutex::new(known));
+        let evidence = Arc::<Evidence>::default();
         let mut writers = JoinSet::new();
         let jobs = (0..count)
             .map(|index| {
@@ -151,6 +158,7 @@ impl Consumer {
                         reports.clone(),
                         health.clone(),
                         known.clone(),
+                        evidence.clone(),
                     )
                     .run(),
                 );
@@ -400,7 +408,7 @@ impl Session {
             .values()
             .any(|since| since.elapsed() > hold_max);
         if oldest {
-            Err("PostgreSQL has been away for too long to hold deliveries".into())
+            Err("PostgreSQL has stored nothing for too long to hold deliveries".into())
         } else {
             Ok(())
         }

@@ -16,6 +16,7 @@ pub struct Health {
     consumes: bool,
     consuming: AtomicBool,
     writers_up: AtomicU32,
+    writers_refused: AtomicU32,
     end: AtomicU8,
 }
 
@@ -28,6 +29,8 @@ pub struct Readiness {
     pub consuming: Option<bool>,
     /// PostgreSQL can be written to; none where nothing is consumed.
     pub database: Option<bool>,
+    /// PostgreSQL is there, but its tables take no ticket.
+    pub refusing: bool,
     /// The process is ending.
     pub ending: bool,
 }
@@ -58,6 +61,15 @@ impl Health {
             self.writers_up.fetch_add(1, Ordering::Relaxed);
         } else {
             self.writers_up.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+
+    /// The tables take no ticket from a writer, or do again.
+    pub fn refusing(&self, refusing: bool) {
+        if refusing {
+            self.writers_refused.fetch_add(1, Ordering::Relaxed);
+        } else {
+            self.writers_refused.fetch_sub(1, Ordering::Relaxed);
         }
     }
 
@@ -95,6 +107,7 @@ impl Health {
             database: self
                 .consumes
                 .then(|| self.writers_up.load(Ordering::Relaxed) > 0),
+            refusing: self.writers_refused.load(Ordering::Relaxed) > 0,
             ending: self.end.load(Ordering::Relaxed) != SERVING,
         }
     }
@@ -105,7 +118,7 @@ impl Readiness {
     /// come in, stored. Whoever takes them does so without the database, too.
     pub fn ready(self) -> bool {
         let up = |part: Option<bool>| part.unwrap_or(true);
-        let stores = up(self.consuming) && up(self.database);
+        let stores = up(self.consuming) && up(self.database) && !self.refusing;
         self.publishing.unwrap_or(stores) && !self.ending
     }
 }
@@ -123,6 +136,7 @@ mod tests {
             assert!(!health.readiness().ready(), "nothing can be published");
             health.publishing(true);
             assert!(health.readiness().ready());
+            health.refusing(true);
             health.writer_up(false);
             health.consuming(false);
             assert!(health.readiness().ready(), "tickets wait in the queue");
@@ -135,6 +149,10 @@ mod tests {
         health.consuming(true);
         assert!(!health.readiness().ready(), "database away");
         health.writer_up(true);
+        assert!(health.readiness().ready());
+        health.refusing(true);
+        assert!(!health.readiness().ready(), "tables that take no ticket");
+        health.refusing(false);
         assert!(health.readiness().ready());
         health.consuming(false);
         assert!(!health.readiness().ready(), "broker away");

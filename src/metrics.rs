@@ -43,7 +43,7 @@ const REJECTED: [&str; 12] = [
 const PUBLISH_FAILED: [&str; 4] = ["closed", "nack", "returned", "timeout"];
 
 /// Why a batch is stored again.
-const FLUSH_FAILED: [&str; 5] = ["away", "conflict", "data", "late", "schema"];
+const FLUSH_FAILED: [&str; 6] = ["away", "conflict", "data", "late", "refused", "schema"];
 
 /// The queues whose messages are counted: what tickets wait in to be stored, what they
 /// wait in when that could not be reached, and what RabbitMQ gave up delivering.
@@ -112,6 +112,10 @@ fn describe() {
     describe_gauge!(
         "ticketd_pg_connected",
         "Connections to PostgreSQL that can store tickets."
+    );
+    describe_gauge!(
+        "ticketd_pg_refusing",
+        "Tickets held because the tables in PostgreSQL refuse them and take no other."
     );
     describe_gauge!("ticketd_build_info", "1, with the version as a label.");
 }
@@ -218,6 +222,7 @@ pub struct StoreMetrics {
     pub end_to_end: Histogram,
     /// Connections up.
     pub pg_connected: Gauge,
+    pg_refusing: Gauge,
     /// Links up.
     pub amqp_connected: Gauge,
 }
@@ -242,8 +247,15 @@ impl StoreMetrics {
             commit: stage("commit"),
             end_to_end: histogram!("ticketd_end_to_end_seconds"),
             pg_connected: gauge!("ticketd_pg_connected"),
+            pg_refusing: gauge!("ticketd_pg_refusing"),
             amqp_connected: gauge!("ticketd_amqp_connected", "role" => "consume"),
         }
+    }
+
+    /// So many tickets more or less are held because the tables refuse them.
+    pub fn refusing(&self, before: u32, now: u32) {
+        self.pg_refusing
+            .increment(f64::from(now) - f64::from(before));
     }
 
     /// Counts an attempt to store a batch that failed and is repeated.

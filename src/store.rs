@@ -27,7 +27,7 @@ use bytes::Bytes;
 use futures_util::SinkExt;
 use futures_util::future::try_join;
 use tokio::time::timeout;
-use tokio_postgres::error::SqlState;
+use tokio_postgres::error::{DbError, SqlState};
 use tokio_postgres::types::ToSql;
 use tokio_postgres::{Client, CopyInSink, Error, Row, Statement};
 use uuid::Uuid;
@@ -70,8 +70,12 @@ const STORED_TEXTS_MAX: usize = 4096;
 pub enum Failure {
     /// A ticket of the same id is there already.
     Conflict(String),
-    /// PostgreSQL cannot store one of the rows, now or ever.
+    /// Another row has what must be unique by a key that is not ours.
+    Unique(String),
+    /// PostgreSQL does not take one of the rows as the tables are.
     Data(String),
+    /// It takes the tickets, but perhaps not the products.
+    Products(String),
     /// It took too long, perhaps because it was too much at once.
     Late(String),
     /// The tables are not what they should be.
@@ -80,11 +84,34 @@ pub enum Failure {
     Away(String),
 }
 
+impl Failure {
+    /// The same of a statement that wrote products, if it did.
+    fn of_products(self, with_products: bool) -> Self {
+        match self {
+            Self::Data(why) | Self::Unique(why) if with_products => Self::Products(why),
+            other => other,
+        }
+    }
+
+    /// The label in metrics.
+    pub fn reason(&self) -> &'static str {
+        match self {
+            Self::Conflict(_) => "conflict",
+            Self::Unique(_) | Self::Data(_) | Self::Products(_) => "data",
+            Self::Late(_) => "late",
+            Self::Schema(_) => "schema",
+            Self::Away(_) => "away",
+        }
+    }
+}
+
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Conflict(why)
+            | Self::Unique(why)
             | Self::Data(why)
+            | Self::Products(why)
             | Self::Late(why)
             | Self::Schema(why)
             | Self::Away(why) => write!(f, "{why}"),
@@ -95,9 +122,12 @@ impl fmt::Display for Failure {
 impl std::error::Error for Failure {}
 
 /// Sorts an error by its SQLSTATE class
-/// (<https://www.postgresql.org/docs/current/errcodes-appendix.html>): 22 data
-/// exception, 23 integrity constraint violation, 54 program limit exceeded are
-/// the rows' fault, 42 is the tables'; everything else passes.
+/// (<https://www.postgresql.org/docs/current/errcodes-appendix.html>). With 22
+/// data exception, 23 integrity constraint violation, 44 a view's check option,
+/// 54 program limit exceeded and P0 an error that a trigger raised, it is a row
+/// that is not taken, for its own sake or for the tables'. 42 is the tables'
+/// doing, and so are columns of another type (the binary format does not fit)
+/// and numbering that has come to its end. Everything else passes.
 #[expect(
     clippy::needless_pass_by_value,
     reason = "the shape that map_err takes"
@@ -106,13 +136,39 @@ pub fn failure(error: Error) -> Failure {
     let Some(db) = error.as_db_error() else {
         return Failure::Away(connect::chain(&error));
     };
-    let why = format!("{}: {}", db.code().code(), db.message());
+    let why = told(db);
+    match *db.code() {
+        SqlState::QUERY_CANCELED => return Failure::Late(why),
+        SqlState::UNIQUE_VIOLATION => return Failure::Unique(why),
+        SqlState::INVALID_BINARY_REPRESENTATION
+        | SqlState::BAD_COPY_FILE_FORMAT
+        | SqlState::SEQUENCE_GENERATOR_LIMIT_EXCEEDED => return Failure::Schema(why),
+        _ => {}
+    }
     match db.code().code().get(..2) {
-        _ if *db.code() == SqlState::QUERY_CANCELED => Failure::Late(why),
-        Some("22" | "23" | "54") => Failure::Data(why),
+        Some("22" | "23" | "44" | "54" | "P0") => Failure::Data(why),
         Some("42") => Failure::Schema(why),
         _ => Failure::Away(why),
     }
+}
+
+/// An error with the names of what it is about, but without a row's contents,
+/// which its detail has.
+fn told(db: &DbError) -> String {
+    let mut told = format!("{}: {}", db.code().code(), db.message());
+    let about = [
+        ("constraint", db.constraint()),
+        ("column", db.column()),
+        ("table", db.table()),
+        // COPY tells the column only here: "COPY tickets, line 1, column total".
+        ("at", db.where_().and_then(|place| place.lines().next())),
+    ];
+    for (what, name) in about {
+        if let Some(name) = name.filter(|name| !told.contains(*name)) {
+            told.push_str(&format!(", {what} {name}"));
+        }
+    }
+    told
 }
 
 /// A connection with its prepared statements.
@@ -190,7 +246,8 @@ impl Store {
         // A server that answers COMMIT with ROLLBACK reports no error here, but
         // only after a statement that failed, and then this is not reached.
         let end = if merged.is_ok() { "commit" } else { "rollback" };
-        self.client.batch_execute(end).await.map_err(failure)?;
+        let ended = self.client.batch_execute(end).await;
+        ended.map_err(|error| failure(error).of_products(!products.is_empty()))?;
         self.metrics.commit.record(started.elapsed());
         merged
     }
@@ -212,13 +269,34 @@ impl Store {
         let mut written = HashSet::new();
         if !products.is_empty() {
             let merged = products::merge(&self.client, &self.merge_products, products).await;
-            written = merged.map_err(|error| self.row_failure(error))?;
+            written = merged.map_err(|error| self.row_failure(error).of_products(true))?;
         }
         if !rows.dead.is_empty() {
             self.insert_dead(&rows.dead).await?;
         }
         self.metrics.merge.record(started.elapsed());
         Ok(written)
+    }
+
+    /// Whether the tables would take these rows now. Nothing is stored.
+    pub async fn try_out(
+        &mut self,
+        rows: &Encoded<'_>,
+        products: &[ProductRow<'_>],
+    ) -> Result<(), Failure> {
+        let trying = async {
+            let mut taken = self.merge(rows, products, Duration::ZERO).await.map(drop);
+            if taken.is_ok() {
+                // What COMMIT would check.
+                let checked = self.client.batch_execute("set constraints all immediate");
+                taken = checked.await.map_err(failure);
+            }
+            let undone = self.client.batch_execute("rollback").await;
+            undone.map_err(failure)?;
+            taken
+        };
+        let tried = timeout(FLUSH_TIMEOUT, trying).await;
+        tried.unwrap_or_else(|_late| Err(Failure::Late("no answer in time".into())))
     }
 
     async fn copy(&self, statement: &Statement, mut pieces: Pieces) -> Result<u64, Error> {

@@ -7,8 +7,9 @@ use std::time::{Duration, Instant};
 use uuid::Uuid;
 
 use super::delivery::Message;
+use super::evidence::{Evidence, Kind, Sample};
 use super::known_products::{Changes, KnownProducts};
-use crate::copy::{Dead, Encoded, ProductRow, Recency, Rows};
+use crate::copy::{Dead, Encoded, ProductRow, RECEIVED_AT_MIN_US, Recency, Rows};
 use crate::message::Record;
 use crate::parser::parse;
 use crate::ticket::text;
@@ -18,6 +19,13 @@ const ROW_OVERHEAD_BYTES: usize = 128;
 
 /// Why the second text of a key is dead.
 const KEY_REUSED: &str = "the idempotency key was used with another body";
+/// Of so many tickets of a transaction copies are kept, to compare refused ones
+/// with: enough to have one of each kind, soon.
+const SAMPLES: usize = 4;
+
+/// Why a ticket is dead that PostgreSQL would refuse for its time. It is not even
+/// asked: what it refuses has been made so by somebody.
+const TOO_EARLY: &str = "its time of receipt is before 4714 BC, which PostgreSQL cannot hold";
 
 /// What is to be done with one ticket.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -41,6 +49,8 @@ pub struct Plan<'a> {
     pub suspects: Vec<(Uuid, usize)>,
     /// How long PostgreSQL may take over the rows.
     pub spread: Duration,
+    /// Some of them were delivered before.
+    redelivered: bool,
 }
 
 impl<'a> Plan<'a> {
@@ -54,8 +64,11 @@ impl<'a> Plan<'a> {
                 if message.redelivered || record.id.get_version_num() != 7 {
                     suspects.push((record.id, record.body.len()));
                 }
-                let verdict =
-                    dead.map_or(Verdict::Store, |reason| Verdict::Dead(reason.to_owned()));
+                let too_early = record.received_at_us < RECEIVED_AT_MIN_US;
+                let verdict = match dead.or(too_early.then_some(TOO_EARLY)) {
+                    Some(reason) => Verdict::Dead(reason.to_owned()),
+                    None => Verdict::Store,
+                };
                 tickets.push((record, verdict));
             }
         }
@@ -67,6 +80,23 @@ impl<'a> Plan<'a> {
             verdicts,
             suspects,
             spread,
+            redelivered: messages.iter().any(|message| message.redelivered),
+        }
+    }
+
+    /// A copy of a stored ticket, under an id of its own.
+    pub fn copy_of(sample: &'a Sample) -> Self {
+        let record = Record {
+            id: Uuid::now_v7(),
+            received_at_us: sample.received_at_us,
+            body: &sample.body,
+        };
+        Self {
+            records: vec![record],
+            verdicts: vec![Verdict::Store],
+            suspects: Vec::new(),
+            spread: Duration::ZERO,
+            redelivered: false,
         }
     }
 
@@ -183,16 +213,54 @@ impl<'a> Plan<'a> {
         start..end
     }
 
-    /// Sends a ticket to `dead_tickets`. False if it was not to be stored
-    /// anyway, so that it cannot be what PostgreSQL refused.
-    pub fn bury(&mut self, at: usize, why: &str) -> bool {
-        match self.verdicts.get_mut(at) {
-            Some(verdict @ Verdict::Store) => {
-                *verdict = Verdict::Dead(why.to_owned());
-                true
-            }
-            _ => false,
+    /// Sends a ticket to `dead_tickets`.
+    pub fn bury(&mut self, at: usize, why: &str) {
+        if let Some(verdict) = self.verdicts.get_mut(at) {
+            *verdict = Verdict::Dead(why.to_owned());
         }
+    }
+
+    /// What kind of ticket this is, its products aside; none if it is not to be stored anyway, so
+    /// that it cannot be what the tables refuse.
+    pub fn kind(&self, at: usize) -> Option<Kind> {
+        let (record, verdict) = self.records.get(at).zip(self.verdicts.get(at))?;
+        let text = text(record.body).ok()?;
+        (*verdict == Verdict::Store).then(|| match parse(text, &mut Vec::new()).invalid {
+            None => Kind::Valid,
+            Some(_) => Kind::Invalid,
+        })
+    }
+
+    /// Has it remembered that these rows are stored, with products or without,
+    /// and some of their tickets.
+    pub fn vouch(
+        &self,
+        range: Range<usize>,
+        rows: &Encoded<'_>,
+        with_products: bool,
+        evidence: &Evidence,
+    ) {
+        match (rows.valid, rows.invalid) {
+            (1.., _) if with_products => evidence.took(Kind::Products),
+            (1.., _) => evidence.took(Kind::Valid),
+            (0, 1..) => evidence.took(Kind::Invalid),
+            (0, 0) => {}
+        }
+        for at in range.take(SAMPLES) {
+            match (self.kind(at), self.records.get(at)) {
+                // Its products are tried along with the copy.
+                (Some(Kind::Valid), Some(record)) => evidence.keep(Kind::Products, record),
+                (Some(kind), Some(record)) => evidence.keep(kind, record),
+                _ => {}
+            }
+        }
+    }
+
+    /// Whether no other ticket of the batch is to be stored, and it was not
+    /// delivered before.
+    pub fn is_alone(&self, at: usize) -> bool {
+        let mut others = (0..self.records.len()).filter(|&other| other != at);
+        !self.redelivered && !others.any(|other| self.kind(other).is_some())
     }
 }
 
@@ -205,122 +273,5 @@ pub fn rows_of(messages: &[Message]) -> (Encoded<'_>, Vec<ProductRow<'_>>) {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use lapin::BasicProperties;
-    use lapin::message::Delivery;
-
-    const FIRST: &str = "018f0000-0000-7000-8000-000000000001";
-    const SECOND: &str = "018f0000-0000-7000-8000-000000000002";
-    const OF_A_KEY: &str = "018f0000-0000-5000-8000-000000000003";
-
-    fn message(id: &str, body: &str, redelivered: bool) -> Message {
-        let data = body.as_bytes().to_vec();
-        let mut delivery = Delivery::mock(1, "".into(), "".into(), redelivered, data);
-        delivery.properties = BasicProperties::default().with_message_id(id.into());
-        Message::new(delivery, 0)
-    }
-
-    fn id(text: &str) -> Uuid {
-        text.parse().expect("an id")
-    }
-
-    fn plan(messages: &[Message]) -> Plan<'_> {
-        Plan::new(messages, Duration::ZERO)
-    }
-
-    /// How many rows `tickets` gets, and the ids that go to `dead_tickets`.
-    fn stored_and_dead(plan: &Plan<'_>) -> (u64, Vec<Uuid>) {
-        let mut known = KnownProducts::new(Duration::ZERO);
-        let (rows, _) = plan.encode(plan.all(), &mut known, Instant::now());
-        let dead = rows.dead.iter().map(|dead| dead.ticket_id).collect();
-        (rows.valid + rows.invalid, dead)
-    }
-
-    #[test]
-    fn tickets_are_in_the_order_of_their_ids() {
-        let messages = [message(SECOND, "b", false), message(FIRST, "a", false)];
-        let plan = plan(&messages);
-        assert_eq!(plan.ids(plan.all()), [(id(FIRST), 1), (id(SECOND), 1)]);
-        assert_eq!(stored_and_dead(&plan), (2, vec![]));
-    }
-
-    #[test]
-    fn redelivered_tickets_and_ids_made_from_keys_are_asked_for_first() {
-        let messages = [
-            message(FIRST, "a", false),
-            message(SECOND, "b", true),
-            message(OF_A_KEY, "c", false),
-        ];
-        assert_eq!(
-            plan(&messages).suspects,
-            [(id(SECOND), 1), (id(OF_A_KEY), 1)]
-        );
-    }
-
-    #[test]
-    fn what_is_stored_already_is_not_stored_again_and_another_text_is_dead() {
-        let messages = [message(FIRST, "a", true), message(SECOND, "b", true)];
-        let mut plan = plan(&messages);
-        assert!(!plan.settle(plan.all(), &HashMap::new()));
-        let stored = HashMap::from([(id(FIRST), "a".into()), (id(SECOND), "other".into())]);
-        assert!(plan.settle(plan.all(), &stored));
-        assert_eq!(stored_and_dead(&plan), (0, vec![id(SECOND)]));
-        assert!(!plan.settle(plan.all(), &stored), "nothing is left");
-    }
-
-    #[test]
-    fn of_one_id_the_first_text_in_a_batch_is_stored() {
-        let texts = ["a", "a", "other"];
-        let messages = texts.map(|text| message(OF_A_KEY, text, false));
-        let mut plan = plan(&messages);
-        assert!(plan.settle(plan.all(), &HashMap::new()));
-        assert_eq!(stored_and_dead(&plan), (1, vec![id(OF_A_KEY)]));
-    }
-
-    #[test]
-    fn the_first_of_a_batch_gives_way_to_what_was_stored_meanwhile() {
-        let messages = ["a", "other", "a"].map(|text| message(OF_A_KEY, text, false));
-        let mut plan = plan(&messages);
-        assert!(plan.settle(plan.all(), &HashMap::new()));
-        assert_eq!(stored_and_dead(&plan), (1, vec![id(OF_A_KEY)]));
-        let stored = HashMap::from([(id(OF_A_KEY), "other".into())]);
-        assert!(plan.settle(plan.all(), &stored));
-        let mut known = KnownProducts::new(Duration::ZERO);
-        let (rows, _) = plan.encode(plan.all(), &mut known, Instant::now());
-        let dead: Vec<_> = rows.dead.iter().map(|dead| dead.body).collect();
-        assert_eq!(
-            (rows.valid + rows.invalid, dead),
-            (0, vec![b"a".as_slice()])
-        );
-    }
-
-    #[test]
-    fn an_id_is_settled_as_a_whole() {
-        let messages = [
-            message(FIRST, "a", false),
-            message(OF_A_KEY, "b", false),
-            message(OF_A_KEY, "c", false),
-            message(SECOND, "d", false),
-        ];
-        let plan = plan(&messages);
-        let key = id(OF_A_KEY);
-        assert_eq!(
-            plan.ids(0..4),
-            [key, key, id(FIRST), id(SECOND)].map(|id| (id, 1))
-        );
-        for (range, whole) in [(0..1, 0..2), (1..3, 0..3), (2..3, 2..3), (3..4, 3..4)] {
-            assert_eq!(plan.with_whole_ids(range), whole);
-        }
-    }
-
-    #[test]
-    fn a_ticket_is_buried_once() {
-        let messages = [message(FIRST, "a", false)];
-        let mut plan = plan(&messages);
-        assert!(plan.bury(0, "too wide"));
-        assert_eq!(stored_and_dead(&plan), (0, vec![id(FIRST)]));
-        assert!(!plan.bury(0, "too wide"));
-        assert!(!plan.bury(1, "no such ticket"));
-    }
-}
+#[path = "plan_tests.rs"]
+mod tests;

@@ -1,8 +1,9 @@
 //! A batch's tickets into PostgreSQL, however long that takes.
 //!
 //! A batch that cannot be stored as a whole because of one of its tickets is
-//! halved until that ticket stands alone and goes to `dead_tickets`. Whatever
-//! else fails is repeated on a new connection.
+//! halved until that ticket stands alone and goes to `dead_tickets`, unless the
+//! fault is the tables': then it is held. Whatever else fails is repeated on a
+//! new connection.
 
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -10,49 +11,21 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc;
-use tracing::{error, info, warn};
+use tokio::time::sleep_until;
+use tracing::{debug, error, info, warn};
 
-use super::delivery::Message;
+use super::evidence::{Evidence, Kind};
+use super::held::Held;
+use super::job::{Event, Job, Stored};
 use super::known_products::KnownProducts;
 use super::plan::Plan;
+use super::refused::{Next, Search};
 use crate::backoff::Backoff;
 use crate::clock::now_us;
 use crate::copy::Encoded;
 use crate::health::Health;
 use crate::metrics::StoreMetrics;
 use crate::store::{Failure, Store, migrate};
-
-/// A batch to store.
-pub struct Job {
-    /// The subscription it came from.
-    pub session: u64,
-    /// Its number there.
-    pub batch: u64,
-    /// Its messages.
-    pub messages: Vec<Message>,
-    /// How long PostgreSQL may take over its rows, so as to leave the cores to others.
-    pub spread: Duration,
-    /// Set when nobody can acknowledge it any more: it will be delivered again.
-    pub abandoned: Arc<AtomicBool>,
-}
-
-/// What a writer tells the consumer.
-pub enum Event {
-    /// This writer is connected and has nothing to do.
-    Idle(usize),
-    /// This batch is committed.
-    Stored(Stored),
-}
-
-/// A committed batch.
-pub struct Stored {
-    /// The subscription it came from.
-    pub session: u64,
-    /// Its number there.
-    pub batch: u64,
-    /// The delivery tags of its messages.
-    pub tags: Vec<u64>,
-}
 
 /// One connection that stores.
 pub struct Writer {
@@ -65,6 +38,19 @@ pub struct Writer {
     store: Option<Store>,
     /// Shared by all writers of the consumer.
     known: Arc<Mutex<KnownProducts>>,
+    /// What the writers together know of the tables.
+    evidence: Arc<Evidence>,
+    held: Held,
+}
+
+/// What became of an attempt to store a batch.
+enum Outcome {
+    /// All of it is committed.
+    Stored,
+    /// Nobody could acknowledge it any more.
+    Abandoned,
+    /// Some of it may be refused for the tables' sake, and has to wait.
+    Refused,
 }
 
 impl Writer {
@@ -76,16 +62,20 @@ impl Writer {
         events: mpsc::Sender<Event>,
         health: Arc<Health>,
         known: Arc<Mutex<KnownProducts>>,
+        evidence: Arc<Evidence>,
     ) -> Self {
+        let metrics = StoreMetrics::new();
         Self {
             index,
             config,
             jobs,
             events,
+            held: Held::new(health.clone(), metrics.clone()),
             health,
             known,
-            metrics: StoreMetrics::new(),
+            metrics,
             store: None,
+            evidence,
         }
     }
 
@@ -106,10 +96,44 @@ impl Writer {
                     self.disconnect();
                     continue;
                 }
+                () = due(self.held.due()) => {
+                    self.store_held().await;
+                    continue;
+                }
             };
             let Some(job) = job else { return };
             said_idle = false;
-            if self.write(&job).await {
+            let search = self.search(&job);
+            let stored = self.store_or_hold(job, search).await;
+            self.held.settle();
+            if stored {
+                self.held.compare(&self.evidence);
+            }
+        }
+    }
+
+    /// Tries what is held again, until one batch has to wait once more.
+    async fn store_held(&mut self) {
+        for _ in 0..self.held.len() {
+            let Some((job, search)) = self.held.pop() else {
+                break;
+            };
+            if !self.store_or_hold(job, search).await {
+                break;
+            }
+        }
+        self.held.settle();
+    }
+
+    /// Stores a batch and says so, or holds it. False: it is held.
+    async fn store_or_hold(&mut self, job: Job, mut search: Search) -> bool {
+        match self.write(&job, &mut search).await {
+            Outcome::Refused => {
+                self.held.push(job, search);
+                return false;
+            }
+            Outcome::Abandoned => {}
+            Outcome::Stored => {
                 let tags = job.messages.iter().map(|message| message.tag).collect();
                 // Without a listener the whole consumer has ended.
                 let stored = Stored {
@@ -120,49 +144,113 @@ impl Writer {
                 let _unheard = self.events.send(Event::Stored(stored)).await;
             }
         }
+        true
     }
 
-    /// Stores a batch. False: it was abandoned before that succeeded.
-    async fn write(&mut self, job: &Job) -> bool {
-        let mut plan = Plan::new(&job.messages, job.spread);
+    /// A new batch, of which nothing was tried yet.
+    fn search(&self, job: &Job) -> Search {
+        let tickets = job.messages.iter().map(|message| message.tickets).sum();
         self.metrics
             .batch_rows
-            .record(u32::try_from(plan.all().len()).map_or(f64::MAX, f64::from));
+            .record(u32::try_from(tickets).map_or(f64::MAX, f64::from));
+        Search::new(0..tickets, &self.evidence)
+    }
+
+    /// Stores a batch, or as much of it as the search gets to.
+    async fn write(&mut self, job: &Job, search: &mut Search) -> Outcome {
+        let mut plan = Plan::new(&job.messages, job.spread);
         let mut backoff = Backoff::new();
-        let mut ranges = vec![plan.all()];
-        while let Some(range) = ranges.pop() {
+        while let Some(range) = search.next(&self.evidence) {
             let failure = match self.attempt(&mut plan, range.clone()).await {
                 Ok(()) => continue,
-                Err(Failure::Conflict(why) | Failure::Data(why)) if range.len() > 1 => {
-                    self.metrics.failed("data");
-                    info!(
-                        tickets = range.len(),
-                        "halving a batch to find what PostgreSQL refuses: {why}"
-                    );
-                    ranges.extend(halves(&range));
-                    continue;
-                }
-                Err(Failure::Conflict(why) | Failure::Data(why)) => {
-                    bury(&mut plan, range.start, why)
-                }
-                Err(other) => Err(other),
+                Err(failure) => match self.refused(&mut plan, search, &range, failure).await {
+                    Ok(()) => continue,
+                    Err(failure) => failure,
+                },
             };
-            match &failure {
-                Err(Failure::Late(_)) if range.len() > 1 => ranges.extend(halves(&range)),
-                _ => ranges.push(range),
+            match failure {
+                Failure::Late(_) if range.len() > 1 => search.halve(&range),
+                _ => search.again(range),
             }
-            if let Err(failure) = failure {
-                warn!("storing a batch failed and is repeated: {failure}");
-                self.metrics.failed(reason(&failure));
-                self.disconnect();
-                self.mend(&failure).await;
-                tokio::time::sleep(backoff.next()).await;
-                if !self.connect(&job.abandoned).await {
-                    return false;
-                }
+            warn!("storing a batch failed and is repeated: {failure}");
+            self.metrics.failed(failure.reason());
+            self.held.unfit(matches!(failure, Failure::Schema(_)));
+            self.disconnect();
+            self.mend(&failure).await;
+            tokio::time::sleep(backoff.next()).await;
+            if !self.connect(&job.abandoned).await {
+                return Outcome::Abandoned;
             }
         }
-        true
+        if search.is_done() {
+            Outcome::Stored
+        } else {
+            Outcome::Refused
+        }
+    }
+
+    /// Decides what becomes of tickets that PostgreSQL refuses. An error where
+    /// that is not what has failed.
+    async fn refused(
+        &mut self,
+        plan: &mut Plan<'_>,
+        search: &mut Search,
+        range: &Range<usize>,
+        failure: Failure,
+    ) -> Result<(), Failure> {
+        let (why, products) = match failure {
+            Failure::Products(why) => (why, true),
+            Failure::Conflict(why) | Failure::Unique(why) | Failure::Data(why) => (why, false),
+            other => return Err(other),
+        };
+        self.metrics.failed("data");
+        if range.len() > 1 {
+            debug!(
+                tickets = range.len(),
+                "halving a batch to find what PostgreSQL refuses: {why}"
+            );
+            search.halve(range);
+            return Ok(());
+        }
+        let at = range.start;
+        let kind = match plan.kind(at) {
+            Some(_) if products => Kind::Products,
+            Some(kind) => kind,
+            // It is dead_tickets that refuses it, or nothing that can be told.
+            None => return Err(Failure::Away(why)),
+        };
+        match search.refused(at, kind, plan.is_alone(at), &self.evidence) {
+            Next::SetAside => {
+                error!("a ticket cannot be stored and goes to dead_tickets: {why}");
+                plan.bury(at, &why);
+                search.again(range.clone());
+            }
+            Next::Compare if self.takes_another(kind).await? => search.again(range.clone()),
+            Next::Compare => search.wait(at, kind),
+            Next::Wait => {}
+        }
+        search.why = why;
+        Ok(())
+    }
+
+    /// Whether the tables would take a copy of a ticket that was stored.
+    async fn takes_another(&mut self, kind: Kind) -> Result<bool, Failure> {
+        let Some(sample) = self.evidence.sample(kind) else {
+            return Ok(false);
+        };
+        let plan = Plan::copy_of(&sample);
+        let mut none_known = KnownProducts::new(Duration::ZERO);
+        let (rows, changes) = plan.encode(plan.all(), &mut none_known, Instant::now());
+        let tried = self.store()?.try_out(&rows, &changes.rows).await;
+        match tried {
+            // A key that somebody else has put on the table is the copy's own affair.
+            Ok(()) | Err(Failure::Unique(_)) => {
+                self.evidence.took(kind);
+                Ok(true)
+            }
+            Err(Failure::Data(_) | Failure::Products(_) | Failure::Conflict(_)) => Ok(false),
+            Err(failure) => Err(failure),
+        }
     }
 
     /// Stores these tickets. If some of them turn out to be stored already, it
@@ -202,6 +290,13 @@ impl Writer {
                 return Err(failure);
             }
         }
+        self.held.unfit(false);
+        plan.vouch(
+            range.clone(),
+            &rows,
+            !changes.rows.is_empty(),
+            &self.evidence,
+        );
         self.count(plan, range, &rows);
         Ok(())
     }
@@ -283,30 +378,11 @@ impl Drop for Writer {
     }
 }
 
-fn halves(range: &Range<usize>) -> [Range<usize>; 2] {
-    let middle = range.start + range.len() / 2;
-    // The last one is taken first.
-    [middle..range.end, range.start..middle]
-}
-
-/// Sends the ticket that PostgreSQL refuses to `dead_tickets`; an error if that
-/// is where it was going.
-fn bury(plan: &mut Plan<'_>, at: usize, why: String) -> Result<(), Failure> {
-    if !plan.bury(at, &why) {
-        return Err(Failure::Away(why));
-    }
-    error!("a ticket cannot be stored and goes to dead_tickets: {why}");
-    Ok(())
-}
-
-/// The label in metrics.
-fn reason(failure: &Failure) -> &'static str {
-    match failure {
-        Failure::Conflict(_) => "conflict",
-        Failure::Data(_) => "data",
-        Failure::Late(_) => "late",
-        Failure::Schema(_) => "schema",
-        Failure::Away(_) => "away",
+/// Waits until then; for ever if there is no such time.
+async fn due(at: Option<Instant>) {
+    match at {
+        Some(at) => sleep_until(at.into()).await,
+        None => std::future::pending().await,
     }
 }
 

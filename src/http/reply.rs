@@ -160,15 +160,16 @@ pub fn ready(readiness: Readiness) -> Reply {
         Readiness { ending: true, .. } => (StatusCode::SERVICE_UNAVAILABLE, "draining"),
         _ => (StatusCode::SERVICE_UNAVAILABLE, "not ready"),
     };
+    let refusing = if readiness.refusing { "refusing" } else { "up" };
     let parts = [
-        ("publishing", readiness.publishing),
-        ("consuming", readiness.consuming),
-        ("database", readiness.database),
+        ("publishing", readiness.publishing, "up"),
+        ("consuming", readiness.consuming, "up"),
+        ("database", readiness.database, refusing),
     ];
     let checks: Vec<_> = parts
         .iter()
-        .filter_map(|(name, up)| {
-            up.map(|up| format!("\"{name}\":\"{}\"", if up { "up" } else { "down" }))
+        .filter_map(|(name, up, word)| {
+            up.map(|up| format!("\"{name}\":\"{}\"", if up { word } else { "down" }))
         })
         .collect();
     let json = format!(
@@ -227,6 +228,7 @@ mod tests {
             publishing: None,
             consuming: Some(true),
             database: Some(false),
+            refusing: false,
             ending: false,
         };
         assert_eq!(ready(readiness).status(), StatusCode::SERVICE_UNAVAILABLE);

@@ -66,6 +66,8 @@ pub enum Fault {
     CutAt(Cut),
     /// PostgreSQL's disk is full.
     FullDisk,
+    /// The table takes no ticket.
+    RefuseAll,
     /// The broker waits for acknowledgements no longer than a few seconds, and PostgreSQL does not answer.
     ImpatientBroker,
 }
@@ -103,7 +105,7 @@ impl Fault {
         } else {
             Role::Consume
         };
-        match rng.u8(0..27) {
+        match rng.u8(0..28) {
             0..2 => Self::KillRole(role),
             2 => Self::EndRole(role),
             3 => Self::StopRole(role),
@@ -121,7 +123,8 @@ impl Fault {
             16 => Self::FullQueue,
             17 => Self::FullDisk,
             18 => Self::ImpatientBroker,
-            19..23 => Self::Network(any_link(rng), any_mode(rng)),
+            19 => Self::RefuseAll,
+            20..24 => Self::Network(any_link(rng), any_mode(rng)),
             _ => Self::CutAt(any_cut(rng)),
         }
     }
@@ -152,6 +155,7 @@ impl Fault {
             Self::CutAt(cut) => cut_at(rig, cut).await,
             Self::FullDisk => full_disk::fill(rig).await,
             Self::ImpatientBroker => lose_patience(rig).await,
+            Self::RefuseAll => refuse_all(rig).await,
         }
     }
 
@@ -176,6 +180,7 @@ impl Fault {
             }
             Self::Network(link, _) => link.proxy(rig).set(Mode::Pass),
             Self::FullDisk => full_disk::free(rig).await,
+            Self::RefuseAll => refuse_nothing(rig).await,
             Self::ImpatientBroker => {
                 rig.held.clear();
                 set_patience(rig, PATIENT).await;
@@ -217,6 +222,7 @@ impl Fault {
                     | Self::CutAt(_)
                     | Self::StopRole(_)
                     | Self::FullDisk
+                    | Self::RefuseAll
                     | Self::ImpatientBroker
             )
         };
@@ -328,6 +334,30 @@ async fn lock_table(rig: &mut Rig) {
         .unwrap();
     // Counting rows would wait for the lock, so this session does it, too.
     rig.held.push(sql);
+}
+
+/// Lets the table take no row more.
+async fn refuse_all(rig: &Rig) {
+    let sql = rig.turn.session(&rig.name).await;
+    let refuse =
+        "alter table tickets add constraint nothing_fits check (ticket_text is null) not valid";
+    sql.batch_execute(refuse).await.unwrap();
+}
+
+/// Lets it take them again. Tickets that came alone may have been set aside, but two of them at most;
+/// they are sent round again.
+async fn refuse_nothing(rig: &mut Rig) {
+    let sql = rig.turn.session(&rig.name).await;
+    let take = "alter table tickets drop constraint nothing_fits";
+    sql.batch_execute(take).await.unwrap();
+    let dead = "select id::text from dead_tickets where reason like '%nothing_fits%'";
+    let dead = sql.query(dead, &[]).await.unwrap();
+    assert!(dead.len() <= 2, "{} tickets were buried", dead.len());
+    for row in dead {
+        let replay = ["dead", "replay", row.get(0)];
+        let replayed = rig.process(Role::Consume).run(&replay).await;
+        assert!(replayed.status.success(), "{}", replayed.log);
+    }
 }
 
 /// Makes the broker impatient and has it wait, until its patience or the consumer's has ended.

@@ -88,7 +88,7 @@ mutation '202 when the message is written, not when it is confirmed' 'confirms::
   's/\bconfirmed\.await\n/drop(confirmed);\n    Ok(Confirmation::Ack(None))\n/'
 
 mutation 'acknowledged before COMMIT' 'stored_once_despite::processes::kill_9_of_consume_that_waits' \
-  's/if self\.write\(&job\)\.await (\{.*?Event::Stored\(stored\)\)\.await;\s*\})/$1\n            let _stored = self.write(&job).await;/s'
+  's/(async fn store_or_hold\(.*?-> bool \{)/$1\n        let tags = job.messages.iter().map(|message| message.tag).collect();\n        let (session, batch) = (job.session, job.batch);\n        let _early = self.events.send(Event::Stored(Stored { session, batch, tags })).await;/s'
 
 mutation 'a nack is taken for an ack' 'confirms::a_refused_message stored_once_despite::queues::the_queue_is_full' \
   's/Ok\(Confirmation::Ack\(None\)\) =>/Ok(Confirmation::Ack(None) | Confirmation::Nack(_)) =>/'
@@ -144,6 +144,10 @@ mutation 'the other body of a key is dropped' 'stored_once_despite::processes::k
 
 mutation 'keys are cut to 200 bytes' 'stored_once_despite::processes::kill_9_of_accept' \
   's/Uuid::new_v5\(&KEY_NAMESPACE, key\)/Uuid::new_v5(&KEY_NAMESPACE, key.get(..200).unwrap_or(key))/'
+
+mutation 'a refused ticket is at fault, whatever the table takes' 'stored_once_despite::tables::the_table_takes_nothing' \
+  's/allowed &= taken\.set_aside < SET_ASIDE_MAX/allowed |= taken.set_aside < SET_ASIDE_MAX/' \
+  's/\(comparable \|\| alone\) && evidence/evidence/'
 
 mutation 'COMMIT does not wait for the disk' 'stored_once_despite::servers::kill_9_of_postgres' \
   's/set synchronous_commit = on;/set synchronous_commit = off;/'

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus};
 use std::time::Duration;
 
-use crate::support::{Process, TICKETD, ask_once, get, metric};
+use crate::support::{Ended, Process, TICKETD, ask_once, get, metric};
 
 /// Longest for an answer about its own state.
 const STATE_DEADLINE: Duration = Duration::from_secs(5);
@@ -104,6 +104,13 @@ impl Ticketd {
     /// Waits for its end.
     pub async fn end(&mut self) -> ExitStatus {
         self.process.end().await
+    }
+
+    /// Runs another command with its settings.
+    pub async fn run(&self, args: &[&str]) -> Ended {
+        let names = self.settings.iter();
+        let settings: Vec<_> = names.map(|(name, value)| (name.as_str(), value)).collect();
+        Process::run(args, &settings).await
     }
 
     /// What it has logged, before it was started again, too.

@@ -85,6 +85,7 @@ const TESTS: &[&str] = &[
     "agree.rs",
     "generate.rs",
     "known_products_tests.rs",
+    "plan_tests.rs",
     "naive.rs",
     "prop.rs",
     "tests.rs",

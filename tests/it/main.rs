@@ -28,6 +28,7 @@ mod output;
 mod pipeline;
 mod producers;
 mod products;
+mod refused;
 mod secrets;
 mod start_order;
 mod upgrade;

@@ -2,6 +2,7 @@
 
 use super::{Lasts, alone};
 use crate::fault::Fault;
+use crate::ticketd::Role;
 
 /// Attacks: a backend that hangs does not hold the rows for ever.
 #[tokio::test(flavor = "multi_thread")]
@@ -31,4 +32,14 @@ async fn the_table_is_locked() {
 #[ignore = "part of make test_faults"]
 async fn the_disk_is_full() {
     alone(Fault::FullDisk).survived().await;
+}
+
+/// Attacks: a fault of the table is not taken for the tickets', whose next rows it would be.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_table_takes_nothing() {
+    let refuse = alone(Fault::RefuseAll).times(2);
+    refuse
+        .lasts(Lasts::UntilUnready(Role::Consume))
+        .survived()
+        .await;
 }

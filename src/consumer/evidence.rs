@@ -1,0 +1,139 @@
+//! What is known of the tickets that the tables take. No I/O.
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use crate::message::Record;
+
+/// Most tickets that are set aside in a row with none stored in between.
+pub const SET_ASIDE_MAX: u32 = 2;
+
+/// The largest ticket of which a copy is kept, in bytes.
+const SAMPLE_BYTES_MAX: usize = 65_536;
+
+/// What a ticket's transaction writes, and so what it has to meet. One that was
+/// stored vouches for its own kind and for those before it, but not for those
+/// after it, which write more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Kind {
+    /// An invalid ticket: most columns are null.
+    Invalid,
+    /// A valid one: every column.
+    Valid,
+    /// A valid one and its products.
+    Products,
+}
+
+impl Kind {
+    /// All of them, in their order.
+    pub const ALL: [Self; 3] = [Self::Invalid, Self::Valid, Self::Products];
+}
+
+/// What the writers together know of the tickets that the tables take.
+#[derive(Debug, Default)]
+pub struct Evidence(Mutex<[Taken; Kind::ALL.len()]>);
+
+#[derive(Debug, Default)]
+struct Taken {
+    /// How often such tickets were stored.
+    times: u64,
+    /// How many were set aside since the last time.
+    set_aside: u32,
+    /// A copy of one that was stored.
+    sample: Option<Sample>,
+}
+
+/// A copy of a ticket that was stored.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Sample {
+    /// When it was received, in µs since the Unix epoch.
+    pub received_at_us: i64,
+    /// The ticket as it came.
+    pub body: Vec<u8>,
+}
+
+impl Evidence {
+    /// Takes note that tickets of this kind were stored, or would be.
+    pub fn took(&self, kind: Kind) {
+        self.vouched(kind, |taken| {
+            taken.times += 1;
+            taken.set_aside = 0;
+        });
+    }
+
+    /// Keeps a copy of a ticket that was stored, unless it is large.
+    pub fn keep(&self, kind: Kind, record: &Record<'_>) {
+        if record.body.len() > SAMPLE_BYTES_MAX {
+            return;
+        }
+        self.vouched(kind, |taken| {
+            let sample = taken.sample.get_or_insert_default();
+            sample.received_at_us = record.received_at_us;
+            sample.body.clear();
+            sample.body.extend_from_slice(record.body);
+        });
+    }
+
+    /// A ticket that was stored and vouches for this kind.
+    pub fn sample(&self, kind: Kind) -> Option<Sample> {
+        self.known(kind, |taken| taken.sample.clone())
+    }
+
+    /// How often tickets were stored that vouch for this kind.
+    pub fn times(&self, kind: Kind) -> u64 {
+        self.known(kind, |taken| taken.times)
+    }
+
+    /// Counts one more of this kind as set aside, if that is allowed.
+    pub fn set_aside(&self, kind: Kind) -> bool {
+        let mut allowed = true;
+        self.vouched(kind, |taken| allowed &= taken.set_aside < SET_ASIDE_MAX);
+        if allowed {
+            self.vouched(kind, |taken| taken.set_aside += 1);
+        }
+        allowed
+    }
+
+    /// What is known of each kind that this one vouches for.
+    fn vouched(&self, kind: Kind, act: impl FnMut(&mut Taken)) {
+        let mut known = self.lock();
+        let kinds = Kind::ALL.iter().zip(known.iter_mut());
+        let vouched = kinds.filter(|(other, _)| **other <= kind);
+        vouched.map(|(_, taken)| taken).for_each(act);
+    }
+
+    /// What is known of a kind.
+    fn known<T: Default>(&self, kind: Kind, read: impl FnOnce(&Taken) -> T) -> T {
+        let known = self.lock();
+        let mut kinds = Kind::ALL.iter().zip(known.iter());
+        let taken = kinds.find(|(other, _)| **other == kind);
+        taken.map_or_else(T::default, |(_, taken)| read(taken))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, [Taken; Kind::ALL.len()]> {
+        // Nothing panics while it holds the lock.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use Kind::{Invalid, Valid};
+
+    #[test]
+    fn a_ticket_of_one_kind_is_compared_with_what_tells_of_it() {
+        let evidence = Evidence::default();
+        let record = |body| Record {
+            id: uuid::Uuid::nil(),
+            received_at_us: 1,
+            body,
+        };
+        let body = |kind| evidence.sample(kind).map(|sample| sample.body);
+        evidence.keep(Valid, &record(b"valid"));
+        assert_eq!(body(Invalid), Some(b"valid".to_vec()));
+        evidence.keep(Invalid, &record(b"x"));
+        evidence.keep(Invalid, &record(&[b'x'; SAMPLE_BYTES_MAX + 1]));
+        assert_eq!(body(Valid), Some(b"valid".to_vec()));
+        assert_eq!(body(Invalid), Some(b"x".to_vec()));
+    }
+}

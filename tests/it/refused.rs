@@ -1,0 +1,407 @@
+//! Tickets that PostgreSQL refuses: those at fault go to `dead_tickets`, and a fault of the tables
+//! buries none.
+
+use uuid::Uuid;
+
+use crate::support::*;
+
+/// What no ticket meets, though rows that are there may break it.
+const NO_TICKET: &str =
+    "alter table tickets add constraint nothing_fits check (ticket_text is null) not valid";
+const MENDED: &str = "alter table tickets drop constraint nothing_fits";
+
+async fn sql(place: &Place, script: &str) {
+    place.database.batch_execute(script).await.unwrap();
+}
+
+/// Tables to work on, and a consumer of them that is ready.
+async fn consuming(script: &str) -> (Place, Process) {
+    let place = Place::new().await;
+    place.run(&["migrate"], &[]).await;
+    sql(&place, script).await;
+    let consume = place.ready("consume", &[]).await;
+    (place, consume)
+}
+
+/// Publishes a ticket of that order.
+async fn publish(place: &Place, order: &str) -> Uuid {
+    let id = Uuid::now_v7();
+    let body = ticket(order);
+    place
+        .publish(ticket_properties(id, 1_000_000), body.as_bytes())
+        .await;
+    id
+}
+
+/// Publishes one message with a ticket of each of these orders, in the order of their ids.
+async fn publish_group(place: &Place, orders: impl IntoIterator<Item = String>) {
+    let bodies: Vec<_> = orders.into_iter().map(|order| ticket(&order)).collect();
+    let record = |body: &'static str| (Uuid::now_v7(), 1_000_000, body.as_bytes());
+    let records = bodies.into_iter().map(|body| record(body.leak()));
+    place.publish(group_properties(), &group(records)).await;
+}
+
+/// Waits until the consumer says that the tables refuse everything, and is not ready for it.
+async fn refusing(consume: &mut Process) {
+    let mut admin = consume.admin().await;
+    wait_until("not ready, because tickets are refused", async || {
+        let answer = admin.ask(get("/readyz")).await;
+        answer.status == 503 && answer.json()["checks"]["database"] == "refusing"
+    })
+    .await;
+}
+
+async fn held(process: &mut Process) -> Option<f64> {
+    let page = process.admin().await.ask(get("/metrics")).await;
+    metric(page.text(), "ticketd_pg_refusing")
+}
+
+/// Waits until that many tickets are stored and it is ready again, with nothing left in the queue.
+async fn goes_on(place: &Place, mut consume: Process, tickets: i64) {
+    place.stored(tickets).await;
+    consume.ready_on("ADMIN_LISTEN").await;
+    assert_eq!(held(&mut consume).await, Some(0.0));
+    consume.drained().await;
+    assert_eq!(place.depth(place.queue()).await, 0);
+}
+
+/// A constraint that no ticket meets buries none: the consumer says so in its health and names the
+/// constraint in its log, still has them all after several attempts, and stores them by itself once
+/// the constraint is gone. Adds one before 40 tickets come together.
+#[tokio::test]
+async fn a_fault_of_the_table_buries_nothing() {
+    let (place, mut consume) = consuming(NO_TICKET).await;
+    publish_group(&place, (0..40).map(|n| n.to_string())).await;
+    refusing(&mut consume).await;
+    assert_eq!(held(&mut consume).await, Some(40.0));
+    let log = consume.log();
+    let error = log.lines().find(|line| line.contains("ERROR")).unwrap();
+    assert!(error.contains("nothing_fits"), "{error}");
+    assert!(error.contains("23514"), "{error}");
+    repeated(&mut consume, 3.0).await;
+    assert_eq!(place.count("dead_tickets").await, 0);
+    assert_eq!(place.count("tickets").await, 0);
+    sql(&place, MENDED).await;
+    goes_on(&place, consume, 40).await;
+    assert_eq!(place.count("dead_tickets").await, 0);
+}
+
+/// Waits until refused batches have been tried again that many times.
+async fn repeated(consume: &mut Process, times: f64) {
+    let mut admin = consume.admin().await;
+    let series = "ticketd_flush_failed_total{reason=\"refused\"}";
+    let mut count = async || {
+        let page = admin.ask(get("/metrics")).await;
+        metric(page.text(), series).unwrap()
+    };
+    let first = count().await;
+    wait_until("tried again", async || count().await >= first + times).await;
+}
+
+/// Tickets that come one by one are no different: the first two may be at fault themselves, and from
+/// the third on they are held. Publishes each once the one before is dealt with, and more after that.
+#[tokio::test]
+async fn the_third_ticket_in_a_row_is_held() {
+    let (place, mut consume) = consuming(NO_TICKET).await;
+    for n in 1..=2 {
+        publish(&place, &n.to_string()).await;
+        place.filled("dead_tickets", n).await;
+    }
+    for n in 3..=10 {
+        publish(&place, &n.to_string()).await;
+        refusing(&mut consume).await;
+    }
+    wait_until("all held", async || held(&mut consume).await == Some(8.0)).await;
+    repeated(&mut consume, 3.0).await;
+    assert_eq!(place.count("dead_tickets").await, 2);
+    sql(&place, MENDED).await;
+    goes_on(&place, consume, 8).await;
+    assert_eq!(place.count("dead_tickets").await, 2);
+}
+
+/// The same with several writers, which share what they know.
+#[tokio::test]
+async fn several_writers_bury_no_more_than_one() {
+    let place = Place::new().await;
+    place.run(&["migrate"], &[]).await;
+    sql(&place, NO_TICKET).await;
+    let settings = [("WRITERS", "3"), ("BATCH_ROWS", "1")];
+    let mut consume = place.ready("consume", &settings).await;
+    for n in 0..20 {
+        publish(&place, &n.to_string()).await;
+    }
+    refusing(&mut consume).await;
+    repeated(&mut consume, 5.0).await;
+    assert!(place.count("dead_tickets").await <= 2);
+    sql(&place, MENDED).await;
+    let dead = place.count("dead_tickets").await;
+    goes_on(&place, consume, 20 - dead).await;
+}
+
+/// Tickets in a row that are at fault themselves hold up nobody for long: the next one that the table
+/// takes shows whose fault it is. Publishes five of them one by one, then a good one.
+#[tokio::test]
+async fn a_good_ticket_frees_those_that_are_held() {
+    let poison = "alter table tickets add constraint poison check (order_id not like 'bad%')";
+    let (place, mut consume) = consuming(poison).await;
+    for n in 1..=5 {
+        publish(&place, &format!("bad-{n}")).await;
+        place.filled_at_least("dead_tickets", n.min(2)).await;
+    }
+    wait_until("three held", async || held(&mut consume).await == Some(3.0)).await;
+    publish(&place, "good").await;
+    place.filled("dead_tickets", 5).await;
+    goes_on(&place, consume, 1).await;
+}
+
+/// Tickets at fault go to `dead_tickets` at once where others of their batch are stored, however many
+/// they are and wherever they stand, and the consumer stays ready: publishes groups that begin with
+/// them, end with them, and consist of little else.
+#[tokio::test]
+async fn many_refused_tickets_of_a_batch_are_set_aside() {
+    let poison = "alter table tickets add constraint poison check (order_id not like 'bad%')";
+    let (place, mut consume) = consuming(poison).await;
+    let (mut good, mut dead) = (0, 0);
+    for pattern in ["10", "0111111", "1111111110", "1111011111111"] {
+        for repeat in [1, 7] {
+            let orders = pattern.chars().flat_map(|bit| vec![bit; repeat]);
+            let orders: Vec<_> = (0..)
+                .zip(orders)
+                .map(|(n, bit)| match bit {
+                    '0' => format!("good-{pattern}-{repeat}-{n}"),
+                    _ => format!("bad-{pattern}-{repeat}-{n}"),
+                })
+                .collect();
+            let bad = orders.iter().filter(|order| order.starts_with("bad"));
+            dead += bad.count() as i64;
+            good += orders.len() as i64;
+            publish_group(&place, orders).await;
+            place.filled("dead_tickets", dead).await;
+            consume.ready_on("ADMIN_LISTEN").await;
+        }
+    }
+    goes_on(&place, consume, good - dead).await;
+    assert_eq!(place.count("dead_tickets").await, dead);
+}
+
+/// The same where they are refused for what others have: adds a key of somebody's own, and publishes
+/// every order several times.
+#[tokio::test]
+async fn tickets_that_break_another_key_are_set_aside() {
+    let (place, mut consume) = consuming("create unique index on tickets (order_id)").await;
+    let orders = (0..30).map(|n| (n / 10).to_string());
+    publish_group(&place, orders).await;
+    place.filled("dead_tickets", 27).await;
+    let ready = consume.admin().await.ask(get("/readyz")).await;
+    assert_eq!(ready.status, 200);
+    goes_on(&place, consume, 3).await;
+}
+
+/// A product that the tables refuse is its ticket's fault also where nothing else of the batch writes
+/// a product, because all the others are stored already: publishes it beside one of those.
+#[tokio::test]
+async fn a_refused_product_is_compared_with_those_that_are_known() {
+    let bitter = "alter table products add constraint bitter check (product_id <> 't-bad')";
+    let (place, mut consume) = consuming(bitter).await;
+    publish(&place, "good").await;
+    place.stored(1).await;
+    let orders = ["good", "bad", "good", "bad"].map(str::to_owned);
+    publish_group(&place, orders).await;
+    place.filled("dead_tickets", 2).await;
+    consume.ready_on("ADMIN_LISTEN").await;
+    assert!(!consume.log().contains("has taken no other"));
+    goes_on(&place, consume, 3).await;
+}
+
+/// No kind of fault buries a batch, whatever its SQLSTATE: makes one after the other, and mends it.
+#[tokio::test]
+async fn no_fault_of_the_tables_buries_a_batch() {
+    let faults = [
+        (
+            "a column that must be filled",
+            "alter table tickets add column shop text not null",
+            "alter table tickets drop column shop",
+        ),
+        (
+            "a column that is too narrow",
+            "alter table tickets alter column order_id type varchar(3)",
+            "alter table tickets alter column order_id type varchar(255)",
+        ),
+        (
+            "a number of too few digits",
+            "alter table products alter column price type numeric(2, 2)",
+            "alter table products alter column price type numeric",
+        ),
+        (
+            "another type",
+            "alter table tickets alter column received_at type date",
+            "alter table tickets alter column received_at type timestamptz",
+        ),
+        (
+            "numbers that have come to their end",
+            "alter table tickets alter column id set maxvalue 1000000; \
+            select setval(pg_get_serial_sequence('tickets', 'id'), 1000000)",
+            "alter table tickets alter column id set maxvalue 2000000",
+        ),
+        (
+            "a missing row elsewhere",
+            "create table shops (id varchar primary key); alter table tickets \
+            add constraint shop foreign key (order_id) references shops deferrable initially deferred",
+            "alter table tickets drop constraint shop",
+        ),
+    ];
+    for (what, fault, mended) in faults {
+        eprintln!("fault: {what}");
+        let (place, mut consume) = consuming("").await;
+        sql(&place, fault).await;
+        publish_group(&place, (0..40).map(|n| format!("order-{n}"))).await;
+        refusing(&mut consume).await;
+        assert_eq!(place.count("dead_tickets").await, 0, "{what}");
+        sql(&place, mended).await;
+        place.stored(40).await;
+        consume.ready_on("ADMIN_LISTEN").await;
+        assert_eq!(place.count("dead_tickets").await, 0, "{what}");
+        consume.drained().await;
+    }
+}
+
+/// What refuses tickets may go while a batch is searched: then those refused before are stored, too.
+/// Lets a trigger refuse the first rows, ever later ones, and then none.
+#[tokio::test]
+async fn a_fault_that_ends_during_the_search_buries_nothing() {
+    const TICKETS: i64 = 40;
+    for refusals in [3, 20, 70] {
+        let (place, consume) =
+            consuming(&refuse_while(&format!("nextval('attempts') <= {refusals}"))).await;
+        publish_group(&place, (0..TICKETS).map(|n| n.to_string())).await;
+        goes_on(&place, consume, TICKETS).await;
+        assert_eq!(place.count("dead_tickets").await, 0, "{refusals}");
+    }
+}
+
+/// What refuses every ticket may come while a batch is searched for one: then no more than two others
+/// are buried beside that one. Lets a trigger refuse one order always, and everything after so many rows.
+#[tokio::test]
+async fn a_fault_that_begins_during_the_search_buries_next_to_nothing() {
+    const TICKETS: i64 = 40;
+    for stored in [20, 45, 60] {
+        let begins = format!(
+            "new.order_id = '7' or (nextval('attempts') > {stored} \
+            and not exists (select from pg_class where relname = 'mended' \
+                and relnamespace = 'attempts_here'::regnamespace))"
+        );
+        let place = Place::new().await;
+        let begins = begins.replace("attempts_here", place.schema());
+        place.run(&["migrate"], &[]).await;
+        sql(&place, &refuse_while(&begins)).await;
+        let mut consume = place.ready("consume", &[]).await;
+        publish_group(&place, (0..TICKETS).map(|n| n.to_string())).await;
+        refusing(&mut consume).await;
+        repeated(&mut consume, 2.0).await;
+        sql(&place, "create table mended ()").await;
+        wait_until("all dealt with", async || {
+            place.count("tickets").await + place.count("dead_tickets").await == TICKETS
+        })
+        .await;
+        let dead = place.count("dead_tickets").await;
+        assert!((1..=3).contains(&dead), "{dead} after {stored}");
+        goes_on(&place, consume, TICKETS - dead).await;
+    }
+}
+
+/// A trigger that refuses a ticket while the condition holds, with the error that one raises by default.
+fn refuse_while(condition: &str) -> String {
+    format!(
+        "create sequence attempts; \
+        create function refuse() returns trigger language plpgsql as $$ begin \
+            if {condition} then raise exception 'refused by a trigger'; end if; return new; end $$; \
+        create trigger refuse before insert on tickets for each row execute function refuse()"
+    )
+}
+
+/// That invalid tickets are stored says nothing of valid ones, which have more columns to fill, and
+/// products: lets the tables take the former alone, both by the total and by the products.
+#[tokio::test]
+async fn invalid_tickets_do_not_vouch_for_valid_ones() {
+    let faults = [
+        (
+            "alter table tickets add constraint no_total check (total < 0) not valid",
+            "alter table tickets drop constraint no_total",
+        ),
+        (
+            "alter table products add constraint no_products check (price < 0) not valid",
+            "alter table products drop constraint no_products",
+        ),
+    ];
+    for (fault, mended) in faults {
+        let (place, mut consume) = consuming(fault).await;
+        let valid = (0..20).map(|n| (Uuid::now_v7(), ticket(&n.to_string())));
+        let mixed = valid.flat_map(|(id, body)| [(id, body), (Uuid::now_v7(), "x".to_owned())]);
+        let mixed: Vec<_> = mixed.collect();
+        let records = mixed.iter().map(|(id, body)| (*id, 1, body.as_bytes()));
+        place.publish(group_properties(), &group(records)).await;
+        refusing(&mut consume).await;
+        repeated(&mut consume, 2.0).await;
+        assert_eq!(place.count("dead_tickets").await, 0);
+        assert_eq!(place.count("tickets").await, 20);
+        sql(&place, mended).await;
+        goes_on(&place, consume, 40).await;
+        assert_eq!(place.count("dead_tickets").await, 0);
+    }
+}
+
+/// What was held by one process is not buried by the next, and what is held for too long goes back to
+/// the queue: ends one process after the other, and lets the last hold nothing for long.
+#[tokio::test]
+async fn held_tickets_survive_a_restart() {
+    let (place, mut consume) = consuming(NO_TICKET).await;
+    for n in 1..=2 {
+        publish(&place, &n.to_string()).await;
+        place.filled("dead_tickets", n).await;
+    }
+    publish(&place, "3").await;
+    refusing(&mut consume).await;
+    drop(consume);
+    for settings in [[("WRITERS", "1")], [("HOLD_MAX", "1s")]] {
+        let mut consume = place.start("consume", &settings);
+        refusing(&mut consume).await;
+        repeated(&mut consume, 2.0).await;
+        if settings[0].0 == "HOLD_MAX" {
+            consume.logged("too long").await;
+            sql(&place, MENDED).await;
+            place.stored(1).await;
+            consume.drained().await;
+        }
+    }
+    assert_eq!(place.count("dead_tickets").await, 2);
+    assert_eq!(place.depth(place.queue()).await, 0);
+}
+
+/// A till does not notice: `serve` goes on taking tickets, and tells in its health and metrics.
+#[tokio::test]
+async fn serve_takes_tickets_that_the_table_refuses() {
+    let place = Place::new().await;
+    place.run(&["migrate"], &[]).await;
+    sql(&place, NO_TICKET).await;
+    let settings = [("ADMIN_LISTEN", "127.0.0.1:0")];
+    let mut ticketd = place.ready("serve", &settings).await;
+    let mut client = ticketd.client().await;
+    for n in 0..8 {
+        place
+            .accepted(&mut client, &[], &ticket(&n.to_string()))
+            .await;
+    }
+    let mut admin = ticketd.admin().await;
+    wait_until("told", async || {
+        admin.ask(get("/readyz")).await.json()["checks"]["database"] == "refusing"
+    })
+    .await;
+    place.accepted(&mut client, &[], EXAMPLE).await;
+    sql(&place, MENDED).await;
+    wait_until("all dealt with", async || {
+        place.count("tickets").await + place.count("dead_tickets").await == 9
+    })
+    .await;
+    assert!(place.count("dead_tickets").await <= 2);
+    ticketd.drained().await;
+}
