@@ -18,6 +18,7 @@ mod support;
 mod bounds;
 mod commands;
 mod consuming;
+mod documents;
 mod ending;
 mod framing;
 mod http;

@@ -1,0 +1,108 @@
+//! What the documents say of this checkout: their links lead somewhere, and the commands that they name exist.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// Every link into the checkout leads to a file and, where it names one, to a heading in it.
+#[test]
+fn links_lead_somewhere() {
+    let mut broken = Vec::new();
+    for document in documents() {
+        let text = fs::read_to_string(&document).unwrap();
+        for link in links(&text) {
+            if !link.contains("://") && !leads_somewhere(&document, link) {
+                broken.push(format!("{}: {link}", document.display()));
+            }
+        }
+    }
+    assert!(broken.is_empty(), "{broken:#?}");
+}
+
+/// Every `make` command that is shown is in the Makefile.
+#[test]
+fn make_targets_exist() {
+    let makefile = fs::read_to_string(root().join("Makefile")).unwrap();
+    let exists = |target: &str| makefile.contains(&format!("\n{target}:"));
+    let mut missing = Vec::new();
+    for document in documents() {
+        let text = fs::read_to_string(&document).unwrap();
+        let targets = made(&text).into_iter().filter(|target| !exists(target));
+        missing.extend(targets.map(|target| format!("{}: make {target}", document.display())));
+    }
+    assert!(missing.is_empty(), "{missing:#?}");
+}
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// Those at the top of the checkout, and all below docs/.
+fn documents() -> Vec<PathBuf> {
+    let mut found = markdown(root());
+    let mut folders = vec![root().join("docs")];
+    while let Some(folder) = folders.pop() {
+        found.extend(markdown(&folder));
+        folders.extend(entries(&folder).filter(|path| path.is_dir()));
+    }
+    assert!(found.len() > 1, "no documents");
+    found
+}
+
+fn markdown(folder: &Path) -> Vec<PathBuf> {
+    let is_markdown = |path: &PathBuf| path.extension().is_some_and(|extension| extension == "md");
+    entries(folder).filter(is_markdown).collect()
+}
+
+fn entries(folder: &Path) -> impl Iterator<Item = PathBuf> {
+    let entries = fs::read_dir(folder).unwrap();
+    entries.map(|entry| entry.unwrap().path())
+}
+
+fn links(text: &str) -> impl Iterator<Item = &str> {
+    let targets = text.split("](").skip(1);
+    targets.filter_map(|rest| Some(rest.split_once(')')?.0))
+}
+
+fn leads_somewhere(document: &Path, link: &str) -> bool {
+    let (file, heading) = link.split_once('#').unwrap_or((link, ""));
+    let target = match file {
+        "" => document.to_owned(),
+        file => document.parent().unwrap().join(file),
+    };
+    target.exists() && (heading.is_empty() || has_heading(&target, heading))
+}
+
+/// Headings are named by their letters, digits and hyphens, with a hyphen for each blank.
+fn has_heading(document: &Path, name: &str) -> bool {
+    let text = fs::read_to_string(document).unwrap_or_default();
+    let headings = text.lines().filter(|line| line.starts_with('#'));
+    headings
+        .map(|line| line.trim_start_matches('#').trim())
+        .any(|heading| {
+            let kept = |c: &char| c.is_alphanumeric() || matches!(c, ' ' | '-' | '_');
+            let slug: String = heading.to_lowercase().chars().filter(kept).collect();
+            slug.replace(' ', "-") == name
+        })
+}
+
+/// The targets of the `make` commands in a text's code, in lines and in blocks.
+fn made(text: &str) -> Vec<&str> {
+    let mut is_block = false;
+    let mut targets = Vec::new();
+    for line in text.lines() {
+        if line.starts_with("```") {
+            is_block = !is_block;
+        } else if is_block {
+            targets.extend(target(line));
+        } else {
+            targets.extend(line.split('`').skip(1).step_by(2).filter_map(target));
+        }
+    }
+    targets
+}
+
+fn target(command: &str) -> Option<&str> {
+    let rest = command.strip_prefix("make ")?;
+    let end = rest.find(|c: char| !c.is_ascii_lowercase() && c != '_');
+    rest.get(..end.unwrap_or(rest.len()))
+}
