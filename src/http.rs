@@ -17,6 +17,7 @@ mod body;
 mod connection;
 mod reply;
 mod server;
+mod socket;
 
 pub use body::Bodies;
 pub use server::{Server, Workers};

@@ -7,7 +7,7 @@
 use std::collections::HashMap;
 use std::convert::Infallible;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicU8, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
@@ -23,7 +23,9 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tracing::debug;
 
-use super::{Service, reply};
+use super::Service;
+use super::reply::{self, Reply};
+use super::socket::Socket;
 
 /// How often connections are looked at that wait for a request.
 pub const SWEEP: Duration = Duration::from_secs(5);
@@ -79,7 +81,7 @@ impl Connections {
     pub fn sweep(&mut self) {
         for (control, patience) in self.controls.values_mut() {
             let requests = control.requests.load(Ordering::Relaxed);
-            if requests != patience.requests || !requests.is_multiple_of(2) {
+            if requests != patience.requests || control.is_serving() {
                 *patience = Patience {
                     requests,
                     sweeps: 0,
@@ -105,7 +107,7 @@ impl Connections {
     /// Ends every connection that is not serving a request.
     pub fn cut(&self) {
         for (control, _) in self.controls.values() {
-            if control.requests.load(Ordering::Relaxed).is_multiple_of(2) {
+            if !control.is_serving() {
                 control.tell(EXPIRED);
             }
         }
@@ -120,6 +122,10 @@ const EXPIRED: u8 = 2;
 #[derive(Default)]
 pub struct Control {
     order: AtomicU8,
+    /// So much went through hyper's buffers that they are worth to be parted from.
+    swollen: AtomicBool,
+    /// hyper still holds some of an answer, since the client does not read it.
+    unsent: AtomicBool,
     /// Counts up when a request begins and when it is answered, so it is odd
     /// while one is served.
     requests: AtomicU32,
@@ -138,6 +144,20 @@ impl Control {
     fn waker(&self) -> MutexGuard<'_, Option<Waker>> {
         // Nothing panics while it holds the lock.
         self.waker.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes note of that a buffer is full, or has grown.
+    pub fn note_swollen(&self) {
+        self.swollen.store(true, Ordering::Relaxed);
+    }
+
+    /// Takes note of whether hyper got rid of all it had to send.
+    pub fn note_unsent(&self, unsent: bool) {
+        self.unsent.store(unsent, Ordering::Relaxed);
+    }
+
+    fn is_serving(&self) -> bool {
+        !self.requests.load(Ordering::Relaxed).is_multiple_of(2)
     }
 
     /// Only the connection itself counts, so this need not be one step.
@@ -178,48 +198,106 @@ impl Orders {
         self.told = order;
         new.then_some(order)
     }
+
+    /// Whether hyper, which has nothing to do just now, can be parted from
+    /// buffers that have grown: nothing is in them then but perhaps the
+    /// beginning of a request.
+    fn may_renew(&self) -> bool {
+        let control = &self.control;
+        let renew = control.swollen.load(Ordering::Relaxed)
+            && !control.is_serving()
+            && !control.unsent.load(Ordering::Relaxed)
+            && self.told == SERVING;
+        if renew {
+            control.swollen.store(false, Ordering::Relaxed);
+        }
+        renew
+    }
+}
+
+/// Why hyper's part of a connection ended.
+enum End {
+    /// The connection itself has ended, or has to.
+    Over,
+    /// It only has to let go of its buffers.
+    Renew,
 }
 
 /// Serves requests until the client or the control ends that.
 pub async fn serve(stream: TcpStream, service: Arc<Service>, control: Arc<Control>) {
     let metrics = service.metrics.clone();
-    let answers = {
-        let control = control.clone();
-        service_fn(move |request: Request<Incoming>| {
-            control.count();
-            let control = control.clone();
-            service.answer(request).map(move |reply| {
-                control.count();
-                Ok::<_, Infallible>(reply)
-            })
-        })
-    };
-    let mut connection = builder().serve_connection(TokioIo::new(stream), answers);
+    let mut socket = Socket::new(stream, control.clone());
+    let mut answers = answers(service, control.clone());
     let mut orders = Orders::new(control);
-    let served = std::future::poll_fn(|cx| {
-        match orders.look(cx) {
-            Some(EXPIRED) => return Poll::Ready(Ok(())),
-            Some(_) => Pin::new(&mut connection).graceful_shutdown(),
-            None => {}
+    let socket = loop {
+        let mut connection = builder().serve_connection(TokioIo::new(socket), answers);
+        let served = std::future::poll_fn(|cx| {
+            match orders.look(cx) {
+                Some(EXPIRED) => return Poll::Ready(Ok(End::Over)),
+                Some(_) => Pin::new(&mut connection).graceful_shutdown(),
+                None => {}
+            }
+            match connection.poll_without_shutdown(cx) {
+                Poll::Pending if orders.may_renew() => Poll::Ready(Ok(End::Renew)),
+                polled => polled.map_ok(|()| End::Over),
+            }
+        });
+        let served = served.await.unwrap_or_else(|error| {
+            debug!("a connection failed: {error}");
+            if let Some(code) = answered_by_hyper(&error) {
+                metrics.answered(code);
+            }
+            End::Over
+        });
+        let parts = connection.into_parts();
+        socket = parts.io.into_inner();
+        socket.unread(&parts.read_buf);
+        // It would keep the whole buffer that it lies in.
+        drop(parts.read_buf);
+        answers = parts.service;
+        if let End::Over = served {
+            break socket;
         }
-        connection.poll_without_shutdown(cx)
-    });
-    if let Err(error) = served.await {
-        debug!("a connection failed: {error}");
-        if let Some(code) = answered_by_hyper(&error) {
-            metrics.answered(code);
+        // What was begun goes on; else new buffers are for when there is something to read.
+        let idle = std::future::poll_fn(|cx| match orders.look(cx) {
+            Some(_) => Poll::Ready(End::Over),
+            None => socket.poll_read_ready(cx).map(|()| End::Renew),
+        });
+        if !socket.has_unread()
+            && let End::Over = idle.await
+        {
+            break socket;
         }
-    }
-    let parts = connection.into_parts();
+    };
     // An idle connection is just closed; a request that was begun is answered.
-    let farewell = if orders.told == EXPIRED && !parts.read_buf.is_empty() {
+    let farewell = if orders.told == EXPIRED && socket.has_unread() {
         metrics.answered(408);
         reply::too_slow_headers()
     } else {
         String::new()
     };
     // Boxed, so that its buffer is not part of every connection's task.
-    Box::pin(close(parts.io.into_inner(), &farewell)).await;
+    Box::pin(close(socket.into_stream(), &farewell)).await;
+}
+
+/// What hyper asks for each answer.
+fn answers(
+    service: Arc<Service>,
+    control: Arc<Control>,
+) -> impl hyper::service::Service<
+    Request<Incoming>,
+    Response = Reply,
+    Error = Infallible,
+    Future = impl Future<Output = Result<Reply, Infallible>>,
+> {
+    service_fn(move |request: Request<Incoming>| {
+        control.count();
+        let control = control.clone();
+        service.answer(request).map(move |reply| {
+            control.count();
+            Ok(reply)
+        })
+    })
 }
 
 /// The status of an answer that hyper gave to what was no request.

@@ -24,8 +24,8 @@ use super::connection::{self, Connections, Control, SWEEP};
 /// Connections that may wait to be accepted.
 const BACKLOG: i32 = 4096;
 
-/// Most connections at once, files permitting; at about 13 KiB each. What large
-/// bodies may hold besides is bounded by their own budget.
+/// Most connections at once, files permitting; at about 12 KiB each, and 4 KiB
+/// more while a large body comes in. What of it has come is bounded by its budget.
 const CONNECTIONS_MAX: u64 = 16_384;
 
 /// The usual limit on open files, where the real one is not known.

@@ -354,6 +354,39 @@ async fn idle_connections() {
     accept.recovers(before).await;
 }
 
+/// What one connection may hold while it is idle, whatever it has sent, in KiB.
+const IDLE_KIB: u64 = 16;
+
+/// A connection that has sent a large body holds no more than any other once it is idle.
+#[tokio::test(flavor = "multi_thread")]
+async fn idle_connections_after_large_bodies() {
+    let accept = start(Share::Whole).await;
+    let large = post(&[], format!("{}{}", confirmed(0), "x".repeat(60_000)));
+    let send = async || {
+        let clients = crowd(&accept, 50, |mut client, _| {
+            let large = large.clone();
+            async move {
+                assert_eq!(client.ask(large).await.status, 202);
+                client
+            }
+        });
+        clients.await.join_all().await
+    };
+    // The buffers that all connections share grow to their size.
+    drop(send().await);
+    let possible = rlimit::increase_nofile_limit(20_000).unwrap();
+    let count = 5_000.min(possible / 2);
+    let before = accept.usage();
+    let mut idle = Vec::new();
+    while (idle.len() as u64) < count {
+        idle.extend(send().await);
+    }
+    let each = accept.usage().rss_kib.saturating_sub(before.rss_kib) / count;
+    assert!(each <= IDLE_KIB, "{each} KiB each");
+    drop(idle);
+    accept.recovers(before).await;
+}
+
 /// A client that has said all it will say may close its half and is answered.
 #[tokio::test(flavor = "multi_thread")]
 async fn half_closed_sockets() {

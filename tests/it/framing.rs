@@ -3,6 +3,9 @@
 
 use std::time::{Duration, Instant};
 
+use tokio::io::AsyncWriteExt;
+use tokio::time::timeout;
+
 use crate::http::chunked;
 use crate::support::*;
 
@@ -77,6 +80,90 @@ async fn a_body_may_come_in_any_pieces() {
         client.send([byte]).await;
     }
     arrived(client.answer().await, "onetwo").await;
+}
+
+/// After a large body, whose buffers a connection lets go of, it goes on where it was: sends large
+/// and small ones in turn, each with the beginning of the next, and ends the process at last.
+#[tokio::test]
+async fn a_connection_goes_on_after_large_bodies() {
+    const LARGE: usize = 60_000;
+    let place = Place::new().await;
+    let mut ticketd = place.ready("accept", &[]).await;
+    let mut client = ticketd.client().await;
+    for (size, ahead) in [
+        (LARGE, 1),
+        (LARGE, 40),
+        (5, 0),
+        (LARGE, 0),
+        (LARGE, 9_000),
+        (5, 70),
+    ] {
+        let body = "x".repeat(size);
+        let (request, mut next) = (post(&[], &body), post(&[], "y".repeat(20_000)));
+        next.truncate(ahead);
+        client.send([request, next].concat()).await;
+        client.answer().await.id();
+        assert_eq!(place.take().await.data, body.as_bytes());
+        if ahead > 0 {
+            // It is at rest, and asked to go on in the middle of the next.
+            let rest = post(&[], "y".repeat(20_000)).split_off(ahead);
+            client.send(rest).await;
+            client.answer().await.id();
+            assert_eq!(place.take().await.data, "y".repeat(20_000).as_bytes());
+        }
+    }
+    client.ask(post(&[], "x".repeat(LARGE))).await.id();
+    let mut other = ticketd.client().await;
+    let (large, question) = (post(&[], "x".repeat(LARGE)), get("/livez"));
+    other.ask([&large[..], &question[..9]].concat()).await.id();
+    ticketd.signal("TERM");
+    assert!(client.is_closed().await, "which was at rest");
+    // The other one may finish what it has begun, if it does so soon.
+    let _sent = other.try_send(&question[9..]).await;
+    let status = other.answer().await.status;
+    assert!(matches!(status, 200 | 408), "{status}");
+    assert_eq!(ticketd.ended().await.code(), Some(0));
+}
+
+/// A client that does not read its answers for a while gets all of them in the end, though large
+/// requests make a connection let go of its buffers: asks for the largest page again and again until
+/// no more can be sent to it, and reads only then.
+#[tokio::test]
+async fn answers_that_nobody_reads_are_kept() {
+    let place = Place::new().await;
+    let mut ticketd = place.ready("accept", &[]).await;
+    let mut other = ticketd.client().await;
+    let answered = "ticketd_http_requests_total{code=\"200\"}";
+    let mut pages = async || {
+        let page = other.ask(get("/metrics")).await;
+        metric(page.text(), answered).unwrap()
+    };
+    let (mut reader, mut writer) = ticketd.client().await.split();
+    let (mut asked, mut before) = (0, pages().await);
+    let padding = "y".repeat(12_000);
+    let question = format!("GET /metrics HTTP/1.1\r\nhost: test\r\npadding: {padding}\r\n\r\n");
+    // Far more than sockets hold.
+    while asked < 2_000 {
+        writer.write_all(question.as_bytes()).await.unwrap();
+        asked += 1;
+        // The one that counts is counted itself, once it is answered.
+        let answered = async {
+            loop {
+                let now = pages().await;
+                if now - std::mem::replace(&mut before, now) > 1.0 {
+                    return;
+                }
+            }
+        };
+        if timeout(Duration::from_secs(2), answered).await.is_err() {
+            break;
+        }
+    }
+    for n in 0..asked {
+        let answer = reader.answer().await;
+        assert_eq!(answer.status, 200, "{n} of {asked}");
+        assert!(answer.text().contains(answered), "{n} of {asked}");
+    }
 }
 
 /// Requests sent at once are answered one by one in their order: sends many of many kinds in one

@@ -1,0 +1,105 @@
+//! A connection's socket as hyper reads and writes it.
+
+use std::io::Result;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf, Take};
+use tokio::net::TcpStream;
+
+use super::connection::Control;
+
+/// The most that is read at once. hyper begins with a buffer of one byte more,
+/// and doubles it whenever a read fills it: by this it does not grow for bodies,
+/// nor for requests behind each other, of which many may be under way at a time.
+const READ_BYTES_MAX: usize = 8 * 1024 - 1;
+
+/// A socket that is read in small portions, and tells what hyper's buffers hold
+/// because of it.
+pub struct Socket {
+    stream: Take<TcpStream>,
+    control: Arc<Control>,
+    /// What was read and is to be read again.
+    unread: Bytes,
+}
+
+impl Socket {
+    /// Reads and writes this stream.
+    pub fn new(stream: TcpStream, control: Arc<Control>) -> Self {
+        Self {
+            stream: stream.take(READ_BYTES_MAX as u64),
+            control,
+            unread: Bytes::new(),
+        }
+    }
+
+    /// Takes back what was read last, and not used.
+    pub fn unread(&mut self, bytes: &[u8]) {
+        self.unread = Bytes::copy_from_slice(bytes);
+    }
+
+    /// Whether there is anything that was taken back.
+    pub fn has_unread(&self) -> bool {
+        !self.unread.is_empty()
+    }
+
+    /// Waits until something more can be read, or the end.
+    pub fn poll_read_ready(&self, cx: &mut Context<'_>) -> Poll<()> {
+        // What is wrong is told by the read.
+        self.stream.get_ref().poll_read_ready(cx).map(drop)
+    }
+
+    /// The stream itself.
+    pub fn into_stream(self) -> TcpStream {
+        self.stream.into_inner()
+    }
+
+    fn stream(&mut self) -> Pin<&mut TcpStream> {
+        Pin::new(self.stream.get_mut())
+    }
+}
+
+impl AsyncRead for Socket {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<Result<()>> {
+        if self.has_unread() {
+            let length = self.unread.len().min(buf.remaining()).min(READ_BYTES_MAX);
+            buf.put_slice(&self.unread.split_to(length));
+            return Poll::Ready(Ok(()));
+        }
+        self.stream.set_limit(READ_BYTES_MAX as u64);
+        let read = Pin::new(&mut self.stream).poll_read(cx, buf);
+        if self.stream.limit() == 0 {
+            self.control.note_swollen();
+        }
+        read
+    }
+}
+
+impl AsyncWrite for Socket {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<Result<usize>> {
+        if buf.len() > READ_BYTES_MAX {
+            self.control.note_swollen();
+        }
+        let written = self.stream().poll_write(cx, buf);
+        self.control.note_unsent(written.is_pending());
+        written
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<()>> {
+        self.stream().poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<()>> {
+        self.stream().poll_shutdown(cx)
+    }
+}
