@@ -45,7 +45,7 @@ use crate::broker::{Broker, BrokerError, Link, within};
 use crate::config::StoreSettings;
 use crate::health::Health;
 use crate::metrics::{QueueMetrics, StoreMetrics};
-use crate::store;
+use crate::store::{self, Failure};
 use evidence::Evidence;
 use job::{Event, Job, Stored};
 use times::Oddities;
@@ -62,33 +62,36 @@ const HOLD_TICK: Duration = Duration::from_millis(500);
 const LASTING: Duration = Duration::from_secs(60);
 
 /// Stores what comes out of RabbitMQ until `drain` is cancelled; then it
-/// finishes what it has begun.
+/// finishes what it has begun. Fails if the database can never hold tickets.
 pub async fn run(
     broker: Broker,
     database: tokio_postgres::Config,
     settings: StoreSettings,
     health: Arc<Health>,
     drain: CancellationToken,
-) {
+) -> Result<(), Failure> {
     // Before any wait: that PostgreSQL was never there is seen in these, too.
     let _registered = StoreMetrics::new();
-    if drain
-        .run_until_cancelled(migrate(&database))
-        .await
-        .is_none()
-    {
-        return;
+    match drain.run_until_cancelled(migrate(&database)).await {
+        Some(looked_after) => looked_after?,
+        None => return Ok(()),
     }
     let mut consumer = Consumer::new(broker, &database, settings, health, drain);
     consumer.run().await;
     consumer.writers.shutdown().await;
+    Ok(())
 }
 
-async fn migrate(database: &tokio_postgres::Config) {
+async fn migrate(database: &tokio_postgres::Config) -> Result<(), Failure> {
     let mut backoff = Backoff::new();
-    while let Err(failure) = store::migrate(database).await {
-        warn!("the tables in PostgreSQL could not be looked after: {failure}");
-        sleep(backoff.next()).await;
+    loop {
+        match store::migrate(database).await {
+            Err(failure) if !matches!(failure, Failure::Encoding(_)) => {
+                warn!("the tables in PostgreSQL could not be looked after: {failure}");
+                sleep(backoff.next()).await;
+            }
+            looked_after => return looked_after,
+        }
     }
 }
 

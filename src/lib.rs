@@ -57,10 +57,11 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
 use metrics_exporter_prometheus::PrometheusHandle;
+use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 use tokio::time::{interval, sleep, timeout};
 use tokio_util::sync::CancellationToken;
-use tracing::{info, warn};
+use tracing::{error, info, warn};
 
 use broker::Broker;
 use config::{
@@ -209,7 +210,8 @@ impl Service {
     }
 
     /// Runs until `shutdown` resolves, for the lame duck after that, and until
-    /// everything under way is finished. Fails if that takes longer than the grace.
+    /// everything under way is finished. Fails if that takes longer than the grace,
+    /// or ends by itself if the database can never hold tickets.
     pub async fn run(self, shutdown: impl Future<Output = ()>) -> anyhow::Result<()> {
         let workers = match self.accept {
             Some(_) => available_parallelism().map_or(1, usize::from),
@@ -221,6 +223,7 @@ impl Service {
         };
         let mut http = Part::new("requests and confirms");
         let mut consumer = Part::new("the batch under way");
+        let (fail, failed) = oneshot::channel();
         let mut aside = JoinSet::new();
         aside.spawn(upkeep(shared.prometheus.clone()));
 
@@ -242,16 +245,23 @@ impl Service {
         }
         if let Some(consume) = self.consume {
             let (health, stop) = (shared.health.clone(), consumer.stop.clone());
-            consumer.tasks.spawn(consumer::run(
-                self.broker,
-                consume.database,
-                consume.store,
-                health,
-                stop,
-            ));
+            let Consume { database, store } = consume;
+            let run = consumer::run(self.broker, database, store, health, stop);
+            consumer.tasks.spawn(async move {
+                if let Err(why) = run.await {
+                    // Nobody hears it once the process is ending anyway.
+                    let _unheard = fail.send(why);
+                }
+            });
         }
 
-        shutdown.await;
+        let refused = tokio::select! {
+            () = shutdown => None,
+            Ok(why) = failed => Some(why),
+        };
+        if let Some(why) = &refused {
+            error!("DATABASE_URL: {why}");
+        }
         be_lame_duck(&shared.health, self.lame_duck).await;
         info!("ending: nothing new is taken");
         shared.health.drain();
@@ -264,7 +274,7 @@ impl Service {
             answered && stored,
             "SHUTDOWN_GRACE ran out; what was not finished will be delivered again"
         );
-        Ok(())
+        refused.map_or(Ok(()), |why| Err(why).context("DATABASE_URL"))
     }
 }
 

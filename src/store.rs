@@ -80,6 +80,8 @@ pub enum Failure {
     Late(String),
     /// The tables are not what they should be.
     Schema(String),
+    /// The database has this encoding, and so can never hold all that a ticket may.
+    Encoding(String),
     /// The connection or the server failed; the connection must not be used again.
     Away(String),
 }
@@ -99,7 +101,7 @@ impl Failure {
             Self::Conflict(_) => "conflict",
             Self::Unique(_) | Self::Data(_) | Self::Products(_) => "data",
             Self::Late(_) => "late",
-            Self::Schema(_) => "schema",
+            Self::Schema(_) | Self::Encoding(_) => "schema",
             Self::Away(_) => "away",
         }
     }
@@ -115,6 +117,11 @@ impl fmt::Display for Failure {
             | Self::Late(why)
             | Self::Schema(why)
             | Self::Away(why) => write!(f, "{why}"),
+            Self::Encoding(encoding) => write!(
+                f,
+                "the database's encoding (server_encoding) is {encoding}, and tickets need UTF8: \
+                make one by create database … encoding 'UTF8' template template0"
+            ),
         }
     }
 }

@@ -16,6 +16,9 @@ const TCP_TIMEOUT: Duration = Duration::from_secs(3);
 /// Longest for a connection, with authentication and session settings.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// The encoding of a database that can hold every ticket.
+const ENCODING: &str = "UTF8";
+
 /// After this much silence a peer is asked for a sign of life, and again at
 /// each interval.
 const KEEPALIVE_IDLE: Duration = Duration::from_secs(10);
@@ -84,12 +87,22 @@ pub async fn connect(config: &Config, name: &str) -> Result<Connected, Failure> 
         .keepalives_retries(KEEPALIVE_RETRIES)
         .tcp_user_timeout(TCP_USER_TIMEOUT);
     match timeout(CONNECT_TIMEOUT, open(&config)).await {
-        Ok(connected) => connected.map_err(|error| Failure::Away(chain(&error))),
+        Ok(connected) => connected,
         Err(_late) => Err(Failure::Away("no answer in time".into())),
     }
 }
 
-async fn open(config: &Config) -> Result<Connected, Error> {
+async fn open(config: &Config) -> Result<Connected, Failure> {
+    let connected = set_up(config).await;
+    let (connected, encoding) = connected.map_err(|error| Failure::Away(chain(&error)))?;
+    if encoding != ENCODING {
+        return Err(Failure::Encoding(encoding));
+    }
+    Ok(connected)
+}
+
+/// The connection, and its database's encoding.
+async fn set_up(config: &Config) -> Result<(Connected, String), Error> {
     let (client, connection) = config.connect(NoTls).await?;
     let task = Task(tokio::spawn(async move {
         if let Err(error) = connection.await {
@@ -102,7 +115,8 @@ async fn open(config: &Config) -> Result<Connected, Error> {
             debug!("{setting}: {}", chain(&error));
         }
     }
-    Ok(Connected { client, task })
+    let encoding = client.query_one("show server_encoding", &[]).await?;
+    Ok((Connected { client, task }, encoding.try_get(0)?))
 }
 
 /// An error with what caused it; tokio-postgres shows only itself.

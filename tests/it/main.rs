@@ -19,6 +19,7 @@ mod bounds;
 mod commands;
 mod consuming;
 mod documents;
+mod encoding;
 mod ending;
 mod framing;
 mod http;
