@@ -3,6 +3,7 @@
 //! lapin's own recovery stays off: it would renumber confirms under live
 //! publishers. A link that fails is dropped whole, and its user opens another.
 
+mod refusal;
 mod socket;
 mod topology;
 
@@ -19,7 +20,7 @@ use lapin::{Channel, Connection, ConnectionProperties, Event};
 use tokio::time::timeout;
 use tracing::info;
 
-use crate::config::{AmqpUrl, BrokerSettings};
+use crate::config::{self, AmqpUrl, BrokerSettings};
 use socket::{SocketSlot, connect_tcp, io_error};
 use topology::Topology;
 
@@ -36,8 +37,11 @@ pub enum BrokerError {
     Amqp(lapin::Error),
     /// It did not answer in time.
     Timeout,
-    /// Something of our name is there that would not keep the promise.
+    /// Something of our name is there, or is missing, so that the promise would not
+    /// be kept.
     Unsafe(String),
+    /// Our user may not do what is ours to do.
+    Forbidden(String),
 }
 
 impl std::fmt::Display for BrokerError {
@@ -45,7 +49,7 @@ impl std::fmt::Display for BrokerError {
         match self {
             Self::Amqp(error) => write!(f, "{error}"),
             Self::Timeout => write!(f, "no answer in time"),
-            Self::Unsafe(why) => write!(f, "{why}"),
+            Self::Unsafe(why) | Self::Forbidden(why) => write!(f, "{why}"),
         }
     }
 }
@@ -63,6 +67,7 @@ impl From<lapin::Error> for BrokerError {
 pub struct Broker {
     uri: AmqpUrl,
     topology: Topology,
+    declared: config::Topology,
 }
 
 impl Broker {
@@ -76,6 +81,7 @@ impl Broker {
                 unrouted: settings.unrouted_queue().into(),
                 dead: settings.dead_queue().into(),
             },
+            declared: settings.topology,
         })
     }
 
@@ -109,7 +115,8 @@ impl Broker {
                 connection: self.open(purpose, &socket).await?,
                 socket: socket.clone(),
             };
-            self.topology.declare(&link.connection).await?;
+            let ensured = self.topology.ensure(&link.connection, self.declared);
+            ensured.await?;
             Ok(link)
         })
         .await;

@@ -191,6 +191,19 @@ pub struct BrokerSettings {
     /// The queue for messages that RabbitMQ itself gave up delivering [default: {QUEUE}.dead]
     #[arg(long, env = "DEAD_QUEUE", value_parser = amqp_name)]
     dead_queue: Option<String>,
+    /// Who declares exchanges, queues and bindings: ticketd, at each connection, or somebody else who vouches for them
+    // The default fails where rights are missing or something is different, instead of hoping for the best.
+    #[arg(long, env = "TOPOLOGY", value_enum, default_value_t = Topology::Declare)]
+    pub topology: Topology,
+}
+
+/// Who declares exchanges, queues and bindings.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub enum Topology {
+    /// ticketd, which refuses what is there already and is different.
+    Declare,
+    /// Somebody else, who vouches that they lose nothing: ticketd only looks whether they are there.
+    Existing,
 }
 
 /// PostgreSQL.

@@ -14,6 +14,7 @@ mod known_products;
 mod plan;
 mod queues;
 mod refused;
+mod session;
 mod times;
 mod window;
 mod writer;
@@ -23,15 +24,13 @@ pub use delivery::Message;
 pub use known_products::KnownProducts;
 pub use plan::rows_of;
 
-use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use futures_util::stream::{once, select_all};
 use futures_util::{Stream, StreamExt};
-use lapin::Channel;
-use lapin::options::{BasicAckOptions, BasicConsumeOptions, BasicQosOptions};
+use lapin::options::{BasicConsumeOptions, BasicQosOptions};
 use lapin::types::FieldTable;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
@@ -48,8 +47,8 @@ use crate::metrics::{QueueMetrics, StoreMetrics};
 use crate::store::{self, Failure};
 use evidence::Evidence;
 use job::{Event, Job, Stored};
+use session::Session;
 use times::Oddities;
-use window::Window;
 use writer::Writer;
 
 /// Messages held unacknowledged of the queue that is mostly empty.
@@ -57,9 +56,6 @@ const UNROUTED_PREFETCH: u16 = 8;
 
 /// How often the age of unacknowledged deliveries is looked at.
 const HOLD_TICK: Duration = Duration::from_millis(500);
-
-/// A subscription that lasted for so long worked, even if there was nothing to store.
-const LASTING: Duration = Duration::from_secs(60);
 
 /// Stores what comes out of RabbitMQ until `drain` is cancelled; then it
 /// finishes what it has begun. Fails if the database can never hold tickets.
@@ -122,20 +118,6 @@ struct Consumer {
     session: u64,
 }
 
-/// One subscription: a channel and what was delivered on it.
-struct Session {
-    channel: Channel,
-    batch: Batch<Message>,
-    window: Window,
-    /// When each batch that is not yet stored was begun, by its number.
-    under_way: BTreeMap<u64, Instant>,
-    next_batch: u64,
-    abandoned: Arc<AtomicBool>,
-    begun: Instant,
-    acknowledged: bool,
-    draining: bool,
-}
-
 impl Consumer {
     fn new(
         broker: Broker,
@@ -187,11 +169,12 @@ impl Consumer {
     }
 
     async fn run(&mut self) {
-        let mut backoff = Backoff::new();
+        let (mut backoff, mut was_up) = (Backoff::new(), false);
         let drain = self.drain.clone();
         while let Some(opened) = drain.run_until_cancelled(self.open()).await {
             let failed = match opened {
                 Ok((link, mut session, deliveries)) => {
+                    was_up = true;
                     let end = self.serve(&link, &mut session, deliveries).await;
                     if session.worked() {
                         backoff.reset();
@@ -201,6 +184,8 @@ impl Consumer {
                         End::Failed(why) => why,
                     }
                 }
+                // A right that was never there will not come by itself; one that was may.
+                Err(BrokerError::Forbidden(why)) if !was_up => return self.health.give_up(why),
                 Err(error) => error.to_string(),
             };
             warn!("consuming from RabbitMQ stopped: {failed}");
@@ -251,17 +236,7 @@ impl Consumer {
             bytes: self.settings.batch_bytes as usize,
             age: self.settings.batch_age,
         };
-        let session = Session {
-            channel,
-            batch: Batch::new(limits),
-            window: Window::new(&prefetches),
-            under_way: BTreeMap::new(),
-            next_batch: 0,
-            abandoned: Arc::default(),
-            begun: Instant::now(),
-            acknowledged: false,
-            draining: false,
-        };
+        let session = Session::new(channel, limits, &prefetches);
         Ok((link, session, select_all(streams)))
     }
 
@@ -337,11 +312,11 @@ impl Consumer {
             return Ok(());
         };
         *idle = false;
-        session.next_batch += 1;
-        session.under_way.insert(session.next_batch, begun);
+        session.last_batch += 1;
+        session.under_way.insert(session.last_batch, begun);
         let job = Job {
             session: self.session,
-            batch: session.next_batch,
+            batch: session.last_batch,
             spread: session.batch.leeway(),
             messages: session.batch.take(),
             abandoned: session.abandoned.clone(),
@@ -360,60 +335,6 @@ impl Consumer {
                 None
             }
             Event::Stored(stored) => Some(stored),
-        }
-    }
-}
-
-impl Session {
-    fn take(&mut self, delivered: Delivered, oddities: &mut Oddities) -> Result<(), String> {
-        match delivered {
-            Delivered::Message(queue, message) => {
-                let (tickets, bytes) = (message.tickets, message.bytes());
-                oddities.note(message.odd);
-                self.window.deliver(message.tag, queue);
-                self.batch.push(message, tickets, bytes, Instant::now());
-                self.batch.complete(self.window.is_exhausted());
-                Ok(())
-            }
-            Delivered::Ended(why) => Err(why),
-        }
-    }
-
-    /// Acknowledges all that is stored without a gap. Only here, and only
-    /// after a writer reported a COMMIT.
-    async fn acknowledge(&mut self, stored: &Stored) -> Result<(), String> {
-        self.under_way.remove(&stored.batch);
-        let Some(tag) = self.window.store(&stored.tags) else {
-            return Ok(());
-        };
-        self.batch.complete(self.window.is_exhausted());
-        let acknowledged = self
-            .channel
-            .basic_ack(tag, BasicAckOptions { multiple: true });
-        within(acknowledged)
-            .await
-            .map_err(|error| error.to_string())?;
-        self.acknowledged = true;
-        Ok(())
-    }
-
-    /// Whether the next one may follow at once. One that fails as soon as it is
-    /// subscribed counts one more delivery of all that was prefetched.
-    fn worked(&self) -> bool {
-        self.acknowledged || self.begun.elapsed() > LASTING
-    }
-
-    /// RabbitMQ closes a channel whose deliveries wait for too long; before it
-    /// does, they go back to the queue on our own terms.
-    fn check_age(&self, hold_max: Duration) -> Result<(), String> {
-        let oldest = self
-            .under_way
-            .values()
-            .any(|since| since.elapsed() > hold_max);
-        if oldest {
-            Err("PostgreSQL has stored nothing for too long to hold deliveries".into())
-        } else {
-            Ok(())
         }
     }
 }

@@ -165,6 +165,12 @@ async fn publish(settings: &BrokerSettings, record: Record<'_>) -> anyhow::Resul
             .map_err(|_gone| "gone")?
             .map_err(|refusal| refusal.reason())
     };
+    let published = async {
+        tokio::select! {
+            published = published => published.map_err(str::to_owned),
+            why = health.given_up() => Err(why),
+        }
+    };
     match timeout(REPLAY_TIMEOUT, published).await {
         Ok(Ok(())) => Ok(()),
         Ok(Err(reason)) => bail!("RabbitMQ did not take it: {reason}"),

@@ -1,6 +1,9 @@
 //! What the process knows of its own state, for /readyz and for refusing early.
 
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering};
+
+use tokio_util::sync::CancellationToken;
 
 /// The way to the end, in its order: the first is that there is none in sight.
 const SERVING: u8 = 0;
@@ -18,6 +21,8 @@ pub struct Health {
     writers_up: AtomicU32,
     writers_refused: AtomicU32,
     end: AtomicU8,
+    futile: OnceLock<String>,
+    given_up: CancellationToken,
 }
 
 /// What /readyz answers.
@@ -71,6 +76,18 @@ impl Health {
         } else {
             self.writers_refused.fetch_sub(1, Ordering::Relaxed);
         }
+    }
+
+    /// Says why this process can never do its work as it is set up. The first reason counts.
+    pub fn give_up(&self, why: String) {
+        let _later = self.futile.set(why);
+        self.given_up.cancel();
+    }
+
+    /// Waits until a part gives up; returns why.
+    pub async fn given_up(&self) -> String {
+        self.given_up.cancelled().await;
+        self.futile.get().cloned().unwrap_or_default()
     }
 
     /// From now on the process is not ready, though tickets are still taken.

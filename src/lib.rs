@@ -211,7 +211,8 @@ impl Service {
 
     /// Runs until `shutdown` resolves, for the lame duck after that, and until
     /// everything under way is finished. Fails if that takes longer than the grace,
-    /// or ends by itself if the database can never hold tickets.
+    /// or ends by itself if it can never do its work: the database cannot hold tickets,
+    /// or RabbitMQ does not let it declare what it needs.
     pub async fn run(self, shutdown: impl Future<Output = ()>) -> anyhow::Result<()> {
         let workers = match self.accept {
             Some(_) => available_parallelism().map_or(1, usize::from),
@@ -257,10 +258,11 @@ impl Service {
 
         let refused = tokio::select! {
             () = shutdown => None,
-            Ok(why) = failed => Some(why),
+            Ok(why) = failed => Some(anyhow::Error::new(why).context("DATABASE_URL")),
+            why = shared.health.given_up() => Some(anyhow::Error::msg(why).context("AMQP_URL")),
         };
         if let Some(why) = &refused {
-            error!("DATABASE_URL: {why}");
+            error!("{why:#}");
         }
         be_lame_duck(&shared.health, self.lame_duck).await;
         info!("ending: nothing new is taken");
@@ -274,7 +276,7 @@ impl Service {
             answered && stored,
             "SHUTDOWN_GRACE ran out; what was not finished will be delivered again"
         );
-        refused.map_or(Ok(()), |why| Err(why).context("DATABASE_URL"))
+        refused.map_or(Ok(()), Err)
     }
 }
 

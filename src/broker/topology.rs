@@ -3,9 +3,10 @@
 use lapin::options::{ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions};
 use lapin::types::{AMQPValue, FieldTable, ReplyCode, ShortString};
 use lapin::{Channel, Connection, ExchangeKind};
-use tracing::warn;
 
 use super::BrokerError;
+use super::refusal::{self, Need};
+use crate::config;
 
 /// Far more deliveries than a ticket can need: RabbitMQ 4 would give up after
 /// 20, and each restart of a consumer counts. No number would mean those 20.
@@ -14,8 +15,14 @@ const DELIVERY_LIMIT: i64 = 1_000_000;
 /// The reply code of access-refused (AMQP 0-9-1, section 1.2).
 const NOT_ALLOWED: ReplyCode = 403;
 
+/// The reply code of not-found.
+const NOT_FOUND: ReplyCode = 404;
+
 /// The reply code of precondition-failed: it is there, and different.
 const PRECONDITION_FAILED: ReplyCode = 406;
+
+/// The queue argument that names where messages go that RabbitMQ gives up.
+const DEAD_LETTERS: &str = "x-dead-letter-exchange";
 
 /// The exchange argument that names where unroutable messages go.
 const ALTERNATE: &str = "alternate-exchange";
@@ -34,6 +41,18 @@ pub struct Topology {
 }
 
 impl Topology {
+    /// Makes sure of what is needed, as far as that is ours to do.
+    pub async fn ensure(
+        &self,
+        connection: &Connection,
+        topology: config::Topology,
+    ) -> Result<(), BrokerError> {
+        match topology {
+            config::Topology::Declare => self.declare(connection).await,
+            config::Topology::Existing => self.look(connection).await,
+        }
+    }
+
     /// Exchanges and queues, all durable:
     ///
     /// ```text
@@ -41,36 +60,63 @@ impl Topology {
     ///    |                  '-> dead letters -> exchange and queue tickets.dead
     ///    '-> unroutable -> exchange and queue tickets.unrouted
     /// ```
-    pub async fn declare(&self, connection: &Connection) -> Result<(), BrokerError> {
-        let fanout = |name| Exchange {
-            name,
-            kind: ExchangeKind::Fanout,
-            arguments: FieldTable::default(),
-        };
-        ensure_exchange(connection, fanout(&self.dead)).await?;
-        ensure_queue(connection, &self.dead, quorum()).await?;
+    async fn declare(&self, connection: &Connection) -> Result<(), BrokerError> {
+        let dead = Named(&self.dead, "DEAD_QUEUE");
+        ensure_exchange(connection, dead, ExchangeKind::Fanout, None).await?;
+        ensure_queue(connection, dead, quorum()).await?;
         bind(connection, &self.dead, &self.dead).await?;
 
-        ensure_exchange(connection, fanout(&self.unrouted)).await?;
-        ensure_queue(connection, &self.unrouted, self.kept()).await?;
+        let unrouted = Named(&self.unrouted, "UNROUTED_QUEUE");
+        ensure_exchange(connection, unrouted, ExchangeKind::Fanout, None).await?;
+        ensure_queue(connection, unrouted, self.kept()).await?;
         bind(connection, &self.unrouted, &self.unrouted).await?;
 
-        let mut arguments = FieldTable::default();
-        arguments.insert(ALTERNATE.into(), long_string(&self.unrouted));
-        let exchange = Exchange {
-            name: &self.exchange,
-            kind: ExchangeKind::Direct,
-            arguments,
-        };
-        ensure_exchange(connection, exchange).await?;
-        ensure_queue(connection, &self.queue, self.kept()).await?;
+        let exchange = Named(&self.exchange, "EXCHANGE");
+        let alternate = Some(&self.unrouted);
+        ensure_exchange(connection, exchange, ExchangeKind::Direct, alternate).await?;
+        ensure_queue(connection, Named(&self.queue, "QUEUE"), self.kept()).await?;
         bind(connection, &self.queue, &self.exchange).await
+    }
+
+    /// Only whether that is there which tickets are published to and read from:
+    /// to ask for that takes no rights, and more cannot be asked for.
+    async fn look(&self, connection: &Connection) -> Result<(), BrokerError> {
+        let exchange = on_channel(connection, async |channel| {
+            let options = ExchangeDeclareOptions {
+                passive: true,
+                ..Default::default()
+            };
+            let (kind, none) = (ExchangeKind::Direct, FieldTable::default());
+            let name = self.exchange.clone();
+            channel.exchange_declare(name, kind, options, none).await
+        });
+        there(
+            "exchange",
+            Named(&self.exchange, "EXCHANGE"),
+            exchange.await,
+        )?;
+        for queue in [
+            Named(&self.queue, "QUEUE"),
+            Named(&self.unrouted, "UNROUTED_QUEUE"),
+        ] {
+            let looked = on_channel(connection, async |channel| {
+                let options = QueueDeclareOptions {
+                    passive: true,
+                    ..Default::default()
+                };
+                let declared =
+                    channel.queue_declare(queue.0.clone(), options, FieldTable::default());
+                declared.await.map(drop)
+            });
+            there("queue", queue, looked.await)?;
+        }
+        Ok(())
     }
 
     /// The arguments of a queue that tickets answered 202 wait in.
     fn kept(&self) -> FieldTable {
         let mut arguments = quorum();
-        arguments.insert("x-dead-letter-exchange".into(), long_string(&self.dead));
+        arguments.insert(DEAD_LETTERS.into(), long_string(&self.dead));
         // Dead letters leave the queue only once they are safe in the next one,
         // which RabbitMQ does only together with reject-publish.
         arguments.insert(
@@ -89,23 +135,26 @@ impl Topology {
     }
 }
 
-struct Exchange<'a> {
-    name: &'a ShortString,
-    kind: ExchangeKind,
-    arguments: FieldTable,
-}
+/// A name, and the setting that it is from.
+#[derive(Clone, Copy)]
+struct Named<'a>(&'a ShortString, &'static str);
 
-/// Declares an exchange. One that may only be declared by someone else is
-/// taken as it is; one that would send tickets elsewhere is not.
+/// Declares an exchange. One that would send tickets elsewhere is not taken.
 async fn ensure_exchange(
     connection: &Connection,
-    exchange: Exchange<'_>,
+    Named(name, setting): Named<'_>,
+    kind: ExchangeKind,
+    alternate: Option<&ShortString>,
 ) -> Result<(), BrokerError> {
-    let Exchange {
-        name,
-        kind,
-        arguments,
-    } = exchange;
+    let mut arguments = FieldTable::default();
+    let mut needs = vec![Need::new("exchange", name, "configure")];
+    if let Some(alternate) = alternate {
+        arguments.insert(ALTERNATE.into(), long_string(alternate));
+        needs = vec![
+            Need::new("exchange", name, "configure or read"),
+            Need::new("exchange", alternate, "write"),
+        ];
+    }
     let options = ExchangeDeclareOptions {
         durable: true,
         ..Default::default()
@@ -115,87 +164,80 @@ async fn ensure_exchange(
             .exchange_declare(name.clone(), kind.clone(), options, arguments.clone())
             .await
     });
-    match declared.await {
-        Err(Declared::Refused(NOT_ALLOWED, why)) => {
-            warn!(%name, "the exchange is taken as it is: {why}");
-            Ok(())
-        }
-        Err(Declared::Refused(_, why)) => Err(BrokerError::Unsafe(format!(
-            "the exchange {name} is there, but is another one: delete it, or set EXCHANGE to another name ({why})"
-        ))),
-        Err(Declared::Failed(error)) => Err(error),
-        Ok(()) => Ok(()),
-    }
+    declared.await.map_err(|refused| match refused {
+        Declared::Refused(NOT_ALLOWED, why) => refusal::forbidden(&needs, &why),
+        Declared::Refused(_, why) => BrokerError::Unsafe(format!(
+            "the exchange {name} is there, but is another one: delete it, or set {setting} to another name ({why})"
+        )),
+        Declared::Failed(error) => error,
+    })
 }
 
-/// Declares a queue. One that may only be declared by someone else is taken as
-/// it is, and so is a plain quorum queue; in any other a confirmed ticket
-/// might not be safe.
+/// Declares a queue. One with other arguments is not taken: in some of those a
+/// confirmed ticket would not be safe, and of policies AMQP tells nothing.
 async fn ensure_queue(
     connection: &Connection,
-    name: &ShortString,
+    Named(name, setting): Named<'_>,
     arguments: FieldTable,
 ) -> Result<(), BrokerError> {
-    let declare = async |arguments: FieldTable| {
-        let options = QueueDeclareOptions {
-            durable: true,
-            ..Default::default()
-        };
-        on_channel(connection, async |channel| {
-            channel
-                .queue_declare(name.clone(), options, arguments.clone())
-                .await
-                .map(drop)
-        })
-        .await
+    let mut needs = vec![Need::new("queue", name, "configure")];
+    if let Some(AMQPValue::LongString(dead)) = arguments.inner().get(DEAD_LETTERS) {
+        needs = vec![
+            Need::new("queue", name, "configure or read"),
+            Need::new("exchange", dead, "write"),
+        ];
+    }
+    let options = QueueDeclareOptions {
+        durable: true,
+        ..Default::default()
     };
-    match declare(arguments).await {
-        Err(Declared::Refused(NOT_ALLOWED, why)) => {
-            warn!(%name, "the queue is taken as it is: {why}");
-            return Ok(());
-        }
-        Err(Declared::Refused(_, why)) => {
-            warn!(%name, "the queue is not as ticketd would declare it (dead letters, delivery limit): {why}");
-        }
-        Err(Declared::Failed(error)) => return Err(error),
-        Ok(()) => return Ok(()),
-    }
-    match declare(quorum()).await {
-        Err(Declared::Refused(_, why)) => Err(BrokerError::Unsafe(format!(
-            "the queue {name} is there, but is not a durable quorum queue without limits: delete it once it is \
-             empty, or set QUEUE to another name; limits belong in a policy ({why})"
-        ))),
-        Err(Declared::Failed(error)) => Err(error),
-        Ok(()) => Ok(()),
-    }
+    let declared = on_channel(connection, async |channel| {
+        let declared = channel.queue_declare(name.clone(), options, arguments.clone());
+        declared.await.map(drop)
+    });
+    declared.await.map_err(|refused| match refused {
+        Declared::Refused(NOT_ALLOWED, why) => refusal::forbidden(&needs, &why),
+        Declared::Refused(_, why) => refusal::other_queue(name, setting, &arguments, &why),
+        Declared::Failed(error) => error,
+    })
 }
 
-/// Binds a queue, unless that is for someone else to do.
 async fn bind(
     connection: &Connection,
     queue: &ShortString,
     exchange: &ShortString,
 ) -> Result<(), BrokerError> {
+    let needs = [
+        Need::new("queue", queue, "write"),
+        Need::new("exchange", exchange, "read"),
+    ];
     let bound = on_channel(connection, async |channel| {
         let (options, arguments) = (QueueBindOptions::default(), FieldTable::default());
+        let (name, key) = (queue.clone(), queue.clone());
         channel
-            .queue_bind(
-                queue.clone(),
-                exchange.clone(),
-                queue.clone(),
-                options,
-                arguments,
-            )
+            .queue_bind(name, exchange.clone(), key, options, arguments)
             .await
     });
-    match bound.await {
-        Err(Declared::Refused(NOT_ALLOWED, why)) => {
-            warn!(%queue, "the binding is taken to be there: {why}");
-            Ok(())
-        }
-        Err(Declared::Refused(_, why)) => Err(BrokerError::Unsafe(why)),
+    bound.await.map_err(|refused| match refused {
+        Declared::Refused(NOT_ALLOWED, why) => refusal::forbidden(&needs, &why),
+        Declared::Refused(_, why) => BrokerError::Unsafe(why),
+        Declared::Failed(error) => error,
+    })
+}
+
+/// What a look at something says. That RabbitMQ lets nobody look says nothing.
+fn there(
+    what: &str,
+    Named(name, setting): Named<'_>,
+    looked: Result<(), Declared>,
+) -> Result<(), BrokerError> {
+    match looked {
+        Ok(()) | Err(Declared::Refused(NOT_ALLOWED, _)) => Ok(()),
+        Err(Declared::Refused(_, why)) => Err(BrokerError::Unsafe(format!(
+            "the {what} {name} is not there, and with TOPOLOGY=existing it is not for ticketd to make: \
+             declare it, or set {setting} to another name ({why})"
+        ))),
         Err(Declared::Failed(error)) => Err(error),
-        Ok(()) => Ok(()),
     }
 }
 
@@ -218,7 +260,10 @@ async fn on_channel(
     };
     match error.kind() {
         lapin::ErrorKind::ProtocolError(refusal)
-            if matches!(refusal.get_id(), NOT_ALLOWED | PRECONDITION_FAILED) =>
+            if matches!(
+                refusal.get_id(),
+                NOT_ALLOWED | NOT_FOUND | PRECONDITION_FAILED
+            ) =>
         {
             Err(Declared::Refused(
                 refusal.get_id(),

@@ -104,6 +104,7 @@ const UNBOUNDED: &[&str] = &[
     "amqp-url",
     "rabbitmq-url",
     "database-url",
+    "topology",
     "listen",
     "admin-listen",
     "log-format",

@@ -71,6 +71,8 @@ pub struct Actor {
     next_number: u64,
     /// Starts over with the first confirm of a session.
     backoff: Backoff,
+    /// There has been a session.
+    was_up: bool,
     /// Since when this session has seen refusals and no confirm.
     refused_since: Option<Instant>,
     health: Arc<Health>,
@@ -86,6 +88,7 @@ impl Actor {
             published: BTreeMap::new(),
             next_number: 0,
             backoff: Backoff::new(),
+            was_up: false,
             refused_since: None,
             health,
             metrics: PublishMetrics::new(),
@@ -96,6 +99,7 @@ impl Actor {
     pub async fn run(mut self) {
         while let Some(mut session) = self.open().await {
             self.link_up(true);
+            self.was_up = true;
             let end = self.serve(&mut session).await;
             self.link_up(false);
             self.take_back();
@@ -123,6 +127,7 @@ impl Actor {
                     Ok(session) => return Some(session),
                     Err(error) => {
                         warn!("no link to RabbitMQ for publishing: {error}");
+                        self.give_up(error);
                         attempt.set(open(&broker, self.backoff.next()).fuse());
                     }
                 },
@@ -135,6 +140,15 @@ impl Actor {
             if self.intake.is_finished() {
                 return None;
             }
+        }
+    }
+
+    /// A right that was never there will not come by itself; one that was may.
+    fn give_up(&self, error: BrokerError) {
+        if let BrokerError::Forbidden(why) = error
+            && !self.was_up
+        {
+            self.health.give_up(why);
         }
     }
 

@@ -37,6 +37,7 @@ mod accept;
 mod amqp;
 mod checker;
 mod confirms;
+mod declaring;
 mod fake_broker;
 mod fault;
 mod full_disk;

@@ -152,6 +152,9 @@ mutation 'a refused ticket is at fault, whatever the table takes' 'stored_once_d
 mutation 'COMMIT does not wait for the disk' 'stored_once_despite::servers::kill_9_of_postgres' \
   's/set synchronous_commit = on;/set synchronous_commit = off;/'
 
+mutation 'a plain quorum queue is taken' 'declaring::a_queue_that_would_lose' \
+  's/(fn kept\(&self\) -> FieldTable \{\n)/$1        if !self.dead.as_str().is_empty() {\n            return quorum();\n        }\n/'
+
 printf '\n'
 printf '%s\n' "${RESULTS[@]}"
 exit "$FAILED"

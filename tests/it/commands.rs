@@ -260,6 +260,7 @@ async fn a_wrong_setting_is_named() {
         ("serve", "SHUTDOWN_GRACE", "1y"),
         ("serve", "LOG_FORMAT", "xml"),
         ("accept", "QUEUE", ""),
+        ("accept", "TOPOLOGY", "none"),
     ];
     for (role, name, value) in wrong {
         let mut settings = vec![("DATABASE_URL", "postgres://127.0.0.1:1/x")];
