@@ -37,6 +37,7 @@ pub mod parser;
 mod publisher;
 mod status;
 mod store;
+mod thread;
 pub mod ticket;
 
 pub use check::check;
@@ -73,6 +74,7 @@ use http::{Bodies, Server, Workers};
 use metrics::{HttpMetrics, UPKEEP_EVERY};
 use publisher::{Limits, Publisher, publishers};
 use status::{Status, status};
+use thread::run_apart;
 
 /// The last part of the lame duck, in which answers end their connections:
 /// before, their clients would only come back here.
@@ -248,10 +250,18 @@ impl Service {
             let (health, stop) = (shared.health.clone(), consumer.stop.clone());
             let Consume { database, store } = consume;
             let run = consumer::run(self.broker, database, store, health, stop);
-            consumer.tasks.spawn(async move {
+            let part = async move {
                 if let Err(why) = run.await {
                     // Nobody hears it once the process is ending anyway.
                     let _unheard = fail.send(why);
+                }
+            };
+            // Reading and encoding a full batch takes several milliseconds at a
+            // stretch, for which no connection could be accepted here.
+            let ended = run_apart("consumer", part)?;
+            consumer.tasks.spawn(async {
+                if ended.await.is_err() {
+                    warn!("the consumer's thread failed");
                 }
             });
         }

@@ -29,7 +29,7 @@ fn main() -> ExitCode {
 }
 
 fn run_to_end(command: Command) -> anyhow::Result<ExitCode> {
-    // One thread: HTTP has threads of its own, and more of them here would only take turns with those.
+    // One thread: requests and the consumer have threads of their own; what is left are short turns.
     let runtime = Builder::new_current_thread().enable_all().build()?;
     let mut output = Output::default();
     let ended = runtime.block_on(run(command, &mut output));

@@ -7,7 +7,6 @@
 use std::io::ErrorKind;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::thread;
 use std::time::Duration;
 
 use socket2::{Domain, Protocol, Socket, Type};
@@ -20,6 +19,7 @@ use tracing::{debug, warn};
 
 use super::Service;
 use super::connection::{self, Connections, Control, SWEEP};
+use crate::thread::run_apart;
 
 /// Connections that may wait to be accepted.
 const BACKLOG: i32 = 4096;
@@ -184,24 +184,15 @@ impl Workers {
         };
         for (service, task) in services {
             let (accepted, incoming) = mpsc::channel(16);
-            let (end, ended) = oneshot::channel();
             let drain = drain.clone();
-            let runtime = tokio::runtime::Builder::new_current_thread()
-                .enable_all()
-                .build()?;
-            thread::Builder::new()
-                .name("worker".into())
-                .spawn(move || {
-                    runtime.block_on(async move {
-                        let task = tokio::spawn(task);
-                        connections(incoming, service, drain).await;
-                        // Its service is gone by now, which ends the task.
-                        let _ended = task.await;
-                    });
-                    let _unheard = end.send(());
-                })?;
+            let worker = async move {
+                let task = tokio::spawn(task);
+                connections(incoming, service, drain).await;
+                // Its service is gone by now, which ends the task.
+                let _ended = task.await;
+            };
             workers.incoming.push(accepted);
-            workers.ended.push(ended);
+            workers.ended.push(run_apart("worker", worker)?);
         }
         Ok(workers)
     }

@@ -44,6 +44,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "metrics",
             "publisher",
             "status",
+            "thread",
             "ticket",
         ],
     ),
@@ -58,6 +59,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ),
     ("status", &["store"]),
     ("store", &["copy", "metrics"]),
+    ("thread", &[]),
     ("ticket", &[]),
 ];
 

@@ -239,3 +239,39 @@ async fn the_health_check_waits_less_than_its_caller() {
     assert_eq!(ended.code(), Some(1));
     assert!(ended.log.contains("no answer in time"), "{}", ended.log);
 }
+
+/// New connections are accepted and answered while a batch is read and encoded, which takes as long
+/// as the batch is large: stores a backlog in the largest batches, and connects all the while.
+#[tokio::test]
+async fn a_large_batch_keeps_no_connection_waiting() {
+    const MESSAGES: u32 = 60;
+    const TICKETS: u32 = 1_000;
+    let place = Place::new().await;
+    place.ready("accept", &[]).await.drained().await;
+    for message in 0..MESSAGES {
+        let body = ticket(&message.to_string());
+        let records = (0..TICKETS).map(|_| (uuid::Uuid::now_v7(), 1, body.as_bytes()));
+        place.publish(group_properties(), &group(records)).await;
+    }
+    let settings = [
+        ("BATCH_ROWS", "1000000"),
+        ("BATCH_BYTES", "268435456"),
+        ("BATCH_AGE", "1s"),
+    ];
+    let mut ticketd = place.start("serve", &settings);
+    let address = ticketd.address("LISTEN").await;
+    let mut longest = Duration::ZERO;
+    let stored = "ticketd_stored_total{result=\"valid\"}";
+    let page = wait_for("the backlog to be stored", async || {
+        let asked = Instant::now();
+        ask_once(address, &get("/livez"), DEADLINE).await.unwrap();
+        longest = longest.max(asked.elapsed());
+        let page = ask_once(address, &get("/metrics"), DEADLINE).await;
+        let page = page.unwrap().text().to_owned();
+        (metric(&page, stored) == Some(f64::from(MESSAGES * TICKETS))).then_some(page)
+    })
+    .await;
+    let encoding = metric(&page, "ticketd_flush_seconds_sum{stage=\"encode\"}").unwrap();
+    let longest = longest.as_secs_f64();
+    assert!(longest < encoding / 2.0, "{longest} s, of {encoding} s");
+}

@@ -1,0 +1,23 @@
+//! A part of the process on a thread of its own, with a runtime of its own.
+
+use std::thread;
+
+use tokio::runtime::Builder;
+use tokio::sync::oneshot;
+
+/// Runs a part to its end; that is told through the receiver, as an error if the
+/// part failed. Fails where no more threads or files can be had.
+pub fn run_apart<F>(name: &str, part: F) -> std::io::Result<oneshot::Receiver<()>>
+where
+    F: Future<Output = ()> + Send + 'static,
+{
+    let runtime = Builder::new_current_thread().enable_all().build()?;
+    let (end, ended) = oneshot::channel();
+    thread::Builder::new()
+        .name(name.to_owned())
+        .spawn(move || {
+            runtime.block_on(part);
+            let _unheard = end.send(());
+        })?;
+    Ok(ended)
+}
