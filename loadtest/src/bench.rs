@@ -6,6 +6,7 @@
 //! of the highest rate that was found, and a backlog. Ctrl-C ends it at once, and takes away what it has made.
 
 mod backlog;
+mod ceiling;
 mod cells;
 mod machine;
 mod metrics;
@@ -32,8 +33,15 @@ use results::Results;
 use scratch::Scratch;
 use target::Target;
 
-/// Shares of the highest rate at which latency is measured, and over how many connections.
-const LOADS_PERCENT: [u32; 3] = [25, 50, 75];
+/// Shares of a target's highest rate at which latency is measured, and over how many connections. The bare server is
+/// what ticketd is compared with at half of each one's own.
+const LOADS: [(Target, u32); 4] = [
+    (Target::EndToEnd, 25),
+    (Target::EndToEnd, HALF_PERCENT),
+    (Target::Bare, HALF_PERCENT),
+    (Target::EndToEnd, 75),
+];
+const HALF_PERCENT: u32 = 50;
 const LOAD_CONNECTIONS: u32 = 1000;
 
 /// Below these minutes there is time for one round only.
@@ -47,15 +55,16 @@ const CELL_SECONDS_MAX: f64 = 20.0;
 /// What a measurement takes besides, before it is known: start, drain, count, clean-up.
 const CELL_EXTRA_SECONDS: f64 = 0.5;
 
-/// Tickets of the backlog in a run of ten minutes, and how long a ticket of it takes to publish, drain and count.
+/// Tickets of the backlog in a run of ten minutes, and how long a ticket of it takes to publish, drain,
+/// count, read and copy.
 const BACKLOG_TICKETS: f64 = 2_000_000.0;
 const BACKLOG_MINUTES: f64 = 10.0;
-const BACKLOG_TICKET_SECONDS: f64 = 20e-6;
+const BACKLOG_TICKET_SECONDS: f64 = 30e-6;
 
 /// How far a run may go beyond its time before it leaves the rest out.
 const OVERTIME: f64 = 1.2;
 
-/// Longest for tickets in a row; at the bar's rate it would take two minutes.
+/// Longest for tickets in a row; ten million at 80,000/s take two minutes.
 const IN_A_ROW_SECONDS: f64 = 1800.0;
 
 /// Longest for taking away what was made.
@@ -196,7 +205,8 @@ async fn measure(rig: &Rig, options: &Options, results: &mut Results) {
     if backlog > 0 {
         match backlog::drain(rig, backlog).await {
             Ok(backlog) => {
-                say(&format!("backlog: {:.0}/s", backlog.per_second));
+                let (drained, copied) = (backlog.per_second, backlog.ceiling_per_second);
+                say(&format!("backlog: {drained:.0}/s, COPY: {copied:.0}/s"));
                 results.backlog = Some(backlog);
             }
             Err(error) => failed(results, "draining a backlog", &error),
@@ -210,7 +220,7 @@ async fn measure(rig: &Rig, options: &Options, results: &mut Results) {
 /// Measurements to come before a round of rates: the latencies of all rounds
 /// follow after the last one, and are to get as much time each.
 fn cells_left(cells: usize, rounds: usize, round: usize) -> usize {
-    cells * (rounds - round) + LOADS_PERCENT.len() * rounds
+    cells * (rounds - round) + LOADS.len() * rounds
 }
 
 /// Every server at each of its numbers of connections, the smallest number first. Those whose ratios at the largest
@@ -260,21 +270,21 @@ async fn measure_rates(rig: &Rig, rounds: usize, budget: &mut Budget, results: &
 }
 
 async fn measure_latencies(rig: &Rig, rounds: usize, budget: &Budget, results: &mut Results) {
-    let Some(highest) = results.highest_rate() else {
-        return;
-    };
-    let seconds = budget.cell_seconds(LOADS_PERCENT.len() * rounds);
+    let seconds = budget.cell_seconds(LOADS.len() * rounds);
     results.took(seconds);
     for round in 0..rounds {
-        for percent in LOADS_PERCENT {
-            let what = format!("end to end at {percent} % of {highest:.0}/s");
+        for (target, percent) in LOADS {
+            let Some(highest) = results.highest_rate(target) else {
+                continue;
+            };
+            let what = format!("{} at {percent} % of {highest:.0}/s", target.label());
             if budget.is_overdrawn() {
                 failed(results, &what, &anyhow::anyhow!("out of time"));
                 continue;
             }
             let rate = highest * f64::from(percent) / 100.0;
             let job = Job {
-                target: Target::EndToEnd,
+                target,
                 connections: LOAD_CONNECTIONS,
                 seconds,
                 rate: Some(rate),
@@ -283,7 +293,7 @@ async fn measure_latencies(rig: &Rig, rounds: usize, budget: &Budget, results: &
             match rig.measure(&job).await {
                 Ok(outcome) => {
                     say_outcome(round, rounds, &what, &outcome);
-                    results.open.push((percent, rate, outcome));
+                    results.open.push((target, percent, rate, outcome));
                 }
                 Err(error) => failed(results, &what, &error),
             }
@@ -357,8 +367,8 @@ mod tests {
 
     #[test]
     fn the_last_round_of_rates_leaves_time_for_all_latencies() {
-        assert_eq!(cells_left(20, 3, 0), 60 + 9);
-        assert_eq!(cells_left(20, 3, 2), 20 + 9);
+        assert_eq!(cells_left(20, 3, 0), 60 + 12);
+        assert_eq!(cells_left(20, 3, 2), 20 + 12);
     }
 
     #[test]
@@ -384,6 +394,8 @@ mod tests {
         for target in Target::ALL {
             assert!(target.connections().contains(&LOAD_CONNECTIONS));
         }
-        assert!(LOADS_PERCENT.contains(&50));
+        for target in [Target::EndToEnd, Target::Bare] {
+            assert!(LOADS.contains(&(target, HALF_PERCENT)));
+        }
     }
 }

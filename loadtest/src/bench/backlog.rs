@@ -8,6 +8,7 @@ use lapin::options::{BasicPublishOptions, ConfirmSelectOptions};
 use lapin::{BasicProperties, Confirmation, PublisherConfirm};
 use tokio::time::{Instant, sleep};
 
+use super::ceiling;
 use super::cells::{Job, Rig};
 use super::metrics;
 use super::outcome::Outcome;
@@ -32,6 +33,8 @@ pub(super) struct Backlog {
     pub(super) tickets: u64,
     /// From the start of the consumer to the last commit.
     pub(super) per_second: f64,
+    /// PostgreSQL's own COPY of the same rows, right after.
+    pub(super) ceiling_per_second: f64,
     /// Peak resident memory of the consumer after a quarter of the tickets, and at the end.
     pub(super) quarter_memory_mib: f64,
     pub(super) end_memory_mib: f64,
@@ -74,8 +77,11 @@ pub(super) async fn drain(rig: &Rig, tickets: u64) -> Result<Backlog> {
             server.end().await?;
         }
         fill(rig, place, tickets).await?;
-        let drained = consume(rig, place, tickets).await?;
+        let mut drained = consume(rig, place, tickets).await?;
         check(place, tickets).await?;
+        drained.ceiling_per_second = ceiling::copies_per_second(place)
+            .await
+            .context("the same rows could not be copied")?;
         Ok(drained)
     })
     .await
@@ -103,6 +109,7 @@ async fn consume(rig: &Rig, place: &Place, tickets: u64) -> Result<Backlog> {
     Ok(Backlog {
         tickets,
         per_second: tickets as f64 / end.seconds,
+        ceiling_per_second: 0.0,
         quarter_memory_mib: quarter.unwrap_or(end).memory_mib,
         end_memory_mib: end.memory_mib,
         costs,

@@ -1,7 +1,7 @@
 //! What each plot shows.
 
 use super::{BUSY, CONNECTIONS, LOAD_FIGURES};
-use crate::bench::LOADS_PERCENT;
+use crate::bench::LOADS;
 use crate::bench::plot::{self, Series, Titles, number};
 use crate::bench::results::{Results, median};
 use crate::bench::target::Target;
@@ -31,19 +31,29 @@ pub(super) fn rate(results: &Results) -> String {
 }
 
 pub(super) fn latency(results: &Results) -> String {
+    let end_to_end = LOADS
+        .iter()
+        .filter(|(target, _)| *target == Target::EndToEnd);
+    let percents: Vec<_> = end_to_end.map(|(_, percent)| *percent).collect();
     let series: Vec<_> = LOAD_FIGURES
         .iter()
         .map(|(name, figure)| Series {
             name: (*name).to_owned(),
-            values: LOADS_PERCENT
-                .map(|percent| median(results.at_load(percent).filter_map(figure)))
-                .map(|value| value.filter(|value| value.is_finite()))
-                .to_vec(),
+            values: percents
+                .iter()
+                .map(|percent| {
+                    let outcomes = results.at_load(Target::EndToEnd, *percent);
+                    median(outcomes.filter_map(figure)).filter(|value| value.is_finite())
+                })
+                .collect(),
         })
         .collect();
     let titles = Titles {
         title: "Latency by load, end to end",
-        categories: LOADS_PERCENT.map(|percent| format!("{percent} %")).to_vec(),
+        categories: percents
+            .iter()
+            .map(|percent| format!("{percent} %"))
+            .collect(),
         category_axis: "share of the highest rate end to end",
         value_axis: "milliseconds",
     };
