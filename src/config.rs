@@ -53,7 +53,9 @@ pub enum Command {
     Accept(Box<AcceptSettings>),
     /// Store published tickets in PostgreSQL
     Consume(Box<ConsumeSettings>),
-    /// Create the tables, or bring them up to date, and exit
+    /// Create the tables, or bring them up to date while others write to them, and exit
+    ///
+    /// It may be interrupted, and goes on where it was when it is run again.
     Migrate(Box<DatabaseSettings>),
     /// Say of each file whether it is a valid ticket, or why not
     Check {

@@ -15,6 +15,7 @@ mod plan;
 mod queues;
 mod refused;
 mod session;
+mod tables;
 mod times;
 mod window;
 mod writer;
@@ -44,7 +45,7 @@ use crate::broker::{Broker, BrokerError, Link, within};
 use crate::config::StoreSettings;
 use crate::health::Health;
 use crate::metrics::{QueueMetrics, StoreMetrics};
-use crate::store::{self, Failure};
+use crate::store::Failure;
 use evidence::Evidence;
 use job::{Event, Job, Stored};
 use session::Session;
@@ -68,7 +69,7 @@ pub async fn run(
 ) -> Result<(), Failure> {
     // Before any wait: that PostgreSQL was never there is seen in these, too.
     let _registered = StoreMetrics::new();
-    match drain.run_until_cancelled(migrate(&database)).await {
+    match drain.run_until_cancelled(tables::ready(&database)).await {
         Some(looked_after) => looked_after?,
         None => return Ok(()),
     }
@@ -76,19 +77,6 @@ pub async fn run(
     consumer.run().await;
     consumer.writers.shutdown().await;
     Ok(())
-}
-
-async fn migrate(database: &tokio_postgres::Config) -> Result<(), Failure> {
-    let mut backoff = Backoff::new();
-    loop {
-        match store::migrate(database).await {
-            Err(failure) if !matches!(failure, Failure::Encoding(_)) => {
-                warn!("the tables in PostgreSQL could not be looked after: {failure}");
-                sleep(backoff.next()).await;
-            }
-            looked_after => return looked_after,
-        }
-    }
 }
 
 /// Why a subscription ended.

@@ -17,7 +17,7 @@ mod pieces;
 mod products;
 
 pub use connect::{Connected, connect};
-pub use migrate::migrate;
+pub use migrate::{Tables, ensure, migrate};
 
 use std::collections::{HashMap, HashSet};
 use std::fmt;

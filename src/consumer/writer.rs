@@ -25,7 +25,7 @@ use crate::clock::now_us;
 use crate::copy::Encoded;
 use crate::health::Health;
 use crate::metrics::StoreMetrics;
-use crate::store::{Failure, Store, migrate};
+use crate::store::{Failure, Store, Tables, ensure};
 
 /// One connection that stores.
 pub struct Writer {
@@ -356,10 +356,13 @@ impl Writer {
     /// Looks after the tables again, when they are what failed: another
     /// database may have taken the place of the first.
     async fn mend(&self, failure: &Failure) {
-        if let Failure::Schema(_) = failure
-            && let Err(failure) = migrate(&self.config).await
-        {
-            warn!("the tables in PostgreSQL could not be looked after: {failure}");
+        let Failure::Schema(_) = failure else { return };
+        match ensure(&self.config).await {
+            Ok(Tables::Ready) => {}
+            Ok(held @ Tables::NeedMigrate(_)) => warn!("{held}"),
+            Err(failure) => {
+                warn!("the tables in PostgreSQL could not be looked after: {failure}");
+            }
         }
     }
 

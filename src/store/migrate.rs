@@ -1,33 +1,248 @@
-//! schema.sql, applied by one process at a time.
+//! The tables: made where there are none, and brought up to date where the Go service made them,
+//! without keeping it from writing. One process at a time looks after them.
 
-use tokio_postgres::{Config, Error};
-use tracing::warn;
+mod catalog;
+mod exclusive;
+mod fill;
+mod index;
+mod obstacles;
+mod plan;
+mod script;
+mod wanted;
 
-use super::connect::{Connected, connect};
+use std::fmt;
+use std::time::Duration;
+
+use tokio::time::sleep;
+use tokio_postgres::{Client, Config, Error};
+use tracing::{info, warn};
+
+use super::connect::{Connected, Task, connect};
 use super::{Failure, failure};
+use catalog::Table;
+use exclusive::{exclusive, exclusive_once};
+use plan::{Plan, Step};
+use wanted::{PRODUCTS, TICKETS, Wanted};
 
 const SCHEMA: &str = include_str!("../../schema.sql");
 
 /// The advisory lock's number: "ticketd" in ASCII.
 const LOCK: i64 = 0x0074_6963_6b65_7464;
 
-/// Creates the tables, or brings them up to date.
+// Each schema has a lock of its own, so that a long upgrade in one keeps nobody waiting in another.
+// The number itself is what earlier versions take, whatever the schema.
+const TRY_LOCK: &str = "select pg_try_advisory_lock(case s.name when 'public' then $1 \
+    else hashtextextended(s.name, $1) end) from (select coalesce( \
+        (select relnamespace::regnamespace::text from pg_class where oid = to_regclass('tickets')), \
+        current_schema, 'public') as name) s";
+
+/// Between two looks at whether the lock is free. Waiting in PostgreSQL would hold a snapshot, which
+/// an index that is built concurrently waits for.
+const LOCK_LOOK: Duration = Duration::from_millis(200);
+
+/// Zones in which a time without a zone is the same with one.
+const UTC: [&str; 4] = ["UTC", "Etc/UTC", "GMT", "Etc/GMT"];
+
+/// How it stands with the tables.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Tables {
+    /// They are as they should be.
+    Ready,
+    /// Bringing these up to date takes a while, which `ticketd migrate` is for.
+    NeedMigrate(String),
+}
+
+impl fmt::Display for Tables {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Ready => write!(f, "the tables are up to date"),
+            Self::NeedMigrate(names) => {
+                write!(
+                    f,
+                    "nothing is stored until `ticketd migrate` has upgraded {names}"
+                )
+            }
+        }
+    }
+}
+
+/// Creates the tables, or brings them up to date, however long it takes.
 pub async fn migrate(config: &Config) -> Result<(), Failure> {
-    let Connected {
-        client,
-        task: _alive,
-    } = connect(config, "ticketd migrate").await?;
-    // Old tables can be large, and rewriting them takes as long as it takes.
-    let script = format!(
-        "set statement_timeout = 0; begin; select pg_advisory_xact_lock({LOCK}); {SCHEMA} commit"
-    );
-    client.batch_execute(&script).await.map_err(failure)?;
-    warn_if_unfinished(&client).await.map_err(failure)?;
-    warn_if_unsafe(&client).await.map_err(failure)
+    let session = Session::open(config).await?;
+    let plans = session.plans().await?;
+    session.look_for_obstacles(&plans).await?;
+    for plan in &plans {
+        session.upgrade(plan.wanted).await?;
+    }
+    for plan in session.plans().await? {
+        session.set_defaults(&plan).await.map_err(failure)?;
+    }
+    session.apply_schema().await?;
+    info!("{}", Tables::Ready);
+    Ok(())
+}
+
+/// Does the same if it takes an instant.
+pub async fn ensure(config: &Config) -> Result<Tables, Failure> {
+    let session = Session::open(config).await?;
+    let plans = session.plans().await?;
+    let large = plans.iter().filter(|plan| !plan.is_instant());
+    let large: Vec<_> = large.map(|plan| plan.wanted.name).collect();
+    if !large.is_empty() {
+        return Ok(Tables::NeedMigrate(large.join(" and ")));
+    }
+    session.look_for_obstacles(&plans).await?;
+    for plan in &plans {
+        session.upgrade(plan.wanted).await?;
+    }
+    session.apply_schema().await?;
+    Ok(Tables::Ready)
+}
+
+/// A connection that holds the advisory lock, for as long as it is there.
+struct Session<'a> {
+    config: &'a Config,
+    client: Client,
+    _alive: Task,
+    is_utc: bool,
+}
+
+impl<'a> Session<'a> {
+    async fn open(config: &'a Config) -> Result<Self, Failure> {
+        let Connected { client, task } = connect(config, "ticketd migrate").await?;
+        let is_utc = prepare(&client).await.map_err(failure)?;
+        Ok(Self {
+            config,
+            client,
+            _alive: task,
+            is_utc,
+        })
+    }
+
+    /// What the tables lack that are there.
+    async fn plans(&self) -> Result<Vec<Plan>, Failure> {
+        let mut plans = Vec::new();
+        for wanted in [&TICKETS, &PRODUCTS] {
+            plans.extend(self.plan(wanted).await?);
+        }
+        Ok(plans)
+    }
+
+    async fn plan(&self, wanted: &'static Wanted) -> Result<Option<Plan>, Failure> {
+        let table = Table::read(&self.client, wanted).await.map_err(failure)?;
+        Ok(table.map(|table| Plan::new(wanted, table, self.is_utc)))
+    }
+
+    /// Fails, naming all of them, if something is in the way of what is to be done.
+    async fn look_for_obstacles(&self, plans: &[Plan]) -> Result<(), Failure> {
+        let mut found = Vec::new();
+        for plan in plans.iter().filter(|plan| plan.next().is_some()) {
+            let obstacles = obstacles::obstacles(&self.client, plan).await;
+            found.extend(obstacles.map_err(failure)?);
+        }
+        if found.is_empty() {
+            return Ok(());
+        }
+        Err(Failure::Schema(found.join("; ")))
+    }
+
+    /// Does one step after the other, each as the catalogs then say.
+    async fn upgrade(&self, wanted: &'static Wanted) -> Result<(), Failure> {
+        let mut done = None;
+        while let Some(plan) = self.plan(wanted).await? {
+            let Some(step) = plan.next() else { break };
+            if done.as_ref() == Some(&step) {
+                let why = format!("{} did not change by {step:?}", wanted.name);
+                return Err(Failure::Schema(why));
+            }
+            self.take(&plan, &step).await?;
+            done = Some(step);
+        }
+        Ok(())
+    }
+
+    async fn take(&self, plan: &Plan, step: &Step) -> Result<(), Failure> {
+        let (client, table) = (&self.client, &plan.table);
+        match step {
+            Step::Begin => {
+                info!("upgrading {}: {} pages", table.name, table.pages);
+                exclusive(client, table, &plan.begin())
+                    .await
+                    .map_err(failure)
+            }
+            Step::Fill => {
+                let check = plan.check().unwrap_or_default();
+                fill::fill(client, plan, &check).await.map_err(failure)
+            }
+            Step::Index(build) => index::build(self.config, client, plan, build).await,
+            Step::Finish => {
+                self.finish(plan).await.map_err(failure)?;
+                info!("upgraded {}", table.name);
+                Ok(())
+            }
+        }
+    }
+
+    async fn finish(&self, plan: &Plan) -> Result<(), Error> {
+        let path = plan.table.path();
+        // The columns that take the place of others are new to the planner.
+        self.client
+            .batch_execute(&format!("analyze {path}"))
+            .await?;
+        let query = format!("select coalesce(max(id), 0)::bigint from only {path}");
+        let largest = self.client.query_one(&query, &[]).await?.try_get(0)?;
+        exclusive(&self.client, &plan.table, &plan.finish(largest)).await
+    }
+
+    /// Lets INSERTs of others leave out what is ticketd's, where an earlier ticketd did not. Nothing
+    /// of ours needs it, so nobody is waited for.
+    async fn set_defaults(&self, plan: &Plan) -> Result<(), Error> {
+        if plan.defaults.is_empty() {
+            return Ok(());
+        }
+        let name = plan.wanted.name;
+        match exclusive_once(&self.client, &plan.table, &plan.only_defaults()).await {
+            Ok(true) => {}
+            Ok(false) => warn!(
+                "columns of {name} have no default, and others' transactions are in the way: \
+                 INSERTs of the Go service fail until ticketd migrate was run again"
+            ),
+            Err(error) if error.as_db_error().is_some() => {
+                warn!("columns of {name} have no default: {}", failure(error));
+            }
+            Err(error) => return Err(error),
+        }
+        Ok(())
+    }
+
+    async fn apply_schema(&self) -> Result<(), Failure> {
+        let script = format!("begin; set local lock_timeout = '10s'; {SCHEMA} commit");
+        self.client.batch_execute(&script).await.map_err(failure)?;
+        warn_if_unfinished(&self.client).await.map_err(failure)?;
+        warn_if_unsafe(&self.client).await.map_err(failure)
+    }
+}
+
+/// Gets the lock, and returns whether times are in UTC.
+async fn prepare(client: &Client) -> Result<bool, Error> {
+    // Large tables take as long as they take.
+    let settings = "set statement_timeout = 0; set lock_timeout = 0";
+    client.batch_execute(settings).await?;
+    let mut said = false;
+    while !client.query_one(TRY_LOCK, &[&LOCK]).await?.try_get(0)? {
+        if !said {
+            info!("another process looks after the tables: waiting for it");
+            said = true;
+        }
+        sleep(LOCK_LOOK).await;
+    }
+    let zone = client.query_one("select current_setting('TimeZone')", &[]);
+    let zone: String = zone.await?.try_get(0)?;
+    Ok(UTC.contains(&zone.as_str()))
 }
 
 /// Says so where dead tickets are kept without the time at which they were received.
-async fn warn_if_unfinished(client: &tokio_postgres::Client) -> Result<(), Error> {
+async fn warn_if_unfinished(client: &Client) -> Result<(), Error> {
     let column = "select from pg_attribute where attrelid = 'dead_tickets'::regclass \
         and attname = 'received_at' and not attisdropped";
     if client.query_opt(column, &[]).await?.is_none() {
@@ -40,7 +255,7 @@ async fn warn_if_unfinished(client: &tokio_postgres::Client) -> Result<(), Error
 }
 
 /// Says so where PostgreSQL would lose what it committed.
-async fn warn_if_unsafe(client: &tokio_postgres::Client) -> Result<(), Error> {
+async fn warn_if_unsafe(client: &Client) -> Result<(), Error> {
     for setting in ["fsync", "full_page_writes"] {
         let row = client
             .query_one("select current_setting($1)", &[&setting])

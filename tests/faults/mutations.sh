@@ -108,7 +108,8 @@ mutation 'an id that is stored already is taken for bad data' 'stored_once_despi
   's/Some\("ticket_id"\) => Failure::Conflict/Some("ticket_id") => Failure::Data/'
 
 mutation 'ids are not unique' 'stored_once_despite::cuts::the_reply_to_commit_is_lost' \
-  's/alter table tickets add constraint tickets_ticket_id_key unique \(ticket_id\);/perform 1;/'
+  's/ constraint tickets_ticket_id_key unique//' \
+  's/unique: "ticket_id"/unique: "id"/'
 
 mutation 'products are merged without ON CONFLICT' 'stored_once_despite::processes::kill_9_of_accept' \
   's/order by product_id \\\n    on conflict .*?returning/order by product_id returning/s'

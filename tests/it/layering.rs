@@ -144,9 +144,18 @@ fn root() -> &'static Path {
 /// A module's code, its folder's files included, without the tests at their ends.
 fn source(module: &str) -> String {
     let mut files = vec![root().join(format!("{module}.rs"))];
-    if let Ok(folder) = fs::read_dir(root().join(module)) {
-        let paths = folder.map(|entry| entry.unwrap().path());
-        files.extend(paths.filter(|path| !TESTS.iter().any(|name| path.ends_with(name))));
+    let mut folders = vec![root().join(module)];
+    while let Some(folder) = folders.pop() {
+        let Ok(folder) = fs::read_dir(folder) else {
+            continue;
+        };
+        for path in folder.map(|entry| entry.unwrap().path()) {
+            if path.is_dir() {
+                folders.push(path);
+            } else if !TESTS.iter().any(|name| path.ends_with(name)) {
+                files.push(path);
+            }
+        }
     }
     let production = |file: &std::path::PathBuf| {
         let text = fs::read_to_string(file).unwrap();

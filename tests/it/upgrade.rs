@@ -1,6 +1,8 @@
 //! The tables: made where there are none, brought up to date where the Go service made them, and
 //! left alone where they are as they should be.
 
+mod online;
+
 use tokio_postgres::types::ToSql;
 
 use crate::support::*;
@@ -67,6 +69,15 @@ const IDENTITY: Shape = Shape {
             created_at timestamptz not null default now())",
 };
 
+/// The same with amounts and times in what they were never meant for.
+const ODD: Shape = Shape {
+    name: "odd",
+    tickets: "create table tickets (id serial primary key, order_id varchar(10), vat money, total text, \
+            valid boolean, ticket_text text, created_at date not null)",
+    products: "create table products (id serial primary key, name text, product_id text unique, \
+            price varchar(30), created_at date not null)",
+};
+
 /// Rows whose ids the sequence does not know of, as a restored dump can have them.
 const ROWS: &str = "insert into tickets (id, order_id, vat, total, valid, ticket_text, created_at) \
     overriding system value values \
@@ -108,6 +119,13 @@ async fn old_tables_are_upgraded_with_their_rows() {
 #[tokio::test]
 async fn old_identity_columns_go_on_after_the_largest_id() {
     upgraded(&IDENTITY).await;
+}
+
+/// Amounts that are texts or money, and times that are dates, become what they mean: upgrades tables
+/// that have them.
+#[tokio::test]
+async fn odd_types_are_upgraded_with_their_rows() {
+    upgraded(&ODD).await;
 }
 
 async fn upgraded(shape: &Shape) {
@@ -202,7 +220,8 @@ async fn the_view_reads_old_tickets_too() {
 #[tokio::test]
 async fn an_upgraded_table_has_the_columns_of_a_new_one() {
     let columns = "select concat_ws('|', table_name, column_name, data_type, character_maximum_length, \
-        numeric_precision, numeric_scale, is_nullable, is_identity) from information_schema.columns \
+        numeric_precision, numeric_scale, is_nullable, is_identity, \
+        case when table_name in ('tickets', 'products') then column_default end) from information_schema.columns \
         where table_schema = current_schema order by table_name, column_name";
     let fresh = Place::new().await;
     fresh.run(&["migrate"], &[]).await;

@@ -178,9 +178,14 @@ impl Process {
         signal(name, &[self.pid()]);
     }
 
+    /// How it ended, if it has.
+    pub fn try_end(&mut self) -> Option<ExitStatus> {
+        self.child.try_wait().unwrap()
+    }
+
     /// Waits for its end, and lets it be.
     pub async fn end(&mut self) -> ExitStatus {
-        wait_for("the process ends", async || self.child.try_wait().unwrap()).await
+        wait_for("the process ends", async || self.try_end()).await
     }
 
     /// Waits for its end.

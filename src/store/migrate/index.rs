@@ -1,0 +1,101 @@
+//! An index built while the table is written to.
+
+use std::time::Duration;
+
+use tokio::time::{interval, sleep};
+use tokio_postgres::error::SqlState;
+use tokio_postgres::{Client, Config};
+use tracing::{debug, info};
+
+use super::super::connect::{Connected, connect};
+use super::super::{Failure, failure};
+use super::obstacles::duplicates;
+use super::plan::{Build, Plan};
+use super::script::quoted;
+
+/// How often progress is said.
+const SAY: Duration = Duration::from_secs(2);
+
+/// Between two attempts.
+const REST: Duration = Duration::from_secs(1);
+
+const PROGRESS: &str = "select p.phase, coalesce(100 * p.blocks_done / nullif(p.blocks_total, 0), 0), \
+    a.pid, coalesce(nullif(a.application_name, ''), a.backend_type, 'unknown') from pg_stat_progress_create_index p \
+    left join pg_stat_activity a on a.pid = nullif(p.current_locker_pid, 0) where p.pid = $1";
+
+/// Builds an index. Where that fails because of values that are there twice, they are named, and
+/// nothing is left behind that would refuse another one.
+pub async fn build(
+    config: &Config,
+    client: &Client,
+    plan: &Plan,
+    build: &Build,
+) -> Result<(), Failure> {
+    let (name, schema) = (&build.name, &plan.table.schema);
+    let clear = format!(
+        "drop index concurrently if exists {schema}.{}",
+        quoted(name)
+    );
+    if build.replaces_invalid {
+        client.batch_execute(&clear).await.map_err(failure)?;
+    }
+    info!("building index {name} of {}", plan.table.name);
+    let statement = build.statement(schema, &plan.table.path(), "concurrently");
+    loop {
+        let built = tokio::select! {
+            built = client.batch_execute(&statement) => built,
+            never = watch(config, client, name) => match never {},
+        };
+        let Err(error) = built else { return Ok(()) };
+        // It was not finished, and is in the way of writers all the same.
+        client.batch_execute(&clear).await.map_err(failure)?;
+        match error.code() {
+            // An earlier ticketd waits for our lock, and we for its snapshot.
+            Some(&SqlState::T_R_DEADLOCK_DETECTED) => sleep(REST).await,
+            Some(&SqlState::UNIQUE_VIOLATION) => {
+                let duplicates = duplicates(client, plan).await.map_err(failure)?;
+                return Err(duplicates.map_or_else(|| failure(error), Failure::Schema));
+            }
+            _ => return Err(failure(error)),
+        }
+    }
+}
+
+/// Says how far the build is, on a connection of its own, for as long as it takes.
+async fn watch(config: &Config, client: &Client, name: &str) -> std::convert::Infallible {
+    let Err(why) = progress(config, client, name).await;
+    debug!("no progress can be told: {why}");
+    std::future::pending().await
+}
+
+async fn progress(
+    config: &Config,
+    client: &Client,
+    name: &str,
+) -> Result<std::convert::Infallible, Failure> {
+    let pid = client.query_one("select pg_backend_pid()", &[]).await;
+    let pid: i32 = pid.map_err(failure)?.try_get(0).map_err(failure)?;
+    let Connected {
+        client,
+        task: _alive,
+    } = connect(config, "ticketd migrate").await?;
+    let mut tick = interval(SAY);
+    tick.tick().await;
+    loop {
+        tick.tick().await;
+        let row = client.query_opt(PROGRESS, &[&pid]).await.map_err(failure)?;
+        let Some(row) = row else { continue };
+        let (phase, percent): (String, i64) = (
+            row.try_get(0).map_err(failure)?,
+            row.try_get(1).map_err(failure)?,
+        );
+        let waits_for: Option<i32> = row.try_get(2).map_err(failure)?;
+        match waits_for {
+            Some(pid) => {
+                let application: String = row.try_get(3).map_err(failure)?;
+                info!("index {name}: {phase}, process {pid} ({application})");
+            }
+            None => info!("index {name}: {phase}, {percent} %"),
+        }
+    }
+}

@@ -1,0 +1,540 @@
+//! Upgrading large tables while the Go service goes on writing to them.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant, SystemTime};
+
+use tokio::task::JoinHandle;
+use tokio_postgres::{Client, NoTls};
+use tokio_util::sync::CancellationToken;
+
+use super::{IDENTITY, ODD, ROWS, SHAPES, Shape, lines, make, takes_tickets};
+use crate::support::*;
+
+/// Longest that an INSERT of the old service may take.
+const INSERT_MAX: Duration = Duration::from_secs(2);
+
+/// The old service's pace.
+const INSERT_EVERY: Duration = Duration::from_millis(20);
+
+/// Longest for an upgrade in these tests.
+const UPGRADE_MAX: Duration = Duration::from_secs(3600);
+
+/// A zone whose times are not the server's own, so that no time can be taken as it is.
+const ZONE: &str = "Europe/Paris";
+
+/// As many tickets, and products, as make a table that is not upgraded at once.
+const LARGE: u32 = 36_000;
+const LARGE_PRODUCTS: u32 = 90_000;
+
+/// What the old service did: one INSERT after the other, as each ticket came.
+struct OldService {
+    stop: CancellationToken,
+    attempts: Arc<AtomicU64>,
+    task: JoinHandle<Written>,
+}
+
+/// What came of it.
+struct Written {
+    tickets: i64,
+    longest: Duration,
+    failures: Vec<String>,
+}
+
+impl Written {
+    /// Takes note of how long an INSERT took.
+    fn took(&mut self, what: &str, started: Instant) {
+        let took = started.elapsed();
+        if took > INSERT_MAX / 4 {
+            eprintln!("{what} took {took:?}, until {:?}", SystemTime::now());
+        }
+        self.longest = self.longest.max(took);
+    }
+}
+
+impl OldService {
+    /// Writes until it is told to stop.
+    async fn start(place: &Place) -> Self {
+        let client = session(place).await;
+        let stop = CancellationToken::new();
+        let attempts = Arc::new(AtomicU64::new(0));
+        let task = tokio::spawn(write(client, stop.clone(), attempts.clone()));
+        let old = Self {
+            stop,
+            attempts,
+            task,
+        };
+        old.goes_on().await;
+        old
+    }
+
+    /// Waits until it has written, or tried to, some more.
+    async fn goes_on(&self) {
+        let before = self.attempts.load(Ordering::Relaxed);
+        wait_within("more tickets", UPGRADE_MAX, async || {
+            (self.attempts.load(Ordering::Relaxed) > before + 20).then_some(())
+        })
+        .await;
+    }
+
+    /// Stops it, and checks that every ticket went in, and soon; returns how many.
+    async fn stopped(self) -> i64 {
+        self.stop.cancel();
+        let written = self.task.await.unwrap();
+        eprintln!(
+            "{} tickets, longest INSERT {:?}",
+            written.tickets, written.longest
+        );
+        assert!(
+            written.failures.is_empty(),
+            "of {} tickets {} failed, such as: {}; the longest INSERT took {:?}",
+            written.tickets,
+            written.failures.len(),
+            written.failures[0],
+            written.longest
+        );
+        assert!(written.longest < INSERT_MAX, "{:?}", written.longest);
+        written.tickets
+    }
+}
+
+/// A connection like one of the old service's.
+async fn session(place: &Place) -> Client {
+    let url = in_zone(place);
+    let (client, connection) = tokio_postgres::connect(&url, NoTls).await.unwrap();
+    tokio::spawn(connection);
+    client
+}
+
+/// The URL of a server that keeps another zone.
+fn in_zone(place: &Place) -> String {
+    format!("{}%20-c%20TimeZone%3D{ZONE}", place.database_url())
+}
+
+/// Prepared statements and plain ones in turn: what PostgreSQL remembers of a table may be old.
+async fn write(client: Client, stop: CancellationToken, attempts: Arc<AtomicU64>) -> Written {
+    let ticket = "insert into tickets (order_id, vat, total, valid, ticket_text) \
+        values ($1, 3.10, $2::float8, true, 'old')";
+    let product = "insert into products (name, product_id, price) values ($1, $2, $3::float8) \
+        on conflict (product_id) do update set name = excluded.name, price = excluded.price";
+    let ticket = client.prepare(ticket).await.unwrap();
+    let product = client.prepare(product).await.unwrap();
+    let mut written = Written {
+        tickets: 0,
+        longest: Duration::ZERO,
+        failures: Vec::new(),
+    };
+    let mut tick = tokio::time::interval(INSERT_EVERY);
+    while stop.run_until_cancelled(tick.tick()).await.is_some() {
+        let started = Instant::now();
+        let price = written.tickets as f64;
+        let inserted = if written.tickets % 2 == 0 {
+            client.execute(&ticket, &[&"old", &price]).await.map(|_| ())
+        } else {
+            let ticket = format!(
+                "insert into tickets (order_id, vat, total, valid, ticket_text, created_at) \
+                values ('old', 3.10, {price}, true, 'old', '2024-05-06 07:08:09')"
+            );
+            client.batch_execute(&ticket).await
+        };
+        let known = format!("p{}", written.tickets % 50);
+        written.took("a ticket", started);
+        let started = Instant::now();
+        let sold = client
+            .execute(&product, &[&"Old product", &known, &price])
+            .await;
+        written.took("a product", started);
+        written.tickets += 1;
+        attempts.fetch_add(1, Ordering::Relaxed);
+        let failures = inserted.err().into_iter().chain(sold.err());
+        written.failures.extend(failures.map(|error| {
+            error
+                .as_db_error()
+                .map_or(error.to_string(), |db| db.message().to_owned())
+        }));
+    }
+    written
+}
+
+/// Tables with the known rows and many more.
+async fn make_large(place: &Place, shape: &Shape, tickets: u32, products: u32) {
+    let many = format!(
+        "insert into tickets (id, order_id, vat, total, valid, ticket_text, created_at) \
+            overriding system value select n, 'o' || n, 3.10, n / 100.0, n % 2 = 0, repeat('ticket ', 30), \
+            '2023-05-06 07:08:09' from generate_series(100, {tickets} + 99) n; \
+        insert into products (id, name, product_id, price, created_at) overriding system value \
+            select n, rpad('Product', 50, '.'), 'p' || n, n / 100.0, '2023-05-06 07:08:09' \
+            from generate_series(100, {products} + 99) n; \
+        select setval('tickets_id_seq', {tickets} + 100), setval('products_id_seq', {products} + 100)"
+    );
+    make(place, shape, &[ROWS, &many].join(";")).await;
+}
+
+/// Starts `migrate` as on a server that keeps another zone.
+fn start_migrate(place: &Place) -> Process {
+    Process::start(&["migrate"], &[("DATABASE_URL", in_zone(place))])
+}
+
+/// Waits for its end, which may take a while.
+async fn ended_in_time(mut migrate: Process) -> Ended {
+    wait_within("the upgrade", UPGRADE_MAX, async || migrate.try_end()).await;
+    migrate.ended().await
+}
+
+/// Runs `migrate` to its end, which must be a good one.
+async fn migrated(place: &Place) -> Ended {
+    let ended = ended_in_time(start_migrate(place)).await;
+    assert_eq!(ended.code(), Some(0), "{}", ended.log);
+    ended
+}
+
+/// All that the old service wrote, in few words: a line for each table.
+async fn contents(place: &Place) -> Vec<String> {
+    let query = "select concat_ws('|', 'a', count(*), md5(string_agg(concat_ws('|', id, order_id, vat::numeric(20,4), \
+            total::numeric(20,4), valid, ticket_text, created_at::timestamptz), ';' order by id))) from tickets \
+        union all select concat_ws('|', 'b', count(*), md5(string_agg(concat_ws('|', id, name, product_id, \
+            price::numeric(20,4), created_at::timestamptz), ';' order by id))) from products order by 1";
+    lines_of(&session(place).await, query).await
+}
+
+async fn lines_of(client: &Client, query: &str) -> Vec<String> {
+    let rows = client.query(query, &[]).await.unwrap();
+    rows.iter().map(|row| row.get(0)).collect()
+}
+
+/// Everything that PostgreSQL knows of the two tables.
+async fn definitions(place: &Place) -> Vec<String> {
+    let query = "select concat_ws('|', c.relname, a.attname, format_type(a.atttypid, a.atttypmod), a.attnotnull, \
+            a.attidentity, pg_get_expr(d.adbin, d.adrelid)) from pg_class c \
+            join pg_attribute a on a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped \
+            left join pg_attrdef d on (d.adrelid, d.adnum) = (a.attrelid, a.attnum) \
+            where c.relnamespace = current_schema::regnamespace and c.relkind = 'r' \
+        union all select concat_ws('|', indexname, indexdef) from pg_indexes where schemaname = current_schema \
+        union all select concat_ws('|', conname, pg_get_constraintdef(oid)) from pg_constraint \
+            where connamespace = current_schema::regnamespace and contype <> 'n' \
+        union all select proname::text from pg_proc where pronamespace = current_schema::regnamespace \
+        union all select tgname::text from pg_trigger t join pg_class c on c.oid = t.tgrelid \
+            where c.relnamespace = current_schema::regnamespace \
+        union all select relname::text from pg_class where relnamespace = current_schema::regnamespace order by 1";
+    lines(place, query).await
+}
+
+/// No INSERT of the old service fails before, during or after the upgrade, or waits for long:
+/// upgrades large tables under it.
+async fn upgraded_under_the_old_service(tickets: u32, products: u32) -> Place {
+    let place = Place::new().await;
+    make_large(&place, &SHAPES[0], tickets, products).await;
+    let before = place.count("tickets").await;
+    let old = OldService::start(&place).await;
+    let started = Instant::now();
+    let ended = migrated(&place).await;
+    eprintln!("{}{:?}", ended.log, started.elapsed());
+    old.goes_on().await;
+    let inserted = old.stopped().await;
+    assert_eq!(place.count("tickets").await, before + inserted);
+    let wrong = "select id::text from tickets where ticket_id is null \
+        or ticket_text <> 'old' and received_at <> created_at \
+        or ticket_text = 'old' and (vat <> 3.1 or order_id <> 'old') limit 3";
+    assert_eq!(lines(&place, wrong).await, [""; 0]);
+    place
+}
+
+/// Upgrades as many rows as take some seconds.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_insert_of_the_old_service_fails_or_waits() {
+    let place = upgraded_under_the_old_service(150_000, LARGE_PRODUCTS).await;
+    takes_tickets(&place).await;
+}
+
+/// The same with as many rows as take minutes.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "takes minutes and gigabytes"]
+async fn no_insert_of_the_old_service_fails_or_waits_on_five_million_rows() {
+    upgraded_under_the_old_service(5_000_000, 200_000).await;
+}
+
+/// Large tables of every shape become what small ones become, with their rows, and with indexes of
+/// their owner's: upgrades each, and compares it with new tables.
+#[tokio::test]
+async fn large_tables_of_every_shape_are_upgraded() {
+    let fresh = Place::new().await;
+    fresh.run(&["migrate"], &[]).await;
+    let columns = async |place: &Place| lines(place, COLUMNS).await;
+    let expected = columns(&fresh).await;
+    assert!(expected.len() > 10, "{expected:?}");
+    for shape in SHAPES.iter().chain([&IDENTITY, &ODD]) {
+        eprintln!("shape: {}", shape.name);
+        let place = Place::new().await;
+        let products = if shape.name == "floats" {
+            LARGE_PRODUCTS
+        } else {
+            9
+        };
+        make_large(&place, shape, LARGE, products).await;
+        let own = "create index by_day on tickets (created_at desc, order_id) include (id) with (fillfactor = 80)";
+        place.database.batch_execute(own).await.unwrap();
+        let keys = "select indexname || regexp_replace(indexdef, '^.* USING', '') from pg_indexes \
+            where schemaname = current_schema and indexname <> 'tickets_ticket_id_key' \
+            and tablename in ('tickets', 'products') order by 1";
+        let before = (contents(&place).await, lines(&place, keys).await);
+        migrated(&place).await;
+        assert_eq!((contents(&place).await, lines(&place, keys).await), before);
+        assert_eq!(columns(&place).await, expected);
+        let definitions = definitions(&place).await;
+        let left = |line: &&String| line.contains("ticketd_");
+        assert_eq!(definitions.iter().find(left), None);
+        takes_tickets(&place).await;
+        let used = "select count(*)::text from tickets group by ticket_id having count(*) > 1";
+        assert_eq!(lines(&place, used).await, [""; 0]);
+    }
+}
+
+/// The columns that must be the same however a table came to be.
+const COLUMNS: &str = "select concat_ws('|', table_name, column_name, data_type, is_nullable) \
+    from information_schema.columns where table_schema = current_schema and table_name in ('tickets', 'products') \
+    and column_name not in ('order_id', 'name', 'product_id') order by 1";
+
+/// An upgrade that is killed goes on where it was, from anywhere: kills it later and later, until it
+/// gets to its end, with the old service writing all the while.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_killed_upgrade_goes_on() {
+    const LATER: Duration = Duration::from_millis(50);
+    let place = Place::new().await;
+    make_large(&place, &SHAPES[2], LARGE, 9).await;
+    let before = contents(&place).await;
+    let old = OldService::start(&place).await;
+    let (mut kills, mut after) = (0, LATER);
+    loop {
+        let mut migrate = start_migrate(&place);
+        // How long it may run is what differs here, and not what is waited for.
+        tokio::time::sleep(after).await;
+        if let Some(status) = migrate.try_end() {
+            assert_eq!(status.code(), Some(0), "{}", migrate.log());
+            break;
+        }
+        migrate.signal("KILL");
+        migrate.end().await;
+        kills += 1;
+        after += LATER;
+    }
+    eprintln!("killed {kills} times");
+    assert!(kills >= 3, "{kills}");
+    let inserted = old.stopped().await;
+    let rows = place.count("tickets").await;
+    assert_eq!(rows, i64::from(LARGE) + 2 + inserted);
+    let new = "delete from tickets where ticket_text = 'old' or order_id = 'old'; \
+        delete from products where name = 'Old product'";
+    place.database.batch_execute(new).await.unwrap();
+    assert_eq!(contents(&place).await[0], before[0]);
+    let definitions = definitions(&place).await;
+    assert!(!definitions.iter().any(|line| line.contains("ticketd_")));
+    takes_tickets(&place).await;
+}
+
+/// A transaction that has read the table and stays open keeps no INSERT waiting: upgrades beside
+/// one, which ends only once the upgrade has said that it waits for it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_long_transaction_makes_no_insert_wait() {
+    let place = Place::new().await;
+    make_large(&place, &SHAPES[0], LARGE, 9).await;
+    let reader = session(&place).await;
+    let read = "begin; select from tickets limit 1; select from products limit 1";
+    reader.batch_execute(read).await.unwrap();
+    let old = OldService::start(&place).await;
+    let migrate = start_migrate(&place);
+    migrate.logged("waiting for process").await;
+    // Longer than what an INSERT may wait for.
+    for _ in 0..6 {
+        old.goes_on().await;
+    }
+    reader.batch_execute("commit").await.unwrap();
+    let ended = ended_in_time(migrate).await;
+    assert_eq!(ended.code(), Some(0), "{}", ended.log);
+    old.stopped().await;
+}
+
+/// A vacuum that goes on for long keeps no INSERT waiting either: upgrades beside one, which is ended
+/// only once the upgrade has met it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_long_vacuum_makes_no_insert_wait() {
+    let place = Place::new().await;
+    make_large(&place, &SHAPES[0], LARGE, 9).await;
+    let vacuum = session(&place).await;
+    let slowly = "set vacuum_cost_delay = 100; set vacuum_cost_limit = 1";
+    vacuum.batch_execute(slowly).await.unwrap();
+    let pid = "select pg_backend_pid()";
+    let pid: i32 = vacuum.query_one(pid, &[]).await.unwrap().get(0);
+    let vacuuming = tokio::spawn(async move { vacuum.batch_execute("vacuum tickets").await });
+    wait_until("a vacuum", async || {
+        let progress = "select from pg_stat_progress_vacuum where pid = $1";
+        let progress = place.database.query_opt(progress, &[&pid]).await.unwrap();
+        progress.is_some()
+    })
+    .await;
+    let old = OldService::start(&place).await;
+    let migrate = start_migrate(&place);
+    migrate.logged("tickets is in use").await;
+    let end = "select pg_cancel_backend($1)";
+    place.database.execute(end, &[&pid]).await.unwrap();
+    assert!(vacuuming.await.unwrap().is_err());
+    let ended = ended_in_time(migrate).await;
+    assert_eq!(ended.code(), Some(0), "{}", ended.log);
+    old.stopped().await;
+}
+
+/// Product ids that are there more than once are named before anything is changed: upgrades tables
+/// with some.
+#[tokio::test]
+async fn duplicates_are_named_and_nothing_is_changed() {
+    let place = Place::new().await;
+    let rows = "alter table products drop constraint once; \
+        insert into products (name, product_id) select 'a', 'twice' || n % 12 from generate_series(1, 24) n; \
+        insert into products (name, product_id) values ('b', 'thrice'), ('c', 'thrice'), ('d', 'thrice'), (null, null), (null, null)";
+    make(&place, &SHAPES[3], rows).await;
+    let before = definitions(&place).await;
+    let ended = place.run(&["migrate"], &[]).await;
+    assert_eq!(ended.code(), Some(1));
+    for text in [
+        "products.product_id",
+        "13 of its",
+        "\"thrice\" (3 times)",
+        "\"twice6\" (2 times)",
+    ] {
+        assert!(ended.log.contains(text), "{text}: {}", ended.log);
+    }
+    assert_eq!(definitions(&place).await, before);
+    let mend = "delete from products where product_id like 't%' and id not in \
+        (select min(id) from products group by product_id)";
+    place.database.batch_execute(mend).await.unwrap();
+    migrated(&place).await;
+    assert_eq!(place.count("products").await, 15);
+}
+
+/// What depends on a column whose type must be changed is named before anything is changed:
+/// upgrades a large table with such things.
+#[tokio::test]
+async fn dependents_are_named_and_nothing_is_changed() {
+    let place = Place::new().await;
+    make_large(&place, &SHAPES[2], LARGE, 9).await;
+    let own = "create view sums as select sum(total) as total from tickets; \
+        alter table tickets add constraint not_negative check (vat >= 0); \
+        create index cents on tickets ((total * 100))";
+    place.database.batch_execute(own).await.unwrap();
+    let before = definitions(&place).await;
+    let ended = ended_in_time(start_migrate(&place)).await;
+    assert_eq!(ended.code(), Some(1));
+    for text in [
+        "tickets.total",
+        "view sums",
+        "constraint not_negative",
+        "index cents",
+    ] {
+        assert!(ended.log.contains(text), "{text}: {}", ended.log);
+    }
+    assert_eq!(definitions(&place).await, before);
+    let mend = "drop view sums; alter table tickets drop constraint not_negative; drop index cents";
+    place.database.batch_execute(mend).await.unwrap();
+    migrated(&place).await;
+}
+
+/// serve and consume leave large tables to `migrate`, say so, take tickets meanwhile, and go on by
+/// themselves: starts both before it.
+#[tokio::test]
+async fn storing_waits_for_the_upgrade_and_accepting_does_not() {
+    let place = Place::new().await;
+    make_large(&place, &SHAPES[0], LARGE, LARGE_PRODUCTS).await;
+    let before = definitions(&place).await;
+    let (mut serve, mut consume) = (place.start("serve", &[]), place.start("consume", &[]));
+    for process in [&serve, &consume] {
+        process
+            .logged("`ticketd migrate` has upgraded tickets and products")
+            .await;
+        assert!(process.log().contains("WARN"));
+    }
+    let mut client = serve.client().await;
+    let mut id = None;
+    wait_until("202 before the upgrade", async || {
+        let answer = client.ask(post(&[], EXAMPLE)).await;
+        id = (answer.status == 202).then(|| answer.id());
+        id.is_some()
+    })
+    .await;
+    let mut admin = consume.admin().await;
+    assert_eq!(admin.ask(get("/readyz")).await.status, 503);
+    assert_eq!(definitions(&place).await, before);
+    migrated(&place).await;
+    place.row(id.unwrap()).await;
+    serve.ready().await;
+    consume.ready_on("ADMIN_LISTEN").await;
+    serve.drained().await;
+    consume.drained().await;
+}
+
+/// Two upgrades at once are as good as one: starts both on large tables.
+#[tokio::test]
+async fn two_upgrades_take_turns() {
+    let place = Place::new().await;
+    make_large(&place, &SHAPES[4], LARGE, 9).await;
+    let before = contents(&place).await;
+    let both = [start_migrate(&place), start_migrate(&place)];
+    let mut waited = 0;
+    for migrate in both {
+        let ended = ended_in_time(migrate).await;
+        assert_eq!(ended.code(), Some(0), "{}", ended.log);
+        waited += usize::from(ended.log.contains("another process"));
+    }
+    assert_eq!(waited, 1);
+    assert_eq!(contents(&place).await, before);
+}
+
+/// Tables of an earlier ticketd, which gave no defaults, are good enough to store in and are not
+/// locked for that; `migrate` gives them, but waits for nobody: does both beside an open transaction.
+#[tokio::test]
+async fn tables_of_an_earlier_ticketd_are_not_locked() {
+    let place = Place::new().await;
+    place.run(&["migrate"], &[]).await;
+    let earlier = "alter table tickets alter ticket_id drop default, alter valid drop default, \
+            alter received_at drop default; \
+        alter table products alter ticket_id drop default, alter ticket_received_at drop default";
+    place.database.batch_execute(earlier).await.unwrap();
+    let open = session(&place).await;
+    let writing = "begin; insert into tickets (ticket_id, valid, received_at) values (gen_random_uuid(), false, now()); \
+        insert into products (product_id, ticket_received_at, ticket_id) values ('p', now(), gen_random_uuid())";
+    open.batch_execute(writing).await.unwrap();
+    let mut serve = place.ready("serve", &[]).await;
+    let id = place
+        .accepted(&mut serve.client().await, &[], EXAMPLE)
+        .await;
+    place.row(id).await;
+    let ended = migrated(&place).await;
+    assert!(ended.log.contains("have no default"), "{}", ended.log);
+    open.batch_execute("rollback").await.unwrap();
+    let old = "insert into tickets (order_id) values ('old'); insert into products (product_id) values ('old')";
+    assert!(place.database.batch_execute(old).await.is_err());
+    let ended = migrated(&place).await;
+    assert!(!ended.log.contains("WARN"), "{}", ended.log);
+    place.database.batch_execute(old).await.unwrap();
+    serve.drained().await;
+}
+
+/// A role that may write rows and nothing else stores tickets: starts serve as one.
+#[tokio::test]
+async fn a_role_that_may_only_write_rows_stores_tickets() {
+    let place = Place::new().await;
+    place.run(&["migrate"], &[]).await;
+    let (schema, role) = (place.schema(), format!("{}_writer", place.schema()));
+    let grant = format!(
+        "create role {role}; grant usage on schema {schema} to {role}; \
+         grant select, insert, update on all tables in schema {schema} to {role}"
+    );
+    place.database.batch_execute(&grant).await.unwrap();
+    let url = format!("{}%20-c%20role%3D{role}", place.database_url());
+    let mut serve = place.ready("serve", &[("DATABASE_URL", &url)]).await;
+    let id = place
+        .accepted(&mut serve.client().await, &[], EXAMPLE)
+        .await;
+    place.row(id).await;
+    serve.drained().await;
+    let forget = format!("drop owned by {role}; drop role {role}");
+    place.database.batch_execute(&forget).await.unwrap();
+}
