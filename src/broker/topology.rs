@@ -78,8 +78,9 @@ impl Topology {
         bind(connection, &self.queue, &self.exchange).await
     }
 
-    /// Only whether that is there which tickets are published to and read from:
-    /// to ask for that takes no rights, and more cannot be asked for.
+    /// Only whether that is there which tickets are published to and read from: more
+    /// cannot be asked for, and RabbitMQ 4.3 answers not even that to a user who may
+    /// not configure it.
     async fn look(&self, connection: &Connection) -> Result<(), BrokerError> {
         let exchange = on_channel(connection, async |channel| {
             let options = ExchangeDeclareOptions {
@@ -225,7 +226,7 @@ async fn bind(
     })
 }
 
-/// What a look at something says. That RabbitMQ lets nobody look says nothing.
+/// What a look at something says. That RabbitMQ does not let us look says nothing.
 fn there(
     what: &str,
     Named(name, setting): Named<'_>,
