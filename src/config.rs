@@ -286,7 +286,7 @@ pub struct StoreSettings {
     #[arg(long, env = "PRODUCT_REFRESH", default_value = "60s", value_parser = duration_at_least::<0>)]
     pub product_refresh: Duration,
     /// Longest that deliveries are held while PostgreSQL is away; then they go back to the queue until it returns
-    // Below RabbitMQ's consumer_timeout, which is 30 minutes by default and closes the channel.
+    // Below RabbitMQ's consumer_timeout of 30 minutes, which closes the channel or, from 4.3 on, the subscription.
     #[arg(long, env = "HOLD_MAX", default_value = "20m", value_parser = duration_at_least::<1000>)]
     pub hold_max: Duration,
 }

@@ -91,8 +91,8 @@ impl Session {
         self.acknowledged || self.begun.elapsed() > LASTING
     }
 
-    /// RabbitMQ closes a channel whose deliveries wait for too long; before it
-    /// does, they go back to the queue on our own terms.
+    /// RabbitMQ ends a subscription whose deliveries wait for too long; before
+    /// it does, they go back to the queue on our own terms.
     pub fn check_age(&self, hold_max: Duration) -> Result<(), String> {
         let oldest = self
             .under_way
