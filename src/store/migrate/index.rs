@@ -39,12 +39,14 @@ pub async fn build(
     if build.replaces_invalid {
         client.batch_execute(&clear).await.map_err(failure)?;
     }
+    let pid = client.query_one("select pg_backend_pid()", &[]).await;
+    let pid = pid.and_then(|row| row.try_get(0)).map_err(failure)?;
     info!("building index {name} of {}", plan.table.name);
     let statement = build.statement(schema, &plan.table.path(), "concurrently");
     loop {
         let built = tokio::select! {
             built = client.batch_execute(&statement) => built,
-            never = watch(config, client, name) => match never {},
+            never = watch(config, pid, name) => match never {},
         };
         let Err(error) = built else { return Ok(()) };
         // It was not finished, and is in the way of writers all the same.
@@ -61,20 +63,18 @@ pub async fn build(
     }
 }
 
-/// Says how far the build is, on a connection of its own, for as long as it takes.
-async fn watch(config: &Config, client: &Client, name: &str) -> std::convert::Infallible {
-    let Err(why) = progress(config, client, name).await;
+/// Says how far process `pid` is with it, on a connection of its own, for as long as it takes.
+async fn watch(config: &Config, pid: i32, name: &str) -> std::convert::Infallible {
+    let Err(why) = progress(config, pid, name).await;
     debug!("no progress can be told: {why}");
     std::future::pending().await
 }
 
 async fn progress(
     config: &Config,
-    client: &Client,
+    pid: i32,
     name: &str,
 ) -> Result<std::convert::Infallible, Failure> {
-    let pid = client.query_one("select pg_backend_pid()", &[]).await;
-    let pid: i32 = pid.map_err(failure)?.try_get(0).map_err(failure)?;
     let Connected {
         client,
         task: _alive,

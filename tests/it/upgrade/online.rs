@@ -18,7 +18,7 @@ const INSERT_MAX: Duration = Duration::from_secs(2);
 const INSERT_EVERY: Duration = Duration::from_millis(20);
 
 /// Longest for an upgrade in these tests.
-const UPGRADE_MAX: Duration = Duration::from_secs(3600);
+const UPGRADE_MAX: Duration = Duration::from_secs(900);
 
 /// A zone whose times are not the server's own, so that no time can be taken as it is.
 const ZONE: &str = "Europe/Paris";
@@ -377,6 +377,29 @@ async fn a_long_vacuum_makes_no_insert_wait() {
     let end = "select pg_cancel_backend($1)";
     place.database.execute(end, &[&pid]).await.unwrap();
     assert!(vacuuming.await.unwrap().is_err());
+    let ended = ended_in_time(migrate).await;
+    assert_eq!(ended.code(), Some(0), "{}", ended.log);
+    old.stopped().await;
+}
+
+/// A snapshot that is held for long, which an index has to wait for, keeps no INSERT waiting, and
+/// whoever holds it is named: upgrades beside one, which ends only then.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_long_snapshot_is_named_and_makes_no_insert_wait() {
+    let place = Place::new().await;
+    make_large(&place, &SHAPES[0], LARGE, 9).await;
+    let dump = session(&place).await;
+    let pid = "select pg_backend_pid()";
+    let pid: i32 = dump.query_one(pid, &[]).await.unwrap().get(0);
+    let snapshot = "begin isolation level repeatable read; select from pg_class limit 1";
+    dump.batch_execute(snapshot).await.unwrap();
+    let old = OldService::start(&place).await;
+    let migrate = start_migrate(&place);
+    migrate
+        .logged(&format!("old snapshots, process {pid}"))
+        .await;
+    old.goes_on().await;
+    dump.batch_execute("commit").await.unwrap();
     let ended = ended_in_time(migrate).await;
     assert_eq!(ended.code(), Some(0), "{}", ended.log);
     old.stopped().await;
