@@ -16,6 +16,12 @@ use super::{deliver, tickets};
 /// Microseconds from 1970 to 2000, where PostgreSQL's time begins.
 const EPOCH_US: i128 = 946_684_800_000_000;
 
+/// The first microsecond of PostgreSQL's calendar, 4714-11-24 BC, before 1970.
+const EARLIEST_US: i64 = -210_866_803_200_000_000;
+
+/// Why a ticket of before that is dead.
+const TOO_EARLY: &str = "its time of receipt is before 4714 BC, which PostgreSQL cannot hold";
+
 /// What must become of tickets that are stored together, in the order of their ids.
 #[derive(Default)]
 struct Expected<'a> {
@@ -42,6 +48,9 @@ impl<'a> Expected<'a> {
         let mut expected = Self::default();
         for ticket in sent {
             match readable(ticket.body) {
+                _ if ticket.received_at_us < EARLIEST_US => {
+                    expected.dead.push((ticket, TOO_EARLY));
+                }
                 Ok(text) => expected.read.push((ticket, naive::parse(text))),
                 Err(why) => expected.dead.push((ticket, why)),
             }
