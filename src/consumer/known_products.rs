@@ -24,6 +24,7 @@ use foldhash::fast::RandomState;
 use hashbrown::HashTable;
 use rust_decimal::Decimal;
 use slab::Slab;
+use uuid::Uuid;
 
 use crate::copy::{ProductRow, Recency};
 use crate::ticket::Product;
@@ -150,6 +151,17 @@ impl KnownProducts {
                 if *transactions == 0 {
                     self.writing.remove(&*row.product_id);
                 }
+            }
+        }
+    }
+
+    /// These tickets turn out not to be stored: what they said of products does
+    /// not count. Newer tickets than a row's that were seen besides are forgotten
+    /// with them, until the row is confirmed anew.
+    pub fn dismiss(&mut self, tickets: &HashSet<Uuid>) {
+        for (_, entry) in &mut self.entries {
+            if tickets.contains(&entry.newest.ticket_id) {
+                entry.newest = entry.row;
             }
         }
     }

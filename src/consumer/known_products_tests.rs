@@ -177,6 +177,22 @@ fn a_newer_row_of_another_consumer_is_not_taken_for_ours() {
 }
 
 #[test]
+fn a_ticket_that_is_not_stored_keeps_no_other_from_its_products() {
+    let (mut known, mut table, now) = (
+        KnownProducts::new(REFRESH),
+        Table::default(),
+        Instant::now(),
+    );
+    store(&mut known, &mut table, &[(1, 5, 0)], now);
+    let refused = (1, 5, 30);
+    let changes = gathered(&mut known, &[refused], now);
+    known.failed(&changes);
+    known.dismiss(&HashSet::from([recency(refused).ticket_id]));
+    store(&mut known, &mut table, &[(1, 6, 20)], now);
+    assert_eq!(table.price(1), Some(6));
+}
+
+#[test]
 fn a_row_that_turns_out_to_be_newer_is_known_no_more() {
     let (mut known, mut table, now) = (
         KnownProducts::new(REFRESH),

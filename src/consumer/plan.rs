@@ -1,6 +1,6 @@
 //! What is to be done with each ticket of a batch. Pure.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::ops::Range;
 use std::time::{Duration, Instant};
 
@@ -194,6 +194,17 @@ impl<'a> Plan<'a> {
             *verdict = settled;
         }
         changed
+    }
+
+    /// The ids of those that go to `dead_tickets`.
+    pub fn dead(&self, range: Range<usize>) -> HashSet<Uuid> {
+        let verdicts = self.verdicts.get(range.clone()).unwrap_or_default();
+        let records = self.records(range).iter().zip(verdicts);
+        let dead = |verdict: &Verdict| matches!(verdict, Verdict::KeyReused | Verdict::Dead(_));
+        records
+            .filter(|(_, verdict)| dead(verdict))
+            .map(|(record, _)| record.id)
+            .collect()
     }
 
     /// The range together with what shares an id with its ends: ids are settled

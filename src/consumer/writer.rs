@@ -223,6 +223,7 @@ impl Writer {
             Next::SetAside => {
                 error!("a ticket cannot be stored and goes to dead_tickets: {why}");
                 plan.bury(at, &why);
+                self.dismiss(plan, range.clone());
                 search.again(range.clone());
             }
             Next::Compare if self.takes_another(kind).await? => search.again(range.clone()),
@@ -266,9 +267,10 @@ impl Writer {
                 self.metrics.failed("conflict");
                 let whole = plan.with_whole_ids(range.clone());
                 let stored = self.store()?.stored_texts(&plan.ids(whole.clone())).await?;
-                if !plan.settle(whole, &stored) {
+                if !plan.settle(whole.clone(), &stored) {
                     return Err(Failure::Conflict(why));
                 }
+                self.dismiss(plan, whole);
                 self.flush(plan, range).await
             }
             flushed => flushed,
@@ -299,6 +301,14 @@ impl Writer {
         );
         self.count(plan, range, &rows);
         Ok(())
+    }
+
+    /// What was encoded before it was found to be dead must not count as seen.
+    fn dismiss(&self, plan: &Plan<'_>, range: Range<usize>) {
+        let dead = plan.dead(range);
+        if !dead.is_empty() {
+            self.known().dismiss(&dead);
+        }
     }
 
     fn known(&self) -> MutexGuard<'_, KnownProducts> {
