@@ -19,12 +19,12 @@ use divan::counter::BytesCount;
 use ticketd::KnownProducts;
 use ticketd::copy::{Recency, Rows};
 use ticketd::message::{self, Record};
-use ticketd::parser::parse;
+use ticketd::ticket::parse;
 use ticketd::ticket::{Reason, text};
 use uuid::Uuid;
 
 // The parser's test oracle, for scale.
-#[path = "../src/parser/naive.rs"]
+#[path = "../src/ticket/parser/naive.rs"]
 mod naive;
 
 fn main() {

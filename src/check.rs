@@ -5,7 +5,7 @@ use std::path::Path;
 
 use anyhow::Context;
 
-use crate::parser::parse;
+use crate::ticket::parse;
 use crate::ticket::text;
 
 /// Says of each file, line by line, whether it is a valid ticket. True if all are.

@@ -253,7 +253,7 @@ fn split<T: PartialEq + Default + Copy>(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::parser::parse;
+    use crate::ticket::parse;
 
     fn encoded_numeric(text: &str) -> Vec<u8> {
         let mut out = Vec::new();

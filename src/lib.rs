@@ -33,7 +33,6 @@ mod healthcheck;
 mod http;
 pub mod message;
 mod metrics;
-pub mod parser;
 mod publisher;
 mod status;
 mod store;

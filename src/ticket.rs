@@ -44,6 +44,11 @@
 //! that is blank or carries the key of a later header is left for the next one to look at; any
 //! other line counts as standing in its place.
 
+mod decimal;
+mod parser;
+
+pub use parser::parse;
+
 use std::borrow::Cow;
 use std::fmt;
 

@@ -19,7 +19,7 @@ use ticketd::message::{self, Record};
 use uuid::Uuid;
 
 #[allow(dead_code, reason = "the parser's own tests use all of it")]
-#[path = "../src/parser/generate.rs"]
+#[path = "../src/ticket/parser/generate.rs"]
 mod generate;
 #[path = "../fuzz/src/lib.rs"]
 mod properties;

@@ -18,9 +18,9 @@ mod parser;
 mod row;
 
 // The parser's test oracle, and the comparison with it.
-#[path = "../../src/parser/agree.rs"]
+#[path = "../../src/ticket/parser/agree.rs"]
 mod agree;
-#[path = "../../src/parser/naive.rs"]
+#[path = "../../src/ticket/parser/naive.rs"]
 mod naive;
 
 pub use group::group;
@@ -29,7 +29,7 @@ pub use row::row;
 
 use lapin::message::Delivery;
 use ticketd::message::Record;
-use ticketd::parser::parse;
+use ticketd::ticket::parse;
 use ticketd::ticket::{Reason, Ticket};
 use ticketd::{Delivered, Group};
 use uuid::Uuid;

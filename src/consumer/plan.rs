@@ -11,7 +11,7 @@ use super::evidence::{Evidence, Kind, Sample};
 use super::known_products::{Changes, KnownProducts};
 use crate::copy::{Dead, Encoded, ProductRow, RECEIVED_AT_MIN_US, Recency, Rows};
 use crate::message::Record;
-use crate::parser::parse;
+use crate::ticket::parse;
 use crate::ticket::text;
 
 /// A row of COPY data takes about this much more than the ticket's text.

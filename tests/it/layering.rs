@@ -10,17 +10,17 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("backoff", &[]),
     ("batch", &[]),
     ("broker", &["config"]),
-    ("check", &["parser", "ticket"]),
+    ("check", &["ticket"]),
     ("clock", &[]),
     ("config", &[]),
     (
         "consumer",
         &[
             "backoff", "batch", "broker", "clock", "config", "copy", "health", "message",
-            "metrics", "parser", "store", "ticket",
+            "metrics", "store", "ticket",
         ],
     ),
-    ("copy", &["parser", "ticket"]),
+    ("copy", &["ticket"]),
     (
         "dead",
         &[
@@ -50,7 +50,6 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ),
     ("message", &[]),
     ("metrics", &[]),
-    ("parser", &["ticket"]),
     (
         "publisher",
         &[
@@ -69,7 +68,6 @@ const PURE: &[&str] = &[
     "consumer/known_products",
     "copy",
     "message",
-    "parser",
     "ticket",
 ];
 const IMPURE: &[&str] = &[

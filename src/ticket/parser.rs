@@ -29,7 +29,6 @@ use crate::ticket::{CHARACTERS_MAX, Invalid, Product, Reason, Ticket};
 mod agree;
 #[cfg(test)]
 mod generate;
-mod money;
 #[cfg(test)]
 mod naive;
 #[cfg(test)]
@@ -37,7 +36,7 @@ mod prop;
 #[cfg(test)]
 mod tests;
 
-use money::{Sum, decimal};
+use super::decimal::{Sum, decimal};
 
 const BYTE_ORDER_MARK: char = '\u{feff}';
 const PRODUCT_HEADER: &str = "product,product_id,price";

@@ -7,8 +7,8 @@ use std::path::Path;
 use super::agree::agree;
 use super::*;
 
-const EXAMPLE: &str = include_str!("../../tests/tickets/valid/example.txt");
-const EXAMPLE_CRLF: &str = include_str!("../../tests/tickets/valid/example-crlf.txt");
+const EXAMPLE: &str = include_str!("../../../tests/tickets/valid/example.txt");
+const EXAMPLE_CRLF: &str = include_str!("../../../tests/tickets/valid/example-crlf.txt");
 
 /// `valid`, or what the database would hold as the reason; the naive parser must agree.
 fn verdict(text: &str) -> String {
