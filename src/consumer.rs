@@ -6,24 +6,25 @@
 //! subscription that fails is given up whole; what it had not acknowledged is
 //! delivered again, and the store makes that harmless.
 
+mod ack_window;
+mod batch;
+mod dedup;
 mod delivery;
 mod evidence;
 mod held;
 mod job;
 mod known_products;
-mod plan;
 mod queues;
 mod refused;
-mod session;
+mod subscription;
 mod tables;
 mod times;
-mod window;
 mod writer;
 
+pub use dedup::rows_of;
 use delivery::Delivered;
 pub use delivery::Message;
 pub use known_products::KnownProducts;
-pub use plan::rows_of;
 
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
@@ -40,15 +41,15 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use crate::backoff::Backoff;
-use crate::batch::{Batch, Limits};
 use crate::broker::{Broker, BrokerError, Link, within};
 use crate::config::StoreSettings;
 use crate::health::Health;
 use crate::metrics::{QueueMetrics, StoreMetrics};
 use crate::store::Failure;
+use batch::{Batch, Limits};
 use evidence::Evidence;
 use job::{Event, Job, Stored};
-use session::Session;
+use subscription::Session;
 use times::Oddities;
 use writer::Writer;
 

@@ -20,7 +20,6 @@
 //! 4. the consumer stores and acknowledges what it has begun.
 
 mod backoff;
-mod batch;
 mod broker;
 mod check;
 mod clock;

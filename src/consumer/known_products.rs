@@ -368,5 +368,4 @@ fn jittered(refresh_us: i64, hash: u64) -> i64 {
 }
 
 #[cfg(test)]
-#[path = "known_products_tests.rs"]
 mod tests;

@@ -14,11 +14,11 @@ use tokio::sync::mpsc;
 use tokio::time::sleep_until;
 use tracing::{debug, error, info, warn};
 
+use super::dedup::Plan;
 use super::evidence::{Evidence, Kind};
 use super::held::Held;
 use super::job::{Event, Job, Stored};
 use super::known_products::KnownProducts;
-use super::plan::Plan;
 use super::refused::{Next, Search};
 use crate::backoff::Backoff;
 use crate::clock::now_us;

@@ -284,5 +284,4 @@ pub fn rows_of(messages: &[Message]) -> (Encoded<'_>, Vec<ProductRow<'_>>) {
 }
 
 #[cfg(test)]
-#[path = "plan_tests.rs"]
 mod tests;

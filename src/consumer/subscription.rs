@@ -8,11 +8,11 @@ use std::time::{Duration, Instant};
 use lapin::Channel;
 use lapin::options::BasicAckOptions;
 
+use super::ack_window::Window;
+use super::batch::{Batch, Limits};
 use super::delivery::{Delivered, Message};
 use super::job::Stored;
 use super::times::Oddities;
-use super::window::Window;
-use crate::batch::{Batch, Limits};
 use crate::broker::within;
 
 /// A subscription that lasted for so long worked, even if there was nothing to store.
