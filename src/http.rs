@@ -39,7 +39,7 @@ use crate::health::Health;
 use crate::message::Record;
 use crate::metrics::HttpMetrics;
 use crate::publisher::{Outcome, Publisher, Refusal};
-use crate::status::{Status, Unavailable};
+use crate::store::{Status, Unavailable};
 use crate::ticket::{TextError, text};
 use answer::{Answer, Head, Step};
 use body::{Begun, Unread};

@@ -25,7 +25,7 @@ mod check;
 mod clock;
 pub mod config;
 mod consumer;
-pub mod copy;
+
 mod dead;
 mod health;
 mod healthcheck;
@@ -33,7 +33,6 @@ mod http;
 pub mod message;
 mod metrics;
 mod publisher;
-mod status;
 mod store;
 mod thread;
 pub mod ticket;
@@ -48,6 +47,8 @@ pub use metrics::install as install_metrics;
 pub use consumer::{KnownProducts, Message as Delivered, rows_of};
 #[doc(hidden)]
 pub use publisher::Group;
+#[doc(hidden)]
+pub use store::copy;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -71,7 +72,7 @@ use health::Health;
 use http::{Bodies, Server, Workers};
 use metrics::{HttpMetrics, UPKEEP_EVERY};
 use publisher::{Limits, Publisher, publishers};
-use status::{Status, status};
+use store::{Status, status};
 use thread::run_apart;
 
 /// The last part of the lame duck, in which answers end their connections:

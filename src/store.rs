@@ -11,13 +11,17 @@
 //! stored. Products are merged with ON CONFLICT, as most of them are there
 //! already.
 
+mod chunks;
 mod connect;
+pub mod copy;
 mod migrate;
-mod pieces;
 mod products;
+mod ticket_state;
 
 pub use connect::{Connected, connect};
+pub use copy::{Dead, Encoded, ProductRow, RECEIVED_AT_MIN_US, Recency, Rows};
 pub use migrate::{Tables, ensure, migrate};
+pub use ticket_state::{Status, Unavailable, status};
 
 use std::collections::{HashMap, HashSet};
 use std::fmt;
@@ -32,9 +36,8 @@ use tokio_postgres::types::ToSql;
 use tokio_postgres::{Client, CopyInSink, Error, Row, Statement};
 use uuid::Uuid;
 
-use crate::copy::{self, Dead, Encoded, ProductRow};
 use crate::metrics::StoreMetrics;
-use pieces::Pieces;
+use chunks::Pieces;
 
 /// Longest for one flush. What hangs on a live connection, such as a stopped
 /// backend, ends only by this.

@@ -9,8 +9,8 @@ use uuid::Uuid;
 use super::delivery::Message;
 use super::evidence::{Evidence, Kind, Sample};
 use super::known_products::{Changes, KnownProducts};
-use crate::copy::{Dead, Encoded, ProductRow, RECEIVED_AT_MIN_US, Recency, Rows};
 use crate::message::Record;
+use crate::store::{Dead, Encoded, ProductRow, RECEIVED_AT_MIN_US, Recency, Rows};
 use crate::ticket::parse;
 use crate::ticket::text;
 

@@ -26,7 +26,7 @@ use rust_decimal::Decimal;
 use slab::Slab;
 use uuid::Uuid;
 
-use crate::copy::{ProductRow, Recency};
+use crate::store::{ProductRow, Recency};
 use crate::ticket::Product;
 
 /// Maximum of products that are remembered; about 25 MB with texts of the usual

@@ -22,9 +22,9 @@ use super::known_products::KnownProducts;
 use super::refused::{Next, Search};
 use crate::backoff::Backoff;
 use crate::clock::now_us;
-use crate::copy::Encoded;
 use crate::health::Health;
 use crate::metrics::StoreMetrics;
+use crate::store::Encoded;
 use crate::store::{Failure, Store, Tables, ensure};
 
 /// One connection that stores.

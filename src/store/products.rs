@@ -16,7 +16,7 @@ use tokio_postgres::types::{IsNull, ToSql, Type, accepts, to_sql_checked};
 use tokio_postgres::{Client, Error, Statement};
 use uuid::Uuid;
 
-use crate::copy::{self, ProductRow};
+use super::copy::{self, ProductRow};
 
 // Sorted, so that two writers lock rows in the same order and cannot deadlock. A
 // row that is newer already is left alone and not returned.

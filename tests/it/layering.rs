@@ -15,11 +15,10 @@ const MAY_USE: &[(&str, &[&str])] = &[
     (
         "consumer",
         &[
-            "backoff", "broker", "clock", "config", "copy", "health", "message", "metrics",
+            "backoff", "broker", "clock", "config", "health", "message", "metrics",
             "store", "ticket",
         ],
     ),
-    ("copy", &["ticket"]),
     (
         "dead",
         &[
@@ -42,7 +41,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "message",
             "metrics",
             "publisher",
-            "status",
+            "store",
             "thread",
             "ticket",
         ],
@@ -55,8 +54,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "backoff", "broker", "config", "health", "message", "metrics",
         ],
     ),
-    ("status", &["store"]),
-    ("store", &["copy", "metrics"]),
+    ("store", &["metrics", "ticket"]),
     ("thread", &[]),
     ("ticket", &[]),
 ];
@@ -66,8 +64,8 @@ const PURE: &[&str] = &[
     "consumer/ack_window",
     "consumer/batch",
     "consumer/known_products",
-    "copy",
     "message",
+    "store/copy",
     "ticket",
 ];
 const IMPURE: &[&str] = &[

@@ -9,7 +9,7 @@ use tokio_postgres::{Config, Statement};
 use tracing::warn;
 use uuid::Uuid;
 
-use crate::store::{self, Connected};
+use super::{Connected, Failure, connect, failure};
 
 /// Most questions waiting; further ones are answered at once that it is busy.
 const WAITING_MAX: usize = 64;
@@ -82,7 +82,7 @@ async fn answer(config: Config, mut asked: mpsc::Receiver<Question>) {
     }
 }
 
-fn why(answer: Result<Option<String>, store::Failure>) -> String {
+fn why(answer: Result<Option<String>, Failure>) -> String {
     answer.map_or_else(|failure| failure.to_string(), |_row| String::new())
 }
 
@@ -90,17 +90,13 @@ async fn look_up(
     config: &Config,
     session: &mut Option<(Connected, Statement)>,
     id: Uuid,
-) -> Result<Option<String>, store::Failure> {
+) -> Result<Option<String>, Failure> {
     if session
         .as_ref()
         .is_none_or(|(connected, _)| connected.client.is_closed())
     {
-        let connected = store::connect(config, "ticketd status").await?;
-        let statement = connected
-            .client
-            .prepare(QUERY)
-            .await
-            .map_err(store::failure)?;
+        let connected = connect(config, "ticketd status").await?;
+        let statement = connected.client.prepare(QUERY).await.map_err(failure)?;
         *session = Some((connected, statement));
     }
     let Some((connected, statement)) = session else {
@@ -110,10 +106,8 @@ async fn look_up(
         .client
         .query_opt(statement, &[&id])
         .await
-        .map_err(store::failure)?;
-    row.map(|row| row.try_get(0))
-        .transpose()
-        .map_err(store::failure)
+        .map_err(failure)?;
+    row.map(|row| row.try_get(0)).transpose().map_err(failure)
 }
 
 #[cfg(test)]
