@@ -9,18 +9,17 @@ use std::path::Path;
 const MAY_USE: &[(&str, &[&str])] = &[
     ("backoff", &[]),
     ("broker", &["config"]),
-    ("check", &["ticket"]),
     ("clock", &[]),
     ("config", &[]),
     (
         "consumer",
         &[
-            "backoff", "broker", "clock", "config", "health", "message", "metrics",
-            "store", "ticket",
+            "backoff", "broker", "clock", "config", "health", "message", "metrics", "store",
+            "ticket",
         ],
     ),
     (
-        "dead",
+        "commands",
         &[
             "broker",
             "clock",
@@ -29,10 +28,10 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "message",
             "publisher",
             "store",
+            "ticket",
         ],
     ),
     ("health", &[]),
-    ("healthcheck", &["config"]),
     (
         "http",
         &[
@@ -52,6 +51,20 @@ const MAY_USE: &[(&str, &[&str])] = &[
         "publisher",
         &[
             "backoff", "broker", "config", "health", "message", "metrics",
+        ],
+    ),
+    (
+        "service",
+        &[
+            "broker",
+            "config",
+            "consumer",
+            "health",
+            "http",
+            "metrics",
+            "publisher",
+            "store",
+            "thread",
         ],
     ),
     ("store", &["metrics", "ticket"]),

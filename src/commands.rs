@@ -1,0 +1,12 @@
+//! What `ticketd` does besides running a role, each command a file. They stand at the end of the
+//! flow: nothing imports them.
+
+mod check;
+mod dead;
+mod healthcheck;
+mod migrate;
+
+pub use check::check;
+pub use dead::dead;
+pub use healthcheck::healthcheck;
+pub use migrate::migrate;

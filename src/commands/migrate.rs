@@ -1,0 +1,13 @@
+//! `ticketd migrate`: the tables as this version needs them.
+
+use anyhow::Context;
+
+use crate::config::DatabaseSettings;
+use crate::store;
+
+/// Creates the tables, or brings them up to date.
+pub async fn migrate(settings: &DatabaseSettings) -> anyhow::Result<()> {
+    store::migrate(&settings.database_url)
+        .await
+        .context("DATABASE_URL")
+}
