@@ -18,10 +18,10 @@
 //! into the group's payload at once: to hold on to it would cost hyper a new
 //! buffer for each request. lapin copies the payload once more, into its frames.
 
-mod actor;
-mod desk;
 mod group;
-mod intake;
+mod queue;
+mod replies;
+mod session;
 
 pub use group::Group;
 
@@ -33,9 +33,9 @@ use tokio::sync::oneshot;
 use crate::broker::Broker;
 use crate::health::Health;
 use crate::message::Record;
-use actor::Actor;
-use desk::desks;
-use intake::Intake;
+use queue::Intake;
+use replies::desks;
+use session::Actor;
 
 /// Why a ticket was not confirmed. Its sender may try again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

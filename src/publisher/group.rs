@@ -8,7 +8,7 @@ use lapin::types::{AMQPValue, FieldTable};
 use tokio::sync::oneshot;
 
 use super::Outcome;
-use super::desk::{Desks, Waiting};
+use super::replies::{Desks, Waiting};
 use crate::message::{self, RECORD_HEAD_BYTES, Record};
 
 /// RabbitMQ's "persistent" (AMQP 0-9-1, basic class, delivery-mode).
@@ -148,7 +148,7 @@ impl Message {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::publisher::desk::desks;
+    use crate::publisher::replies::desks;
     use std::time::Duration;
     use uuid::Uuid;
 

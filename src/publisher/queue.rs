@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::{Notify, oneshot};
 
-use super::desk::Desks;
 use super::group::Group;
+use super::replies::Desks;
 use super::{Limits, Outcome, Refusal};
 use crate::config::GROUP_BYTES_MAX;
 use crate::message::{RECORD_HEAD_BYTES, Record};
@@ -250,7 +250,7 @@ impl State {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::publisher::desk::{Desk, desks};
+    use crate::publisher::replies::{Desk, desks};
     use futures_util::FutureExt;
     use uuid::Uuid;
 

@@ -17,8 +17,8 @@ use tracing::{info, warn};
 
 use super::Refusal;
 use super::group::{Group, Message};
-use super::intake::Intake;
-use super::intake::Link::{Away, Blocked, Up};
+use super::queue::Intake;
+use super::queue::Link::{Away, Blocked, Up};
 use crate::backoff::Backoff;
 use crate::broker::{Broker, BrokerError, Link};
 use crate::health::Health;
