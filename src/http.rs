@@ -12,15 +12,15 @@
 //! A body is never read as a ticket here: it is checked only for what cannot be
 //! stored at all. Errors are problem documents (RFC 9457).
 
-mod answer;
 mod body;
 mod connection;
-mod reply;
-mod server;
+mod listener;
+mod pending;
+mod response;
 mod socket;
 
 pub use body::Bodies;
-pub use server::{Server, Workers};
+pub use listener::{Server, Workers};
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -41,9 +41,9 @@ use crate::metrics::HttpMetrics;
 use crate::publisher::{Outcome, Publisher, Refusal};
 use crate::store::{Status, Unavailable};
 use crate::ticket::{TextError, text};
-use answer::{Answer, Head, Step};
 use body::{Begun, Unread};
-use reply::Reply;
+use pending::{Answer, Head, Step};
+use response::Reply;
 
 /// The namespace of ids made from keys (UUID version 5, RFC 9562 section 5.5).
 /// Changing it would make every repeated ticket a new one.
@@ -113,15 +113,15 @@ impl Service {
                 return Step::Apart(Box::pin(self.clone().state(id)));
             }
             (Some(Route::Metrics), &(Method::GET | Method::HEAD)) => {
-                reply::metrics(self.prometheus.render())
+                response::metrics(self.prometheus.render())
             }
-            (Some(Route::Live), &(Method::GET | Method::HEAD)) => reply::live(),
+            (Some(Route::Live), &(Method::GET | Method::HEAD)) => response::live(),
             (Some(Route::Ready), &(Method::GET | Method::HEAD)) => {
-                reply::ready(self.health.readiness())
+                response::ready(self.health.readiness())
             }
-            (Some(Route::Ticket), _) => unread_body(&request, reply::method_not_allowed("POST")),
-            (Some(_), _) => unread_body(&request, reply::method_not_allowed("GET, HEAD")),
-            (None, _) => unread_body(&request, reply::not_found()),
+            (Some(Route::Ticket), _) => unread_body(&request, response::method_not_allowed("POST")),
+            (Some(_), _) => unread_body(&request, response::method_not_allowed("GET, HEAD")),
+            (None, _) => unread_body(&request, response::not_found()),
         };
         Step::known(reply)
     }
@@ -189,7 +189,7 @@ impl Service {
         match outcome.unwrap_or(Err(Refusal::Draining)) {
             Ok(()) => {
                 self.metrics.accepted.increment(1);
-                self.see_off(reply::accepted(id, self.status.is_some()))
+                self.see_off(response::accepted(id, self.status.is_some()))
             }
             Err(refusal) => self.reject(&Rejection::Refused(refusal)),
         }
@@ -198,27 +198,27 @@ impl Service {
     /// GET /ticket/{id}.
     async fn state(self: Arc<Self>, id: Uuid) -> Reply {
         let Some(status) = &self.status else {
-            return reply::not_found();
+            return response::not_found();
         };
         match status.of(id).await {
-            Ok(Some(json)) => reply::state(json),
-            Ok(None) => reply::not_stored(),
-            Err(Unavailable) => reply::database_away(),
+            Ok(Some(json)) => response::state(json),
+            Ok(None) => response::not_stored(),
+            Err(Unavailable) => response::database_away(),
         }
     }
 
     fn reject(&self, why: &Rejection) -> Reply {
         let (reason, reply) = match why {
-            Rejection::BadKey(why) => ("bad_key", reply::bad_request(why)),
-            Rejection::NotText(why) => ("not_text", reply::bad_request(&why.to_string())),
+            Rejection::BadKey(why) => ("bad_key", response::bad_request(why)),
+            Rejection::NotText(why) => ("not_text", response::bad_request(&why.to_string())),
             Rejection::Unread(Unread::TooLarge) => {
-                ("too_large", reply::too_large(self.bodies.max()))
+                ("too_large", response::too_large(self.bodies.max()))
             }
-            Rejection::Unread(Unread::TooSlow) => ("too_slow", reply::too_slow()),
-            Rejection::Unread(Unread::Broken) => ("broken_body", reply::broken_body()),
+            Rejection::Unread(Unread::TooSlow) => ("too_slow", response::too_slow()),
+            Rejection::Unread(Unread::Broken) => ("broken_body", response::broken_body()),
             Rejection::Unread(Unread::TooMany) => {
                 let (reason, reply) = refused(Refusal::Overloaded);
-                (reason, reply::closing(reply))
+                (reason, response::closing(reply))
             }
             Rejection::Refused(refusal) => refused(*refusal),
         };
@@ -230,7 +230,7 @@ impl Service {
     /// come again elsewhere before this one is closed.
     fn see_off(&self, reply: Reply) -> Reply {
         if self.health.seeing_off() {
-            reply::closing(reply)
+            response::closing(reply)
         } else {
             reply
         }
@@ -238,7 +238,7 @@ impl Service {
 }
 
 fn refused(refusal: Refusal) -> (&'static str, Reply) {
-    (refusal.reason(), reply::refused(refusal))
+    (refusal.reason(), response::refused(refusal))
 }
 
 /// Whoever still sends a body that nobody reads is told that the connection ends.
@@ -246,7 +246,7 @@ fn unread_body(request: &Request<Incoming>, reply: Reply) -> Reply {
     if request.body().is_end_stream() {
         reply
     } else {
-        reply::closing(reply)
+        response::closing(reply)
     }
 }
 

@@ -24,7 +24,7 @@ use tokio::time::timeout;
 use tracing::debug;
 
 use super::Service;
-use super::reply::{self, Reply};
+use super::response::{self, Reply};
 use super::socket::Socket;
 
 /// How often connections are looked at that wait for a request.
@@ -272,7 +272,7 @@ pub async fn serve(stream: TcpStream, service: Arc<Service>, control: Arc<Contro
     // An idle connection is just closed; a request that was begun is answered.
     let farewell = if orders.told == EXPIRED && socket.has_unread() {
         metrics.answered(408);
-        reply::too_slow_headers()
+        response::too_slow_headers()
     } else {
         String::new()
     };

@@ -14,7 +14,7 @@ use tokio::sync::oneshot;
 use uuid::Uuid;
 
 use super::Service;
-use super::reply::Reply;
+use super::response::Reply;
 use crate::publisher::Outcome;
 
 /// The answer to one request.
