@@ -16,10 +16,13 @@ FROM rust:1.95.0-bookworm AS build
 WORKDIR /build
 # The image gets no debug information, three quarters of the binary; function names stay, for backtraces.
 ENV CARGO_PROFILE_RELEASE_DEBUG=none CARGO_PROFILE_RELEASE_STRIP=debuginfo
-# The dependencies first, with nothing in the place of the sources: a layer that only Cargo.toml and Cargo.lock
+# The dependencies first, with nothing in the place of the sources: a layer that only the manifests and Cargo.lock
 # invalidate. A cache mount for target/ would be quicker still, but every checkout on the machine would share it.
+# Nothing of the workspace's other members is built, but cargo reads their manifests and asks for a target in each.
 COPY Cargo.toml Cargo.lock ./
-RUN mkdir src benches && touch src/lib.rs && echo 'fn main() {}' >src/main.rs && cp src/main.rs benches/tickets.rs && \
+COPY loadtest/Cargo.toml loadtest/
+RUN mkdir src benches loadtest/src && touch src/lib.rs && echo 'fn main() {}' >src/main.rs && \
+    cp src/main.rs benches/tickets.rs && cp src/main.rs loadtest/src/main.rs && \
     cargo build --release --locked --bin ticketd
 COPY . .
 # cargo goes by times, and these files may be older than what stood in their place.

@@ -12,7 +12,7 @@ WITH_STACK := $(STACK) up && eval "$$($(STACK) env)"
 # Where cargo puts what it builds.
 BIN := $(or $(CARGO_TARGET_DIR),target)/release/ticketd
 
-LOADTEST := $(or $(CARGO_TARGET_DIR),loadtest/target)/release/loadtest
+LOADTEST := $(or $(CARGO_TARGET_DIR),target)/release/loadtest
 
 # How long `make test_load` runs, and over how many connections.
 TIME ?= 30S
@@ -30,7 +30,7 @@ run: need_cargo ## Build, bring up the servers, and serve on 127.0.0.1:8080 unti
 
 .PHONY: test
 test: need_cargo ## Run every test against the real servers
-	@$(WITH_STACK) && cargo test && cargo test --manifest-path loadtest/Cargo.toml
+	@$(WITH_STACK) && cargo test --workspace
 
 .PHONY: test_faults
 test_faults: need_cargo ## Break servers, links and processes and hold the rows against the ledger; SEED=7 MINUTES=30 for faults of chance alone
@@ -78,12 +78,10 @@ SCRIPTS = .ci/run $(shell find deploy loadtest tests -name target -prune -o -nam
 .PHONY: lint
 lint: need_cargo need_shellcheck ## Check format, lints, documentation and scripts; a warning is an error
 	shellcheck $(SCRIPTS)
-	cargo fmt --check
-	cargo clippy --all-targets -- -D warnings
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets -- -D warnings
 	$(DOC) --lib
-	cargo fmt --check --manifest-path loadtest/Cargo.toml
-	cargo clippy --manifest-path loadtest/Cargo.toml --all-targets -- -D warnings
-	$(DOC) --manifest-path loadtest/Cargo.toml --bins
+	$(DOC) --package loadtest --bins
 	cargo fmt --check --manifest-path fuzz/Cargo.toml
 	cargo clippy --manifest-path fuzz/Cargo.toml --target-dir $(or $(CARGO_TARGET_DIR),target) --all-targets --no-default-features -- -D warnings
 	$(DOC) --manifest-path fuzz/Cargo.toml --target-dir $(or $(CARGO_TARGET_DIR),target) --no-default-features --lib
@@ -95,7 +93,7 @@ test_load: need_cargo ## Load it with siege and count the rows; TIME=30S CONNECT
 
 .PHONY: bench
 bench: need_cargo ## Measure everything side by side, about MINUTES=10, into loadtest/results/; IN_A_ROW=10000000 for a long stretch besides
-	@cargo build --release && cargo build --release --manifest-path loadtest/Cargo.toml && $(WITH_STACK) && \
+	@cargo build --release && cargo build --release --package loadtest && $(WITH_STACK) && \
 		exec $(LOADTEST) bench --ticketd $(BIN) --minutes $(or $(MINUTES),10) $(if $(IN_A_ROW),--in-a-row $(IN_A_ROW))
 
 .PHONY: compose_check

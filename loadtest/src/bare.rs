@@ -86,7 +86,7 @@ fn serve_thread(listener: TcpListener) -> Result<()> {
             stream.set_nodelay(true)?;
             tokio::spawn(async move {
                 // A client that hangs up is no event for a ceiling.
-                let _ = http1::Builder::new()
+                let _ended = http1::Builder::new()
                     .serve_connection(TokioIo::new(stream), service_fn(answer))
                     .await;
             });

@@ -100,6 +100,10 @@ pub(crate) struct Options {
 }
 
 /// Measures and writes; false when a measurement failed.
+#[expect(
+    clippy::print_stdout,
+    reason = "the verdicts are the output of a bench"
+)]
 #[tokio::main(worker_threads = 1)]
 pub(crate) async fn run(options: &Options) -> Result<bool> {
     let (host, ports) = addresses(options)?;

@@ -117,6 +117,10 @@ pub(crate) struct Worker<'a> {
     buffer: Box<[u8; READ_BYTES]>,
 }
 
+#[expect(
+    clippy::indexing_slicing,
+    reason = "a connection's index is its place for the whole run, and what was read or written lies in its buffer"
+)]
 impl<'a> Worker<'a> {
     /// Opens all connections; nothing is sent yet.
     pub(crate) fn connect(
@@ -271,7 +275,7 @@ impl<'a> Worker<'a> {
             Ok(written) => {
                 // Rare: a request is far smaller than a socket's buffer.
                 connection.unsent = request[written..].to_vec();
-                let _ = watch(&self.epoll, connection, index, WRITABLE);
+                let _watched = watch(&self.epoll, connection, index, WRITABLE);
             }
             Err(_) => self.fail(index, "write"),
         }
@@ -283,7 +287,7 @@ impl<'a> Worker<'a> {
             Ok(written) => {
                 connection.unsent.drain(..written);
                 if connection.unsent.is_empty() {
-                    let _ = watch(&self.epoll, connection, index, epoll::EventFlags::IN);
+                    let _watched = watch(&self.epoll, connection, index, epoll::EventFlags::IN);
                 }
             }
             Err(_) => self.fail(index, "write"),
@@ -346,8 +350,8 @@ impl<'a> Worker<'a> {
         }
         connection.state = State::Broken;
         // What is readable for ever would wake the loop for ever.
-        let _ = epoll::delete(&self.epoll, &connection.stream);
-        let _ = connection.stream.shutdown(Shutdown::Both);
+        let _removed = epoll::delete(&self.epoll, &connection.stream);
+        let _closed = connection.stream.shutdown(Shutdown::Both);
     }
 
     /// Replaces a connection; one that cannot be opened is tried again at the next tick.

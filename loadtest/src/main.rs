@@ -11,6 +11,7 @@ mod bench;
 mod client;
 mod naive;
 mod proc;
+#[expect(clippy::print_stdout, reason = "the report of a run is its output")]
 mod report;
 mod response;
 mod run;
@@ -64,7 +65,7 @@ fn main() -> ExitCode {
 /// opening them fails with a message that says so.
 fn raise_open_files_limit() {
     let limit = getrlimit(Resource::Nofile);
-    let _ = setrlimit(
+    let _raised = setrlimit(
         Resource::Nofile,
         Rlimit {
             current: limit.maximum,

@@ -131,7 +131,7 @@ async fn serve(listener: tokio::net::TcpListener, front: Arc<Front>) -> Result<(
         tokio::spawn(async move {
             let service = service_fn(|request| answer(request, &front));
             // A client that hangs up is no concern of the others.
-            let _ = http1::Builder::new()
+            let _ended = http1::Builder::new()
                 .serve_connection(TokioIo::new(stream), service)
                 .await;
         });

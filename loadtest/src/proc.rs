@@ -163,7 +163,7 @@ const UTIME: usize = 10;
 const CSTIME: usize = 13;
 
 /// The numbers of /proc/PID/stat from the parent's id to the children's system time.
-fn stat_fields(pid: u32) -> Option<Vec<u64>> {
+fn stat_fields(pid: u32) -> Option<[u64; CSTIME + 1]> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     // The name before the last parenthesis may hold anything, the state after it is a letter.
     let (_, numbers) = stat.rsplit_once(')')?;
@@ -173,7 +173,7 @@ fn stat_fields(pid: u32) -> Option<Vec<u64>> {
         .take(CSTIME + 1)
         .map(|field| field.parse().unwrap_or(0))
         .collect();
-    (fields.len() == CSTIME + 1).then_some(fields)
+    fields.try_into().ok()
 }
 
 /// One of the memory fields of /proc/PID/status.

@@ -23,7 +23,7 @@ fresh_copy() {
   rm -rf "$COPY"
   mkdir "$COPY"
   # With new times, so that cargo does not take what it built of the copy before for up to date.
-  (cd "$ROOT" && tar -c --exclude=./target --exclude=./.git --exclude=./.stack --exclude=./loadtest/target --exclude=./fuzz/target .) | tar -x -m -C "$COPY"
+  (cd "$ROOT" && tar -c --exclude=./target --exclude=./.git --exclude=./.stack --exclude=./fuzz/target .) | tar -x -m -C "$COPY"
 }
 
 # Replaces what a Perl pattern matches, which must be in one file, wherever that is by now.

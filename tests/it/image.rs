@@ -119,6 +119,27 @@ fn settings_do_not_depend_on_the_umask() {
     }
 }
 
+/// cargo asks for every member of the workspace, though it builds one: compares them with what is
+/// copied before the dependencies are built.
+#[test]
+fn every_manifest_is_copied() {
+    let manifest = include_str!("../../Cargo.toml");
+    let (_, members) = manifest.split_once("\nmembers = [").unwrap();
+    let (members, _) = members.split_once(']').unwrap();
+    for member in members
+        .split(',')
+        .map(|member| member.trim().trim_matches('"'))
+    {
+        let copy = format!("{member}/Cargo.toml {member}/");
+        assert!(
+            lines(DOCKERFILE, "COPY ").any(|copied| copied == copy),
+            "{copy}"
+        );
+        let kept = format!("{member}/Cargo.toml");
+        assert!(lines(IGNORE, "!").any(|it| it == kept), "{kept} is ignored");
+    }
+}
+
 /// A change is built, logs are bounded, no limit is asked for that an engine may refuse, and all of
 /// it comes up again: looks at every service.
 #[test]

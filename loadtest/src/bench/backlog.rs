@@ -208,9 +208,10 @@ fn group(
     numbers: std::ops::Range<u64>,
 ) -> Result<()> {
     let now = SystemTime::now().duration_since(UNIX_EPOCH)?;
+    let templates_len = templates.len();
     for number in numbers {
-        let index = number as usize % templates.len();
-        let body = templates[index].stamped(number);
+        let template = templates.get_mut(number as usize % templates_len);
+        let body = template.context("no templates")?.stamped(number);
         payload.extend_from_slice(&ticket_id(now, number).to_be_bytes());
         payload.extend_from_slice(&(now.as_micros() as i64).to_be_bytes());
         payload.extend_from_slice(&(body.len() as u32).to_be_bytes());

@@ -91,7 +91,7 @@ pub(super) fn bars(titles: &Titles<'_>, series: &[Series]) -> String {
             };
             let width = x(value) - BARS_LEFT;
             let height = BAR - 2.0;
-            let _ = writeln!(
+            let _written = writeln!(
                 body,
                 "<rect x=\"{BARS_LEFT}\" y=\"{y:.1}\" width=\"{width:.1}\" height=\"{height}\" fill=\"{colour}\"/>"
             );
@@ -171,7 +171,7 @@ fn head(title: &str, height: f64) -> String {
          font-family=\"sans-serif\" font-size=\"12\" fill=\"#222\">\n\
          <rect width=\"{WIDTH}\" height=\"{height}\" fill=\"#fff\"/>\n"
     );
-    let _ = writeln!(
+    let _written = writeln!(
         svg,
         "<text x=\"16\" y=\"20\" font-size=\"15\" font-weight=\"bold\">{}</text>",
         escape(title)
@@ -183,7 +183,7 @@ fn legend(svg: &mut String, series: &[Series]) {
     let colours = COLOURS.iter().cycle();
     for ((index, series), colour) in series.iter().enumerate().zip(colours) {
         let y = TOP + 10.0 + 20.0 * index as f64;
-        let _ = writeln!(
+        let _written = writeln!(
             svg,
             "<rect x=\"{}\" y=\"{y}\" width=\"14\" height=\"10\" fill=\"{colour}\"/>",
             RIGHT + 14.0
@@ -193,7 +193,7 @@ fn legend(svg: &mut String, series: &[Series]) {
 }
 
 fn line(svg: &mut String, from: (f64, f64), to: (f64, f64)) {
-    let _ = writeln!(
+    let _written = writeln!(
         svg,
         "<line x1=\"{:.1}\" y1=\"{:.1}\" x2=\"{:.1}\" y2=\"{:.1}\" stroke=\"#ddd\"/>",
         from.0, from.1, to.0, to.1
@@ -203,15 +203,15 @@ fn line(svg: &mut String, from: (f64, f64), to: (f64, f64)) {
 fn polyline(svg: &mut String, points: &[(f64, f64)], colour: &str) {
     let mut path = String::new();
     for (x, y) in points {
-        let _ = write!(path, "{x:.1},{y:.1} ");
+        let _written = write!(path, "{x:.1},{y:.1} ");
     }
-    let _ = writeln!(
+    let _written = writeln!(
         svg,
         "<polyline points=\"{}\" fill=\"none\" stroke=\"{colour}\" stroke-width=\"2\"/>",
         path.trim_end()
     );
     for (x, y) in points {
-        let _ = writeln!(
+        let _written = writeln!(
             svg,
             "<circle cx=\"{x:.1}\" cy=\"{y:.1}\" r=\"3.5\" fill=\"{colour}\"/>"
         );
@@ -219,7 +219,7 @@ fn polyline(svg: &mut String, points: &[(f64, f64)], colour: &str) {
 }
 
 fn text(svg: &mut String, at: (f64, f64), anchor: &str, words: &str) {
-    let _ = writeln!(
+    let _written = writeln!(
         svg,
         "<text x=\"{:.1}\" y=\"{:.1}\" text-anchor=\"{anchor}\">{}</text>",
         at.0,

@@ -115,7 +115,8 @@ impl Server {
     fn log_end(&self) -> String {
         let log = fs::read_to_string(&self.log).unwrap_or_default();
         let lines: Vec<_> = log.lines().collect();
-        lines[lines.len().saturating_sub(LOG_LINES)..].join(" | ")
+        let (_, last) = lines.split_at(lines.len().saturating_sub(LOG_LINES));
+        last.join(" | ")
     }
 }
 

@@ -132,7 +132,7 @@ impl Scratch {
 
 /// Closes a connection. What was done over it was answered before, so a failure to say goodbye is no failure.
 pub(super) async fn hang_up(broker: &Connection) {
-    let _ = broker.close(200, "".into()).await;
+    let _closed = broker.close(200, "".into()).await;
 }
 
 /// A connection to the database.

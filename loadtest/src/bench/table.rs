@@ -42,7 +42,7 @@ pub(super) fn write(results: &Results, folder: &Path) -> Result<()> {
 pub(super) fn bars(results: &Results) -> String {
     let mut text = "| measure | measured | bar | |\n|---|---:|---:|---|\n".to_owned();
     for bar in results.bars() {
-        let _ = writeln!(text, "{}", bar_row(&bar));
+        let _written = writeln!(text, "{}", bar_row(&bar));
     }
     text
 }
@@ -107,7 +107,7 @@ fn introduction(results: &Results) -> String {
         results.rounds
     );
     for (name, value) in &results.machine {
-        let _ = writeln!(text, "| {name} | {} |", value.replace('|', "/"));
+        let _written = writeln!(text, "| {name} | {} |", value.replace('|', "/"));
     }
     text
 }
@@ -140,16 +140,16 @@ fn rates(results: &Results) -> String {
         the first request to the last row.\n\n| |"
         .to_owned();
     for connections in CONNECTIONS {
-        let _ = write!(text, " {} |", number(f64::from(connections)));
+        let _written = write!(text, " {} |", number(f64::from(connections)));
     }
-    let _ = writeln!(text, "\n|---|{}", "---:|".repeat(CONNECTIONS.len()));
+    let _written = writeln!(text, "\n|---|{}", "---:|".repeat(CONNECTIONS.len()));
     for target in Target::ALL {
-        let _ = write!(text, "| {} |", target.label());
+        let _written = write!(text, "| {} |", target.label());
         for connections in CONNECTIONS {
             let rates = results
                 .of(target, connections)
                 .map(|outcome| outcome.per_second);
-            let _ = write!(text, " {} |", spread(rates));
+            let _written = write!(text, " {} |", spread(rates));
         }
         text.push('\n');
     }
@@ -187,14 +187,14 @@ fn latencies(results: &Results) -> String {
         Milliseconds from a request to its 202: p50 / p99 / p99.9.\n\n| | 1 | 64 | 256 | 1,000 |\n|---|---:|---:|---:|---:|\n"
         .to_owned();
     for target in Target::ALL {
-        let _ = write!(text, "| {} |", target.label());
+        let _written = write!(text, "| {} |", target.label());
         for connections in [1, 64, 256, BUSY] {
             if results.of(target, connections).next().is_none() {
                 text.push_str(" – |");
                 continue;
             }
             let of = |figure| milliseconds(results.of(target, connections), figure);
-            let _ = write!(
+            let _written = write!(
                 text,
                 " {} / {} / {} |",
                 of(|outcome| Some(outcome.p50_ms)),
@@ -230,9 +230,9 @@ fn loads(results: &Results) -> String {
         WARMUP_SHARE * 100.0
     );
     for (name, _) in LOAD_FIGURES {
-        let _ = write!(text, " {name} |");
+        let _written = write!(text, " {name} |");
     }
-    let _ = writeln!(
+    let _written = writeln!(
         text,
         "\n|---|---|---:|---:|{}",
         "---:|".repeat(LOAD_FIGURES.len())
@@ -242,13 +242,13 @@ fn loads(results: &Results) -> String {
         let due = due.map_or_else(|| "–".to_owned(), number);
         let outcomes = || results.at_load(target, percent);
         let rates = spread(outcomes().map(|outcome| outcome.per_second));
-        let _ = write!(
+        let _written = write!(
             text,
             "| {} | {percent} % | {due} | {rates} |",
             target.label()
         );
         for (_, figure) in LOAD_FIGURES {
-            let _ = write!(text, " {} |", milliseconds(outcomes(), figure));
+            let _written = write!(text, " {} |", milliseconds(outcomes(), figure));
         }
         text.push('\n');
     }
@@ -275,7 +275,7 @@ fn costs(results: &Results) -> String {
             };
             let cpu = median(costs().filter_map(|cost| cost.cpu_seconds_per_million));
             let memory = costs().map(|cost| cost.memory_mib).fold(0.0, f64::max);
-            let _ = writeln!(
+            let _written = writeln!(
                 text,
                 "| {} | {name} | {} | {memory:.1} |",
                 target.label(),
@@ -308,7 +308,7 @@ fn checks(results: &Results) -> String {
         number(outcomes().map(|outcome| outcome.unsent).sum::<u64>() as f64)
     );
     for failure in &results.failures {
-        let _ = writeln!(text, "\nNot measured: {failure}.");
+        let _written = writeln!(text, "\nNot measured: {failure}.");
     }
     text
 }
