@@ -1,4 +1,10 @@
-//! What the documents say of this checkout: their links lead somewhere, and the commands that they name exist.
+//! What the documents say of this checkout: their links lead somewhere, the commands that they name
+//! exist, and the reference is what the built binary does.
+
+mod http;
+mod metrics;
+mod settings;
+mod tables;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -30,6 +36,61 @@ fn make_targets_exist() {
         missing.extend(targets.map(|target| format!("{}: make {target}", document.display())));
     }
     assert!(missing.is_empty(), "{missing:#?}");
+}
+
+/// A table of a page of the reference.
+struct Table {
+    /// The nearest heading above it.
+    section: String,
+    /// What stands over its first column.
+    first: String,
+    rows: Vec<Vec<String>>,
+}
+
+/// All tables of docs/reference/{page}.md.
+fn reference(page: &str) -> Vec<Table> {
+    let path = root().join("docs/reference").join(page);
+    let text = fs::read_to_string(path.with_extension("md")).unwrap();
+    let mut tables: Vec<Table> = Vec::new();
+    let (mut section, mut in_table) = (String::new(), false);
+    for line in text.lines() {
+        if let Some(heading) = line.strip_prefix("## ") {
+            section = heading.to_owned();
+        }
+        let cells = cells(line);
+        match (&cells, in_table) {
+            (Some(cells), false) => tables.push(Table {
+                section: section.clone(),
+                first: cells[0].clone(),
+                rows: Vec::new(),
+            }),
+            (Some(row), true) if !row[0].starts_with("---") => {
+                tables.last_mut().unwrap().rows.push(row.clone());
+            }
+            _ => {}
+        }
+        in_table = cells.is_some();
+    }
+    tables
+}
+
+/// The rows of those tables of a page whose first column is called so.
+fn rows_of(page: &str, first: &str) -> Vec<Vec<String>> {
+    let tables = reference(page).into_iter();
+    let rows = tables.filter(|table| table.first == first);
+    let rows: Vec<_> = rows.flat_map(|table| table.rows).collect();
+    assert!(!rows.is_empty(), "{page} has no table of {first}");
+    rows
+}
+
+fn cells(line: &str) -> Option<Vec<String>> {
+    let row = line.strip_prefix('|')?.strip_suffix('|')?;
+    Some(row.split('|').map(|cell| cell.trim().to_owned()).collect())
+}
+
+/// What stands in backticks in a text.
+fn codes(text: &str) -> Vec<&str> {
+    text.split('`').skip(1).step_by(2).collect()
 }
 
 fn root() -> &'static Path {
@@ -95,7 +156,7 @@ fn made(text: &str) -> Vec<&str> {
         } else if is_block {
             targets.extend(target(line));
         } else {
-            targets.extend(line.split('`').skip(1).step_by(2).filter_map(target));
+            targets.extend(codes(line).into_iter().filter_map(target));
         }
     }
     targets

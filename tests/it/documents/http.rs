@@ -1,0 +1,173 @@
+//! docs/reference/http.md against what running processes answer.
+
+use std::collections::BTreeSet;
+use std::fs;
+
+use super::{codes, rows_of};
+use crate::support::*;
+
+/// Nothing listens there.
+const NOBODY: &str = "127.0.0.1:1";
+
+/// What a request is answered: the reason under which a ticket's rejection is counted, if it was
+/// one, the status, and the detail of the problem document.
+type Problem = (Option<String>, u16, String);
+
+/// Every reason and every status that a process counts is in the page, and the page has no other:
+/// reads /metrics.
+#[tokio::test]
+async fn every_reason_and_status_is_in_the_reference() {
+    let place = Place::new().await;
+    let mut ticketd = place.ready("accept", &[]).await;
+    let metrics = ticketd.client().await.ask(get("/metrics")).await;
+    let rows = rows_of("http", "reason").into_iter();
+    let reasons: BTreeSet<_> = rows.map(|row| codes(&row[0])[0].to_owned()).collect();
+    assert_eq!(
+        label(metrics.text(), "ticketd_rejected_total{reason=\""),
+        reasons
+    );
+
+    let page = fs::read_to_string(super::root().join("docs/reference/http.md")).unwrap();
+    let counted = label(metrics.text(), "ticketd_http_requests_total{code=\"");
+    for code in &counted {
+        assert!(
+            page.split(|c: char| !c.is_ascii_digit())
+                .any(|word| word == code),
+            "{code}"
+        );
+    }
+    for (_, status, _) in documented() {
+        assert!(
+            counted.contains(&status.to_string()),
+            "{status} is not counted"
+        );
+    }
+}
+
+/// Each problem that can be had from a process alone is in the page, word for word, under the reason
+/// that it is counted by: asks for each. Of the others the binary has the words.
+#[tokio::test]
+async fn every_problem_is_in_the_reference() {
+    let place = Place::new().await;
+    let documented = documented();
+    let mut seen = of_requests(&place).await;
+    seen.extend(of_absent_servers(&place).await);
+    seen.insert(of_a_drain(&place).await);
+    let made_up: Vec<_> = seen.difference(&documented).collect();
+    assert!(made_up.is_empty(), "not in the page: {made_up:#?}");
+    let binary = fs::read(TICKETD).unwrap();
+    for (reason, status, detail) in documented.difference(&seen) {
+        let is_there = memchr::memmem::find(&binary, detail.as_bytes()).is_some();
+        assert!(is_there, "{reason:?} {status} {detail}");
+    }
+}
+
+/// What is wrong with a request itself.
+async fn of_requests(place: &Place) -> BTreeSet<Problem> {
+    let mut ticketd = place.ready("serve", &[]).await;
+    let unfinished =
+        "POST /ticket HTTP/1.1\r\nhost: test\r\ntransfer-encoding: chunked\r\n\r\nx\r\n";
+    let long = format!("idempotency-key: {}", "k".repeat(256));
+    let requests = [
+        post(&[], ""),
+        post(&[], b"Caf\xe9"),
+        post(&[], "a\0b"),
+        post(&[&long], EXAMPLE),
+        post(&["webhook-id: 1", "webhook-id: 2"], EXAMPLE),
+        unfinished.into(),
+        head(&[], 65_537).into_bytes(),
+        head(&[], 4).into_bytes(),
+        get("/nothing"),
+        get("/ticket/018f0000-0000-7000-8000-000000000001"),
+        get("/ticket"),
+        request("POST", "/metrics"),
+    ];
+    let mut problems = BTreeSet::new();
+    for request in requests {
+        problems.insert(problem(&mut ticketd, &request).await);
+    }
+    problems
+}
+
+/// What comes of RabbitMQ's and PostgreSQL's absence.
+async fn of_absent_servers(place: &Place) -> BTreeSet<Problem> {
+    let (amqp, database) = (
+        format!("amqp://{NOBODY}"),
+        format!("postgres://x@{NOBODY}/x"),
+    );
+    let settings = [
+        ("AMQP_URL", amqp.as_str()),
+        ("DATABASE_URL", database.as_str()),
+    ];
+    let mut ticketd = place.start("accept", &settings);
+    let state = get("/ticket/018f0000-0000-7000-8000-000000000001");
+    let ticket = post(&[], EXAMPLE);
+    [
+        problem(&mut ticketd, &ticket).await,
+        problem(&mut ticketd, &state).await,
+    ]
+    .into()
+}
+
+/// What comes of a ticket whose last byte comes after SIGTERM.
+async fn of_a_drain(place: &Place) -> Problem {
+    let mut ticketd = place.ready("accept", &[]).await;
+    let address = ticketd.address("LISTEN").await;
+    let mut client = ticketd.client().await;
+    let head = head(&["expect: 100-continue"], 1);
+    assert_eq!(client.ask(head).await.status, 100);
+    ticketd.signal("TERM");
+    wait_until("connections are refused", async || {
+        Client::connect(address).await.is_err()
+    })
+    .await;
+    let answer = client.ask("x").await;
+    // The listener that would tell the reason is closed by now.
+    (
+        Some("draining".into()),
+        answer.status,
+        answer.problem(answer.status),
+    )
+}
+
+/// Asks on a connection of its own, and looks which reason is counted for it.
+async fn problem(ticketd: &mut Process, request: &[u8]) -> Problem {
+    let mut metrics = ticketd.client().await;
+    let before = metrics.ask(get("/metrics")).await;
+    let answer = ticketd.client().await.ask(request).await;
+    let after = metrics.ask(get("/metrics")).await;
+    let series = |reason: &str| format!("ticketd_rejected_total{{reason=\"{reason}\"}}");
+    let is_counted = |reason: &String| {
+        metric(before.text(), &series(reason)) != metric(after.text(), &series(reason))
+    };
+    let mut reasons = label(after.text(), "ticketd_rejected_total{reason=\"").into_iter();
+    (
+        reasons.find(is_counted),
+        answer.status,
+        answer.problem(answer.status),
+    )
+}
+
+/// The problems of the page.
+fn documented() -> BTreeSet<Problem> {
+    let problem = |reason: Option<&str>, status: &str, details: &str| {
+        let (reason, status) = (reason.map(str::to_owned), status.parse().unwrap());
+        let details = codes(details).into_iter().map(str::to_owned);
+        details
+            .map(|detail| (reason.clone(), status, detail))
+            .collect::<Vec<_>>()
+    };
+    let of_tickets = rows_of("http", "reason").into_iter();
+    let of_tickets = of_tickets.flat_map(|row| problem(Some(codes(&row[0])[0]), &row[1], &row[2]));
+    let others = rows_of("http", "status").into_iter();
+    let others = others.flat_map(|row| problem(None, &row[0], &row[1]));
+    of_tickets.chain(others).collect()
+}
+
+/// The values of a metric's label, which the series begins with.
+fn label(metrics: &str, series: &str) -> BTreeSet<String> {
+    let values = metrics.lines().filter_map(|line| line.strip_prefix(series));
+    values
+        .map(|rest| rest.split_once('"').unwrap().0.to_owned())
+        .collect()
+}
