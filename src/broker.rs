@@ -3,6 +3,7 @@
 //! lapin's own recovery stays off: it would renumber confirms under live
 //! publishers. A link that fails is dropped whole, and its user opens another.
 
+pub mod depth;
 mod refusal;
 mod socket;
 mod topology;

@@ -8,17 +8,16 @@
 
 mod ack_window;
 mod batch;
+mod bisect;
 mod dedup;
 mod delivery;
 mod evidence;
 mod held;
 mod job;
 mod known_products;
-mod queues;
-mod refused;
+mod received_at;
+mod schema;
 mod subscription;
-mod tables;
-mod times;
 mod writer;
 
 pub use dedup::rows_of;
@@ -41,7 +40,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use crate::backoff::Backoff;
-use crate::broker::{Broker, BrokerError, Link, within};
+use crate::broker::{Broker, BrokerError, Link, depth, within};
 use crate::config::StoreSettings;
 use crate::health::Health;
 use crate::metrics::{QueueMetrics, StoreMetrics};
@@ -49,8 +48,8 @@ use crate::store::Failure;
 use batch::{Batch, Limits};
 use evidence::Evidence;
 use job::{Event, Job, Stored};
+use received_at::Oddities;
 use subscription::Session;
-use times::Oddities;
 use writer::Writer;
 
 /// Messages held unacknowledged of the queue that is mostly empty.
@@ -70,7 +69,7 @@ pub async fn run(
 ) -> Result<(), Failure> {
     // Before any wait: that PostgreSQL was never there is seen in these, too.
     let _registered = StoreMetrics::new();
-    match drain.run_until_cancelled(tables::ready(&database)).await {
+    match drain.run_until_cancelled(schema::ready(&database)).await {
         Some(looked_after) => looked_after?,
         None => return Ok(()),
     }
@@ -241,7 +240,7 @@ impl Consumer {
         let (queues, metrics) = (self.broker.clone(), self.queue_metrics.clone());
         let end = tokio::select! {
             end = self.pump(session, deliveries) => end,
-            never = queues::watch(&queues, link, &metrics) => match never {},
+            never = depth::watch(&queues, link, &metrics) => match never {},
         };
         metrics.unknown();
         self.oddities.tell_now();

@@ -4,7 +4,7 @@ use lapin::BasicProperties;
 use lapin::message::Delivery;
 use uuid::Uuid;
 
-use super::times::{self, Odd};
+use super::received_at::{self, Odd};
 use crate::clock::now_us;
 use crate::message::{self, Record};
 
@@ -61,10 +61,10 @@ impl Message {
     /// Reads a delivery; none of its tickets counts as received later than now.
     pub fn new(delivery: Delivery, now_us: i64) -> Self {
         let (properties, data) = (&delivery.properties, &delivery.data);
-        let (received_at_us, mut odd) = times::of_ticket(properties, now_us);
+        let (received_at_us, mut odd) = received_at::of_ticket(properties, now_us);
         let (content, tickets) = read(properties, data, received_at_us);
         if matches!(content, Content::Group) {
-            odd = times::of_group(data, now_us);
+            odd = received_at::of_group(data, now_us);
         }
         Self {
             tag: delivery.delivery_tag,

@@ -7,9 +7,9 @@ use std::time::{Duration, Instant};
 
 use tracing::{error, info};
 
+use super::bisect::Search;
 use super::evidence::Evidence;
 use super::job::Job;
-use super::refused::Search;
 use crate::backoff::Backoff;
 use crate::health::Health;
 use crate::metrics::StoreMetrics;

@@ -12,7 +12,7 @@ use super::ack_window::Window;
 use super::batch::{Batch, Limits};
 use super::delivery::{Delivered, Message};
 use super::job::Stored;
-use super::times::Oddities;
+use super::received_at::Oddities;
 use crate::broker::within;
 
 /// A subscription that lasted for so long worked, even if there was nothing to store.

@@ -14,12 +14,12 @@ use tokio::sync::mpsc;
 use tokio::time::sleep_until;
 use tracing::{debug, error, info, warn};
 
+use super::bisect::{Next, Search};
 use super::dedup::Plan;
 use super::evidence::{Evidence, Kind};
 use super::held::Held;
 use super::job::{Event, Job, Stored};
 use super::known_products::KnownProducts;
-use super::refused::{Next, Search};
 use crate::backoff::Backoff;
 use crate::clock::now_us;
 use crate::health::Health;

@@ -8,7 +8,7 @@ use std::path::Path;
 /// use what they need; lib and main put everything together.
 const MAY_USE: &[(&str, &[&str])] = &[
     ("backoff", &[]),
-    ("broker", &["config"]),
+    ("broker", &["config", "metrics"]),
     ("clock", &[]),
     ("config", &[]),
     (
