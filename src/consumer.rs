@@ -44,7 +44,7 @@ use crate::broker::{Broker, BrokerError, Link, depth, within};
 use crate::config::StoreSettings;
 use crate::health::Health;
 use crate::metrics::{QueueMetrics, StoreMetrics};
-use crate::store::Failure;
+use crate::store::StoreError;
 use batch::{Batch, Limits};
 use evidence::Evidence;
 use job::{Event, Job, Stored};
@@ -66,7 +66,7 @@ pub async fn run(
     settings: StoreSettings,
     health: Arc<Health>,
     drain: CancellationToken,
-) -> Result<(), Failure> {
+) -> Result<(), StoreError> {
     // Before any wait: that PostgreSQL was never there is seen in these, too.
     let _registered = StoreMetrics::new();
     match drain.run_until_cancelled(schema::ready(&database)).await {

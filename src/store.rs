@@ -3,12 +3,14 @@
 //! - `connect`: a session whose death is noticed on both ends.
 //! - `transaction`: a batch stored as a whole, from encoded rows (`copy`), sent
 //!   in `chunks`, and the `products` that may have changed.
+//! - `error`: what went wrong, classified by what helps.
 //! - `ticket_state`: one ticket's state by its id.
 //! - `migrate`: the tables created, or brought up to date while others write.
 
 mod chunks;
 mod connect;
 pub mod copy;
+mod error;
 mod migrate;
 mod products;
 mod ticket_state;
@@ -16,6 +18,7 @@ mod transaction;
 
 pub use connect::{Connected, connect};
 pub use copy::{Dead, Encoded, ProductRow, RECEIVED_AT_MIN_US, Recency, Rows};
+pub use error::StoreError;
 pub use migrate::{Tables, ensure, migrate};
 pub use ticket_state::{Status, Unavailable, status};
-pub use transaction::{Failure, Store, failure};
+pub use transaction::Store;

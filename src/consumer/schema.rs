@@ -6,7 +6,7 @@ use tokio::time::sleep;
 use tracing::warn;
 
 use crate::backoff::Backoff;
-use crate::store::{self, Failure, Tables};
+use crate::store::{self, StoreError, Tables};
 
 /// Between two looks at whether somebody has upgraded them.
 const LOOK: Duration = Duration::from_secs(2);
@@ -16,7 +16,7 @@ const SAY: Duration = Duration::from_secs(60);
 
 /// Waits until the tables are as they should be, and sees to it if that takes an instant. Fails if
 /// the database can never hold tickets.
-pub async fn ready(database: &tokio_postgres::Config) -> Result<(), Failure> {
+pub async fn ready(database: &tokio_postgres::Config) -> Result<(), StoreError> {
     let mut backoff = Backoff::new();
     let mut said: Option<Instant> = None;
     loop {
@@ -29,9 +29,9 @@ pub async fn ready(database: &tokio_postgres::Config) -> Result<(), Failure> {
                 }
                 sleep(LOOK).await;
             }
-            Err(failure @ Failure::Encoding(_)) => return Err(failure),
+            Err(failure @ StoreError::Encoding(_)) => return Err(failure),
             Err(failure) => {
-                warn!("the tables in PostgreSQL could not be looked after: {failure}");
+                warn!("the tables in PostgreSQL could not be looked after: {failure:#}");
                 sleep(backoff.next()).await;
             }
         }

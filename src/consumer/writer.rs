@@ -25,7 +25,7 @@ use crate::clock::now_us;
 use crate::health::Health;
 use crate::metrics::StoreMetrics;
 use crate::store::Encoded;
-use crate::store::{Failure, Store, Tables, ensure};
+use crate::store::{Store, StoreError, Tables, ensure};
 
 /// One connection that stores.
 pub struct Writer {
@@ -169,12 +169,12 @@ impl Writer {
                 },
             };
             match failure {
-                Failure::Late(_) if range.len() > 1 => search.halve(&range),
+                StoreError::Timeout(_) if range.len() > 1 => search.halve(&range),
                 _ => search.again(range),
             }
-            warn!("storing a batch failed and is repeated: {failure}");
+            warn!("storing a batch failed and is repeated: {failure:#}");
             self.metrics.failed(failure.reason());
-            self.held.unfit(matches!(failure, Failure::Schema(_)));
+            self.held.unfit(matches!(failure, StoreError::Schema(_)));
             self.disconnect();
             self.mend(&failure).await;
             tokio::time::sleep(backoff.next()).await;
@@ -196,11 +196,13 @@ impl Writer {
         plan: &mut Plan<'_>,
         search: &mut Search,
         range: &Range<usize>,
-        failure: Failure,
-    ) -> Result<(), Failure> {
+        failure: StoreError,
+    ) -> Result<(), StoreError> {
         let (why, products) = match failure {
-            Failure::Products(why) => (why, true),
-            Failure::Conflict(why) | Failure::Unique(why) | Failure::Data(why) => (why, false),
+            StoreError::Products(why) => (why, true),
+            StoreError::Conflict(why) | StoreError::Unique(why) | StoreError::Data(why) => {
+                (why, false)
+            }
             other => return Err(other),
         };
         self.metrics.failed("data");
@@ -217,12 +219,12 @@ impl Writer {
             Some(_) if products => Kind::Products,
             Some(kind) => kind,
             // It is dead_tickets that refuses it, or nothing that can be told.
-            None => return Err(Failure::Away(why)),
+            None => return Err(StoreError::Unavailable(why)),
         };
         match search.refused(at, kind, plan.is_alone(at), &self.evidence) {
             Next::SetAside => {
                 error!("a ticket cannot be stored and goes to dead_tickets: {why}");
-                plan.bury(at, &why);
+                plan.bury(at, &why.to_string());
                 self.dismiss(plan, range.clone());
                 search.again(range.clone());
             }
@@ -230,12 +232,12 @@ impl Writer {
             Next::Compare => search.wait(at, kind),
             Next::Wait => {}
         }
-        search.why = why;
+        search.why = why.to_string();
         Ok(())
     }
 
     /// Whether the tables would take a copy of a ticket that was stored.
-    async fn takes_another(&mut self, kind: Kind) -> Result<bool, Failure> {
+    async fn takes_another(&mut self, kind: Kind) -> Result<bool, StoreError> {
         let Some(sample) = self.evidence.sample(kind) else {
             return Ok(false);
         };
@@ -245,30 +247,36 @@ impl Writer {
         let tried = self.store()?.try_out(&rows, &changes.rows).await;
         match tried {
             // A key that somebody else has put on the table is the copy's own affair.
-            Ok(()) | Err(Failure::Unique(_)) => {
+            Ok(()) | Err(StoreError::Unique(_)) => {
                 self.evidence.took(kind);
                 Ok(true)
             }
-            Err(Failure::Data(_) | Failure::Products(_) | Failure::Conflict(_)) => Ok(false),
+            Err(StoreError::Data(_) | StoreError::Products(_) | StoreError::Conflict(_)) => {
+                Ok(false)
+            }
             Err(failure) => Err(failure),
         }
     }
 
     /// Stores these tickets. If some of them turn out to be stored already, it
     /// stores the others; a conflict that is left has another cause.
-    async fn attempt(&mut self, plan: &mut Plan<'_>, range: Range<usize>) -> Result<(), Failure> {
+    async fn attempt(
+        &mut self,
+        plan: &mut Plan<'_>,
+        range: Range<usize>,
+    ) -> Result<(), StoreError> {
         if !plan.suspects.is_empty() {
             let stored = self.store()?.stored_texts(&plan.suspects).await?;
             plan.settle(plan.all(), &stored);
             plan.suspects.clear();
         }
         match self.flush(plan, range.clone()).await {
-            Err(Failure::Conflict(why)) => {
+            Err(StoreError::Conflict(why)) => {
                 self.metrics.failed("conflict");
                 let whole = plan.with_whole_ids(range.clone());
                 let stored = self.store()?.stored_texts(&plan.ids(whole.clone())).await?;
                 if !plan.settle(whole.clone(), &stored) {
-                    return Err(Failure::Conflict(why));
+                    return Err(StoreError::Conflict(why));
                 }
                 self.dismiss(plan, whole);
                 self.flush(plan, range).await
@@ -277,7 +285,7 @@ impl Writer {
         }
     }
 
-    async fn flush(&mut self, plan: &Plan<'_>, range: Range<usize>) -> Result<(), Failure> {
+    async fn flush(&mut self, plan: &Plan<'_>, range: Range<usize>) -> Result<(), StoreError> {
         let started = Instant::now();
         let (rows, changes) = plan.encode(range.clone(), &mut self.known(), started);
         self.metrics.encode.record(started.elapsed());
@@ -316,10 +324,10 @@ impl Writer {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn store(&mut self) -> Result<&mut Store, Failure> {
+    fn store(&mut self) -> Result<&mut Store, StoreError> {
         self.store
             .as_mut()
-            .ok_or_else(|| Failure::Away("not connected".into()))
+            .ok_or_else(|| StoreError::Unavailable("not connected".into()))
     }
 
     fn count(&self, plan: &Plan<'_>, range: Range<usize>, rows: &Encoded<'_>) {
@@ -354,7 +362,7 @@ impl Writer {
                     self.health.writer_up(true);
                 }
                 Err(failure) => {
-                    warn!("no connection to PostgreSQL for storing: {failure}");
+                    warn!("no connection to PostgreSQL for storing: {failure:#}");
                     self.mend(&failure).await;
                     tokio::time::sleep(backoff.next()).await;
                 }
@@ -365,13 +373,15 @@ impl Writer {
 
     /// Looks after the tables again, when they are what failed: another
     /// database may have taken the place of the first.
-    async fn mend(&self, failure: &Failure) {
-        let Failure::Schema(_) = failure else { return };
+    async fn mend(&self, failure: &StoreError) {
+        let StoreError::Schema(_) = failure else {
+            return;
+        };
         match ensure(&self.config).await {
             Ok(Tables::Ready) => {}
             Ok(held @ Tables::NeedMigrate(_)) => warn!("{held}"),
             Err(failure) => {
-                warn!("the tables in PostgreSQL could not be looked after: {failure}");
+                warn!("the tables in PostgreSQL could not be looked after: {failure:#}");
             }
         }
     }

@@ -1,6 +1,5 @@
 //! A connection to PostgreSQL whose death is noticed, on both ends.
 
-use std::error::Error as _;
 use std::time::Duration;
 
 use tokio::task::JoinHandle;
@@ -8,7 +7,7 @@ use tokio::time::timeout;
 use tokio_postgres::{Client, Config, Error, NoTls};
 use tracing::{debug, warn};
 
-use super::Failure;
+use super::StoreError;
 
 /// Longest for a TCP connection to one of the URL's hosts.
 const TCP_TIMEOUT: Duration = Duration::from_secs(3);
@@ -75,7 +74,7 @@ impl Drop for Task {
 }
 
 /// Connects and sets the session up. `name` shows in `pg_stat_activity`.
-pub async fn connect(config: &Config, name: &str) -> Result<Connected, Failure> {
+pub async fn connect(config: &Config, name: &str) -> Result<Connected, StoreError> {
     let mut config = config.clone();
     if config.get_application_name().is_none() {
         config.application_name(name);
@@ -88,15 +87,15 @@ pub async fn connect(config: &Config, name: &str) -> Result<Connected, Failure> 
         .tcp_user_timeout(TCP_USER_TIMEOUT);
     match timeout(CONNECT_TIMEOUT, open(&config)).await {
         Ok(connected) => connected,
-        Err(_late) => Err(Failure::Away("no answer in time".into())),
+        Err(_late) => Err(StoreError::Unavailable("no answer in time".into())),
     }
 }
 
-async fn open(config: &Config) -> Result<Connected, Failure> {
+async fn open(config: &Config) -> Result<Connected, StoreError> {
     let connected = set_up(config).await;
-    let (connected, encoding) = connected.map_err(|error| Failure::Away(chain(&error)))?;
+    let (connected, encoding) = connected.map_err(|error| StoreError::Unavailable(error.into()))?;
     if encoding != ENCODING {
-        return Err(Failure::Encoding(encoding));
+        return Err(StoreError::Encoding(encoding));
     }
     Ok(connected)
 }
@@ -106,23 +105,16 @@ async fn set_up(config: &Config) -> Result<(Connected, String), Error> {
     let (client, connection) = config.connect(NoTls).await?;
     let task = Task(tokio::spawn(async move {
         if let Err(error) = connection.await {
-            warn!("a connection to PostgreSQL ended: {}", chain(&error));
+            let error = StoreError::classify(error);
+            warn!("a connection to PostgreSQL ended: {error:#}");
         }
     }));
     client.batch_execute(SESSION).await?;
     for setting in SESSION_NEWER {
         if let Err(error) = client.batch_execute(setting).await {
-            debug!("{setting}: {}", chain(&error));
+            debug!("{setting}: {:#}", StoreError::classify(error));
         }
     }
     let encoding = client.query_one("show server_encoding", &[]).await?;
     Ok((Connected { client, task }, encoding.try_get(0)?))
-}
-
-/// An error with what caused it; tokio-postgres shows only itself.
-pub fn chain(error: &Error) -> String {
-    match error.source() {
-        Some(source) => format!("{error}: {source}"),
-        None => error.to_string(),
-    }
 }

@@ -17,8 +17,8 @@ use tokio::time::sleep;
 use tokio_postgres::{Client, Config, Error};
 use tracing::{info, warn};
 
+use super::StoreError;
 use super::connect::{Connected, Task, connect};
-use super::{Failure, failure};
 use catalog::Table;
 use exclusive::{exclusive, exclusive_once};
 use plan::{Plan, Step};
@@ -67,7 +67,7 @@ impl fmt::Display for Tables {
 }
 
 /// Creates the tables, or brings them up to date, however long it takes.
-pub async fn migrate(config: &Config) -> Result<(), Failure> {
+pub async fn migrate(config: &Config) -> Result<(), StoreError> {
     let session = Session::open(config).await?;
     let plans = session.plans().await?;
     session.look_for_obstacles(&plans).await?;
@@ -75,7 +75,10 @@ pub async fn migrate(config: &Config) -> Result<(), Failure> {
         session.upgrade(plan.wanted).await?;
     }
     for plan in session.plans().await? {
-        session.set_defaults(&plan).await.map_err(failure)?;
+        session
+            .set_defaults(&plan)
+            .await
+            .map_err(StoreError::classify)?;
     }
     session.apply_schema().await?;
     info!("{}", Tables::Ready);
@@ -83,7 +86,7 @@ pub async fn migrate(config: &Config) -> Result<(), Failure> {
 }
 
 /// Does the same if it takes an instant.
-pub async fn ensure(config: &Config) -> Result<Tables, Failure> {
+pub async fn ensure(config: &Config) -> Result<Tables, StoreError> {
     let session = Session::open(config).await?;
     let plans = session.plans().await?;
     let large = plans.iter().filter(|plan| !plan.is_instant());
@@ -108,9 +111,9 @@ struct Session<'a> {
 }
 
 impl<'a> Session<'a> {
-    async fn open(config: &'a Config) -> Result<Self, Failure> {
+    async fn open(config: &'a Config) -> Result<Self, StoreError> {
         let Connected { client, task } = connect(config, "ticketd migrate").await?;
-        let is_utc = prepare(&client).await.map_err(failure)?;
+        let is_utc = prepare(&client).await.map_err(StoreError::classify)?;
         Ok(Self {
             config,
             client,
@@ -120,7 +123,7 @@ impl<'a> Session<'a> {
     }
 
     /// What the tables lack that are there.
-    async fn plans(&self) -> Result<Vec<Plan>, Failure> {
+    async fn plans(&self) -> Result<Vec<Plan>, StoreError> {
         let mut plans = Vec::new();
         for wanted in [&TICKETS, &PRODUCTS] {
             plans.extend(self.plan(wanted).await?);
@@ -128,32 +131,34 @@ impl<'a> Session<'a> {
         Ok(plans)
     }
 
-    async fn plan(&self, wanted: &'static Wanted) -> Result<Option<Plan>, Failure> {
-        let table = Table::read(&self.client, wanted).await.map_err(failure)?;
+    async fn plan(&self, wanted: &'static Wanted) -> Result<Option<Plan>, StoreError> {
+        let table = Table::read(&self.client, wanted)
+            .await
+            .map_err(StoreError::classify)?;
         Ok(table.map(|table| Plan::new(wanted, table, self.is_utc)))
     }
 
     /// Fails, naming all of them, if something is in the way of what is to be done.
-    async fn look_for_obstacles(&self, plans: &[Plan]) -> Result<(), Failure> {
+    async fn look_for_obstacles(&self, plans: &[Plan]) -> Result<(), StoreError> {
         let mut found = Vec::new();
         for plan in plans.iter().filter(|plan| plan.next().is_some()) {
             let obstacles = obstacles::obstacles(&self.client, plan).await;
-            found.extend(obstacles.map_err(failure)?);
+            found.extend(obstacles.map_err(StoreError::classify)?);
         }
         if found.is_empty() {
             return Ok(());
         }
-        Err(Failure::Schema(found.join("; ")))
+        Err(StoreError::Schema(found.join("; ").into()))
     }
 
     /// Does one step after the other, each as the catalogs then say.
-    async fn upgrade(&self, wanted: &'static Wanted) -> Result<(), Failure> {
+    async fn upgrade(&self, wanted: &'static Wanted) -> Result<(), StoreError> {
         let mut done = None;
         while let Some(plan) = self.plan(wanted).await? {
             let Some(step) = plan.next() else { break };
             if done.as_ref() == Some(&step) {
                 let why = format!("{} did not change by {step:?}", wanted.name);
-                return Err(Failure::Schema(why));
+                return Err(StoreError::Schema(why.into()));
             }
             self.take(&plan, &step).await?;
             done = Some(step);
@@ -161,22 +166,24 @@ impl<'a> Session<'a> {
         Ok(())
     }
 
-    async fn take(&self, plan: &Plan, step: &Step) -> Result<(), Failure> {
+    async fn take(&self, plan: &Plan, step: &Step) -> Result<(), StoreError> {
         let (client, table) = (&self.client, &plan.table);
         match step {
             Step::Begin => {
                 info!("upgrading {}: {} pages", table.name, table.pages);
                 exclusive(client, table, &plan.begin())
                     .await
-                    .map_err(failure)
+                    .map_err(StoreError::classify)
             }
             Step::Fill => {
                 let check = plan.check().unwrap_or_default();
-                fill::fill(client, plan, &check).await.map_err(failure)
+                fill::fill(client, plan, &check)
+                    .await
+                    .map_err(StoreError::classify)
             }
             Step::Index(build) => index::build(self.config, client, plan, build).await,
             Step::Finish => {
-                self.finish(plan).await.map_err(failure)?;
+                self.finish(plan).await.map_err(StoreError::classify)?;
                 info!("upgraded {}", table.name);
                 Ok(())
             }
@@ -208,18 +215,28 @@ impl<'a> Session<'a> {
                  INSERTs of the Go service fail until ticketd migrate was run again"
             ),
             Err(error) if error.as_db_error().is_some() => {
-                warn!("columns of {name} have no default: {}", failure(error));
+                warn!(
+                    "columns of {name} have no default: {:#}",
+                    StoreError::classify(error)
+                );
             }
             Err(error) => return Err(error),
         }
         Ok(())
     }
 
-    async fn apply_schema(&self) -> Result<(), Failure> {
+    async fn apply_schema(&self) -> Result<(), StoreError> {
         let script = format!("begin; set local lock_timeout = '10s'; {SCHEMA} commit");
-        self.client.batch_execute(&script).await.map_err(failure)?;
-        warn_if_unfinished(&self.client).await.map_err(failure)?;
-        warn_if_unsafe(&self.client).await.map_err(failure)
+        self.client
+            .batch_execute(&script)
+            .await
+            .map_err(StoreError::classify)?;
+        warn_if_unfinished(&self.client)
+            .await
+            .map_err(StoreError::classify)?;
+        warn_if_unsafe(&self.client)
+            .await
+            .map_err(StoreError::classify)
     }
 }
 

@@ -9,7 +9,7 @@ use tokio_postgres::{Config, Statement};
 use tracing::warn;
 use uuid::Uuid;
 
-use super::{Connected, Failure, connect, failure};
+use super::{Connected, StoreError, connect};
 
 /// Most questions waiting; further ones are answered at once that it is busy.
 const WAITING_MAX: usize = 64;
@@ -82,21 +82,25 @@ async fn answer(config: Config, mut asked: mpsc::Receiver<Question>) {
     }
 }
 
-fn why(answer: Result<Option<String>, Failure>) -> String {
-    answer.map_or_else(|failure| failure.to_string(), |_row| String::new())
+fn why(answer: Result<Option<String>, StoreError>) -> String {
+    answer.map_or_else(|error| format!("{error:#}"), |_row| String::new())
 }
 
 async fn look_up(
     config: &Config,
     session: &mut Option<(Connected, Statement)>,
     id: Uuid,
-) -> Result<Option<String>, Failure> {
+) -> Result<Option<String>, StoreError> {
     if session
         .as_ref()
         .is_none_or(|(connected, _)| connected.client.is_closed())
     {
         let connected = connect(config, "ticketd status").await?;
-        let statement = connected.client.prepare(QUERY).await.map_err(failure)?;
+        let statement = connected
+            .client
+            .prepare(QUERY)
+            .await
+            .map_err(StoreError::classify)?;
         *session = Some((connected, statement));
     }
     let Some((connected, statement)) = session else {
@@ -106,8 +110,10 @@ async fn look_up(
         .client
         .query_opt(statement, &[&id])
         .await
-        .map_err(failure)?;
-    row.map(|row| row.try_get(0)).transpose().map_err(failure)
+        .map_err(StoreError::classify)?;
+    row.map(|row| row.try_get(0))
+        .transpose()
+        .map_err(StoreError::classify)
 }
 
 #[cfg(test)]

@@ -12,14 +12,13 @@
 //! already.
 
 use std::collections::{HashMap, HashSet};
-use std::fmt;
 use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Bytes;
 use futures_util::SinkExt;
 use futures_util::future::try_join;
 use tokio::time::timeout;
-use tokio_postgres::error::{DbError, SqlState};
+use tokio_postgres::error::SqlState;
 use tokio_postgres::types::ToSql;
 use tokio_postgres::{Client, CopyInSink, Error, Row, Statement};
 use uuid::Uuid;
@@ -27,6 +26,7 @@ use uuid::Uuid;
 use super::chunks::Pieces;
 use super::connect::{self, Connected, connect};
 use super::copy::{self, Dead, Encoded, ProductRow};
+use super::error::StoreError;
 use super::products;
 use crate::metrics::StoreMetrics;
 
@@ -59,119 +59,6 @@ const STORED_TEXTS: &str = "select ticket_id, \
 /// The most ids that are asked for at once.
 const STORED_TEXTS_MAX: usize = 4096;
 
-/// Why nothing was stored, as far as is known.
-#[derive(Debug)]
-pub enum Failure {
-    /// A ticket of the same id is there already.
-    Conflict(String),
-    /// Another row has what must be unique by a key that is not ours.
-    Unique(String),
-    /// PostgreSQL does not take one of the rows as the tables are.
-    Data(String),
-    /// It takes the tickets, but perhaps not the products.
-    Products(String),
-    /// It took too long, perhaps because it was too much at once.
-    Late(String),
-    /// The tables are not what they should be.
-    Schema(String),
-    /// The database has this encoding, and so can never hold all that a ticket may.
-    Encoding(String),
-    /// The connection or the server failed; the connection must not be used again.
-    Away(String),
-}
-
-impl Failure {
-    /// The same of a statement that wrote products, if it did.
-    fn of_products(self, with_products: bool) -> Self {
-        match self {
-            Self::Data(why) | Self::Unique(why) if with_products => Self::Products(why),
-            other => other,
-        }
-    }
-
-    /// The label in metrics.
-    pub fn reason(&self) -> &'static str {
-        match self {
-            Self::Conflict(_) => "conflict",
-            Self::Unique(_) | Self::Data(_) | Self::Products(_) => "data",
-            Self::Late(_) => "late",
-            Self::Schema(_) | Self::Encoding(_) => "schema",
-            Self::Away(_) => "away",
-        }
-    }
-}
-
-impl fmt::Display for Failure {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Conflict(why)
-            | Self::Unique(why)
-            | Self::Data(why)
-            | Self::Products(why)
-            | Self::Late(why)
-            | Self::Schema(why)
-            | Self::Away(why) => write!(f, "{why}"),
-            Self::Encoding(encoding) => write!(
-                f,
-                "the database's encoding (server_encoding) is {encoding}, and tickets need UTF8: \
-                make one by create database … encoding 'UTF8' template template0"
-            ),
-        }
-    }
-}
-
-impl std::error::Error for Failure {}
-
-/// Sorts an error by its SQLSTATE class
-/// (<https://www.postgresql.org/docs/current/errcodes-appendix.html>). With 22
-/// data exception, 23 integrity constraint violation, 44 a view's check option,
-/// 54 program limit exceeded and P0 an error that a trigger raised, it is a row
-/// that is not taken, for its own sake or for the tables'. 42 is the tables'
-/// doing, and so are columns of another type (the binary format does not fit)
-/// and numbering that has come to its end. Everything else passes.
-#[expect(
-    clippy::needless_pass_by_value,
-    reason = "the shape that map_err takes"
-)]
-pub fn failure(error: Error) -> Failure {
-    let Some(db) = error.as_db_error() else {
-        return Failure::Away(connect::chain(&error));
-    };
-    let why = told(db);
-    match *db.code() {
-        SqlState::QUERY_CANCELED => return Failure::Late(why),
-        SqlState::UNIQUE_VIOLATION => return Failure::Unique(why),
-        SqlState::INVALID_BINARY_REPRESENTATION
-        | SqlState::BAD_COPY_FILE_FORMAT
-        | SqlState::SEQUENCE_GENERATOR_LIMIT_EXCEEDED => return Failure::Schema(why),
-        _ => {}
-    }
-    match db.code().code().get(..2) {
-        Some("22" | "23" | "44" | "54" | "P0") => Failure::Data(why),
-        Some("42") => Failure::Schema(why),
-        _ => Failure::Away(why),
-    }
-}
-
-/// An error with the names of what it is about, but without a row's contents,
-/// which its detail has.
-fn told(db: &DbError) -> String {
-    let mut told = format!("{}: {}", db.code().code(), db.message());
-    let about = [
-        ("constraint", db.constraint()),
-        ("column", db.column()),
-        ("table", db.table()),
-        // COPY tells the column only here: "COPY tickets, line 1, column total".
-        ("at", db.where_().and_then(|place| place.lines().next())),
-    ];
-    for (what, name) in about {
-        if let Some(name) = name.filter(|name| !told.contains(*name)) {
-            told.push_str(&format!(", {what} {name}"));
-        }
-    }
-    told
-}
-
 /// A connection with its prepared statements.
 pub struct Store {
     client: Client,
@@ -190,11 +77,12 @@ impl Store {
     pub async fn open(
         config: &tokio_postgres::Config,
         metrics: StoreMetrics,
-    ) -> Result<Self, Failure> {
+    ) -> Result<Self, StoreError> {
         let Connected { client, task } = connect(config, "ticketd store").await?;
         let preparing = timeout(FLUSH_TIMEOUT, Self::prepare(client, task, metrics)).await;
-        let store = preparing.map_err(|_late| Failure::Away("no answer in time".into()))?;
-        store.map_err(failure)
+        let store =
+            preparing.map_err(|_late| StoreError::Unavailable("no answer in time".into()))?;
+        store.map_err(StoreError::classify)
     }
 
     async fn prepare(
@@ -229,10 +117,10 @@ impl Store {
         rows: &Encoded<'_>,
         products: &[ProductRow<'_>],
         spread: Duration,
-    ) -> Result<HashSet<String>, Failure> {
+    ) -> Result<HashSet<String>, StoreError> {
         match timeout(FLUSH_TIMEOUT, self.transaction(rows, products, spread)).await {
             Ok(result) => result,
-            Err(_late) => Err(Failure::Late("no answer in time".into())),
+            Err(_late) => Err(StoreError::Timeout("no answer in time".into())),
         }
     }
 
@@ -241,14 +129,14 @@ impl Store {
         rows: &Encoded<'_>,
         products: &[ProductRow<'_>],
         spread: Duration,
-    ) -> Result<HashSet<String>, Failure> {
+    ) -> Result<HashSet<String>, StoreError> {
         let merged = self.merge(rows, products, spread).await;
         let started = Instant::now();
         // A server that answers COMMIT with ROLLBACK reports no error here, but
         // only after a statement that failed, and then this is not reached.
         let end = if merged.is_ok() { "commit" } else { "rollback" };
         let ended = self.client.batch_execute(end).await;
-        ended.map_err(|error| failure(error).of_products(!products.is_empty()))?;
+        ended.map_err(|error| StoreError::classify(error).of_products(!products.is_empty()))?;
         self.metrics.commit.record(started.elapsed());
         merged
     }
@@ -258,19 +146,19 @@ impl Store {
         rows: &Encoded<'_>,
         products: &[ProductRow<'_>],
         spread: Duration,
-    ) -> Result<HashSet<String>, Failure> {
+    ) -> Result<HashSet<String>, StoreError> {
         let started = Instant::now();
         let begin = self.client.batch_execute("begin");
         let tickets = Pieces::new(rows.tickets.clone(), spread);
         let copied = try_join(begin, self.copy(&self.copy_tickets, tickets)).await;
-        copied.map_err(|error| self.row_failure(error))?;
+        copied.map_err(|error| self.row_error(error))?;
         self.metrics.copy.record(started.elapsed());
 
         let started = Instant::now();
         let mut written = HashSet::new();
         if !products.is_empty() {
             let merged = products::merge(&self.client, &self.merge_products, products).await;
-            written = merged.map_err(|error| self.row_failure(error).of_products(true))?;
+            written = merged.map_err(|error| self.row_error(error).of_products(true))?;
         }
         if !rows.dead.is_empty() {
             self.insert_dead(&rows.dead).await?;
@@ -284,20 +172,20 @@ impl Store {
         &mut self,
         rows: &Encoded<'_>,
         products: &[ProductRow<'_>],
-    ) -> Result<(), Failure> {
+    ) -> Result<(), StoreError> {
         let trying = async {
             let mut taken = self.merge(rows, products, Duration::ZERO).await.map(drop);
             if taken.is_ok() {
                 // What COMMIT would check.
                 let checked = self.client.batch_execute("set constraints all immediate");
-                taken = checked.await.map_err(failure);
+                taken = checked.await.map_err(StoreError::classify);
             }
             let undone = self.client.batch_execute("rollback").await;
-            undone.map_err(failure)?;
+            undone.map_err(StoreError::classify)?;
             taken
         };
         let tried = timeout(FLUSH_TIMEOUT, trying).await;
-        tried.unwrap_or_else(|_late| Err(Failure::Late("no answer in time".into())))
+        tried.unwrap_or_else(|_late| Err(StoreError::Timeout("no answer in time".into())))
     }
 
     async fn copy(&self, statement: &Statement, mut pieces: Pieces) -> Result<u64, Error> {
@@ -312,25 +200,25 @@ impl Store {
     /// What a row that is there already means depends on which key it has in
     /// common: the ticket's id, the table's numbering, which migrating mends,
     /// or one that somebody else thinks must be unique.
-    fn row_failure(&self, error: Error) -> Failure {
+    fn row_error(&self, error: Error) -> StoreError {
         let db = error.as_db_error();
         let unique = db.filter(|db| *db.code() == SqlState::UNIQUE_VIOLATION);
         let column = unique.and_then(|db| self.unique_keys.get(db.constraint()?));
         match column.map(String::as_str) {
-            Some("ticket_id") => Failure::Conflict(error.to_string()),
-            Some("id") => Failure::Schema(connect::chain(&error)),
-            _ => failure(error),
+            Some("ticket_id") => StoreError::Conflict(error.into()),
+            Some("id") => StoreError::Schema(error.into()),
+            _ => StoreError::classify(error),
         }
     }
 
-    async fn insert_dead(&self, dead: &[Dead<'_>]) -> Result<u64, Failure> {
+    async fn insert_dead(&self, dead: &[Dead<'_>]) -> Result<u64, StoreError> {
         let ids: Vec<Uuid> = dead.iter().map(|dead| dead.ticket_id).collect();
         let reasons: Vec<&str> = dead.iter().map(|dead| dead.reason.as_str()).collect();
         let bodies: Vec<&[u8]> = dead.iter().map(|dead| dead.body).collect();
         let times: Vec<Option<SystemTime>> = dead.iter().map(Dead::received_at).collect();
         let parameters: [&(dyn ToSql + Sync); 4] = [&ids, &reasons, &bodies, &times];
         let inserted = self.client.execute(&self.insert_dead, &parameters).await;
-        inserted.map_err(failure)
+        inserted.map_err(StoreError::classify)
     }
 
     /// The texts that are stored under these ids, each as far as it has so many
@@ -338,14 +226,14 @@ impl Store {
     pub async fn stored_texts(
         &mut self,
         asked: &[(Uuid, usize)],
-    ) -> Result<HashMap<Uuid, String>, Failure> {
+    ) -> Result<HashMap<Uuid, String>, StoreError> {
         let mut texts: HashMap<Uuid, String> = HashMap::new();
         for portion in asked.chunks(STORED_TEXTS_MAX) {
             let query = self.stored_portion(portion);
             let rows = timeout(FLUSH_TIMEOUT, query)
                 .await
-                .map_err(|_late| Failure::Away("no answer in time".into()))?
-                .map_err(failure)?;
+                .map_err(|_late| StoreError::Unavailable("no answer in time".into()))?
+                .map_err(StoreError::classify)?;
             for (id, text) in rows {
                 let known = texts.entry(id).or_default();
                 // An id may be asked for with several lengths.

@@ -7,8 +7,8 @@ use tokio_postgres::error::SqlState;
 use tokio_postgres::{Client, Config};
 use tracing::{debug, info};
 
+use super::super::StoreError;
 use super::super::connect::{Connected, connect};
-use super::super::{Failure, failure};
 use super::obstacles::duplicates;
 use super::plan::{Build, Plan};
 use super::script::quoted;
@@ -30,17 +30,22 @@ pub async fn build(
     client: &Client,
     plan: &Plan,
     build: &Build,
-) -> Result<(), Failure> {
+) -> Result<(), StoreError> {
     let (name, schema) = (&build.name, &plan.table.schema);
     let clear = format!(
         "drop index concurrently if exists {schema}.{}",
         quoted(name)
     );
     if build.replaces_invalid {
-        client.batch_execute(&clear).await.map_err(failure)?;
+        client
+            .batch_execute(&clear)
+            .await
+            .map_err(StoreError::classify)?;
     }
     let pid = client.query_one("select pg_backend_pid()", &[]).await;
-    let pid = pid.and_then(|row| row.try_get(0)).map_err(failure)?;
+    let pid = pid
+        .and_then(|row| row.try_get(0))
+        .map_err(StoreError::classify)?;
     info!("building index {name} of {}", plan.table.name);
     let statement = build.statement(schema, &plan.table.path(), "concurrently");
     loop {
@@ -50,15 +55,23 @@ pub async fn build(
         };
         let Err(error) = built else { return Ok(()) };
         // It was not finished, and is in the way of writers all the same.
-        client.batch_execute(&clear).await.map_err(failure)?;
+        client
+            .batch_execute(&clear)
+            .await
+            .map_err(StoreError::classify)?;
         match error.code() {
             // An earlier ticketd waits for our lock, and we for its snapshot.
             Some(&SqlState::T_R_DEADLOCK_DETECTED) => sleep(REST).await,
             Some(&SqlState::UNIQUE_VIOLATION) => {
-                let duplicates = duplicates(client, plan).await.map_err(failure)?;
-                return Err(duplicates.map_or_else(|| failure(error), Failure::Schema));
+                let duplicates = duplicates(client, plan)
+                    .await
+                    .map_err(StoreError::classify)?;
+                return Err(match duplicates {
+                    Some(duplicates) => StoreError::Schema(duplicates.into()),
+                    None => StoreError::classify(error),
+                });
             }
-            _ => return Err(failure(error)),
+            _ => return Err(StoreError::classify(error)),
         }
     }
 }
@@ -66,7 +79,7 @@ pub async fn build(
 /// Says how far process `pid` is with it, on a connection of its own, for as long as it takes.
 async fn watch(config: &Config, pid: i32, name: &str) -> std::convert::Infallible {
     let Err(why) = progress(config, pid, name).await;
-    debug!("no progress can be told: {why}");
+    debug!("no progress can be told: {why:#}");
     std::future::pending().await
 }
 
@@ -74,7 +87,7 @@ async fn progress(
     config: &Config,
     pid: i32,
     name: &str,
-) -> Result<std::convert::Infallible, Failure> {
+) -> Result<std::convert::Infallible, StoreError> {
     let Connected {
         client,
         task: _alive,
@@ -83,16 +96,19 @@ async fn progress(
     tick.tick().await;
     loop {
         tick.tick().await;
-        let row = client.query_opt(PROGRESS, &[&pid]).await.map_err(failure)?;
+        let row = client
+            .query_opt(PROGRESS, &[&pid])
+            .await
+            .map_err(StoreError::classify)?;
         let Some(row) = row else { continue };
         let (phase, percent): (String, i64) = (
-            row.try_get(0).map_err(failure)?,
-            row.try_get(1).map_err(failure)?,
+            row.try_get(0).map_err(StoreError::classify)?,
+            row.try_get(1).map_err(StoreError::classify)?,
         );
-        let waits_for: Option<i32> = row.try_get(2).map_err(failure)?;
+        let waits_for: Option<i32> = row.try_get(2).map_err(StoreError::classify)?;
         match waits_for {
             Some(pid) => {
-                let application: String = row.try_get(3).map_err(failure)?;
+                let application: String = row.try_get(3).map_err(StoreError::classify)?;
                 info!("index {name}: {phase}, process {pid} ({application})");
             }
             None => info!("index {name}: {phase}, {percent} %"),

@@ -1,0 +1,202 @@
+//! Why the store failed, as far as is known, and never with what is in a row.
+
+use std::error::Error;
+use std::fmt;
+
+use tokio_postgres::error::{DbError, SqlState};
+
+/// Why nothing was stored or read. [`Display`](fmt::Display) names the error; its alternate form
+/// (`{:#}`) adds the sources, as one line for a log.
+#[derive(Debug)]
+pub enum StoreError {
+    /// A ticket of the same id is stored already.
+    Conflict(Cause),
+    /// Another row has the same value of a unique key that is not ticketd's.
+    Unique(Cause),
+    /// PostgreSQL refuses one of the rows as the tables are.
+    Data(Cause),
+    /// It takes the tickets, but perhaps not the products.
+    Products(Cause),
+    /// It took too long, perhaps because it was too much at once.
+    Timeout(Cause),
+    /// The tables are not what they should be.
+    Schema(Cause),
+    /// The database has this encoding, and so can never hold all that a ticket may.
+    Encoding(String),
+    /// The connection or the server failed; the connection must not be used again.
+    Unavailable(Cause),
+}
+
+/// What is told of an error, and the driver's error, if it comes from there.
+pub struct Cause {
+    summary: String,
+    driver: Option<tokio_postgres::Error>,
+}
+
+impl StoreError {
+    /// Sorts an error by its SQLSTATE class
+    /// (<https://www.postgresql.org/docs/current/errcodes-appendix.html>). With 22 data exception,
+    /// 23 integrity constraint violation, 44 a view's check option, 54 program limit exceeded and
+    /// P0 an error that a trigger raised, a row is refused, for its own sake or for the tables'. 42
+    /// is the tables' doing, and so are columns of another type (the binary format does not fit)
+    /// and numbering that has come to its end. Everything else passes.
+    pub fn classify(error: tokio_postgres::Error) -> Self {
+        let code = error.code().cloned();
+        let cause = Cause::from(error);
+        let Some(code) = code else {
+            return Self::Unavailable(cause);
+        };
+        match code {
+            SqlState::QUERY_CANCELED => return Self::Timeout(cause),
+            SqlState::UNIQUE_VIOLATION => return Self::Unique(cause),
+            SqlState::INVALID_BINARY_REPRESENTATION
+            | SqlState::BAD_COPY_FILE_FORMAT
+            | SqlState::SEQUENCE_GENERATOR_LIMIT_EXCEEDED => return Self::Schema(cause),
+            _ => {}
+        }
+        match code.code().get(..2) {
+            Some("22" | "23" | "44" | "54" | "P0") => Self::Data(cause),
+            Some("42") => Self::Schema(cause),
+            _ => Self::Unavailable(cause),
+        }
+    }
+
+    /// The same error of a statement that wrote products, if it did.
+    pub fn of_products(self, with_products: bool) -> Self {
+        match self {
+            Self::Data(cause) | Self::Unique(cause) if with_products => Self::Products(cause),
+            other => other,
+        }
+    }
+
+    /// The label in metrics.
+    pub fn reason(&self) -> &'static str {
+        match self {
+            Self::Conflict(_) => "conflict",
+            Self::Unique(_) | Self::Data(_) | Self::Products(_) => "data",
+            Self::Timeout(_) => "late",
+            Self::Schema(_) | Self::Encoding(_) => "schema",
+            Self::Unavailable(_) => "away",
+        }
+    }
+
+    fn cause(&self) -> Option<&Cause> {
+        match self {
+            Self::Conflict(cause)
+            | Self::Unique(cause)
+            | Self::Data(cause)
+            | Self::Products(cause)
+            | Self::Timeout(cause)
+            | Self::Schema(cause)
+            | Self::Unavailable(cause) => Some(cause),
+            Self::Encoding(_) => None,
+        }
+    }
+}
+
+impl fmt::Display for StoreError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (self, self.cause()) {
+            (Self::Encoding(encoding), _) => write!(
+                f,
+                "the database's encoding (server_encoding) is {encoding}, and tickets need UTF8: \
+                make one by create database … encoding 'UTF8' template template0"
+            )?,
+            (_, Some(cause)) => write!(f, "{cause}")?,
+            (_, None) => {}
+        }
+        let mut source = self.source().filter(|_| f.alternate());
+        while let Some(error) = source {
+            write!(f, ": {error}")?;
+            source = error.source();
+        }
+        Ok(())
+    }
+}
+
+impl Error for StoreError {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        let driver = self.cause()?.driver.as_ref()?;
+        // What PostgreSQL reports is told in the summary, and has the row's contents in its detail.
+        driver.source().filter(|_| driver.as_db_error().is_none())
+    }
+}
+
+impl From<tokio_postgres::Error> for Cause {
+    fn from(error: tokio_postgres::Error) -> Self {
+        Self {
+            summary: error
+                .as_db_error()
+                .map_or_else(|| error.to_string(), summary),
+            driver: Some(error),
+        }
+    }
+}
+
+impl From<String> for Cause {
+    fn from(summary: String) -> Self {
+        let driver = None;
+        Self { summary, driver }
+    }
+}
+
+impl From<&str> for Cause {
+    fn from(summary: &str) -> Self {
+        summary.to_owned().into()
+    }
+}
+
+impl fmt::Display for Cause {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.summary)
+    }
+}
+
+impl fmt::Debug for Cause {
+    /// Without the driver's error, whose detail has a row's contents.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(&self.summary, f)
+    }
+}
+
+/// The names of what an error is about, without a row's contents, which its detail has.
+fn summary(db: &DbError) -> String {
+    let mut summary = format!("{}: {}", db.code().code(), db.message());
+    let about = [
+        ("constraint", db.constraint()),
+        ("column", db.column()),
+        ("table", db.table()),
+        // COPY tells the column only here: "COPY tickets, line 1, column total".
+        ("at", db.where_().and_then(|place| place.lines().next())),
+    ];
+    for (what, name) in about {
+        if let Some(name) = name.filter(|name| !summary.contains(*name)) {
+            summary.push_str(&format!(", {what} {name}"));
+        }
+    }
+    summary
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn sources_are_kept_and_told_only_when_asked_for() {
+        let nowhere = "host=127.0.0.1 port=1 user=x connect_timeout=1";
+        let refused = tokio_postgres::connect(nowhere, tokio_postgres::NoTls).await;
+        let error = StoreError::classify(refused.map(drop).unwrap_err());
+        assert_eq!(error.reason(), "away");
+        let source = error.source().unwrap();
+        assert!(source.is::<std::io::Error>(), "{source:?}");
+        assert_eq!(format!("{error:#}"), format!("{error}: {source}"));
+    }
+
+    #[test]
+    fn what_ticketd_finds_itself_has_no_source() {
+        let error = StoreError::Timeout("no answer in time".into());
+        assert!(error.source().is_none());
+        assert_eq!(format!("{error:#}"), "no answer in time");
+        assert_eq!(error.reason(), "late");
+    }
+}
