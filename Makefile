@@ -75,9 +75,16 @@ DOC := RUSTDOCFLAGS='-D warnings' cargo doc --no-deps --document-private-items -
 # Every script of the checkout; what cargo has built may hold others.
 SCRIPTS = .ci/run $(shell find deploy loadtest tests -name target -prune -o -name '*.sh' -print)
 
+# What deny.toml allows, and no newer release of the tool, which may object to more or need a newer compiler.
+DENY := cargo deny --locked --workspace
+DENY_WHAT := licenses bans sources
+DENY_VERSION := 0.20.2
+
 .PHONY: lint
-lint: need_cargo need_shellcheck ## Check format, lints, documentation and scripts; a warning is an error
+lint: need_cargo need_shellcheck need_cargo_deny ## Check format, lints, documentation, scripts and dependencies; a warning is an error
 	shellcheck $(SCRIPTS)
+	$(DENY) check -D warnings -A license-exception-not-encountered $(DENY_WHAT)
+	$(DENY) --manifest-path fuzz/Cargo.toml check -D warnings $(DENY_WHAT)
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets -- -D warnings
 	$(DOC) --lib
@@ -118,3 +125,9 @@ need_cargo_fuzz:
 .PHONY: need_shellcheck
 need_shellcheck:
 	@command -v shellcheck >/dev/null || deploy/install.sh shellcheck
+
+.PHONY: need_cargo_deny
+need_cargo_deny:
+	@cargo deny --version >/dev/null 2>&1 || { \
+		echo "cargo-deny is missing: building it, which takes some minutes" >&2; \
+		cargo install cargo-deny --version $(DENY_VERSION) --locked; }
