@@ -294,7 +294,7 @@ up_rebuilds_what_changed() {
   say "up rebuilds what changed"
 }
 
-# As README.md says.
+# As docs/operating.md says.
 passwords_can_change() {
   export POSTGRES_PASSWORD=second RABBITMQ_PASSWORD=second
   query "alter role ticketd password '$POSTGRES_PASSWORD'"

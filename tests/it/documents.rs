@@ -1,13 +1,17 @@
 //! What the documents say of this checkout: their links lead somewhere, the commands that they name
-//! exist, and the reference is what the built binary does.
+//! exist, the README is short, and the reference is what the built binary does.
 
 mod http;
 mod metrics;
 mod settings;
 mod tables;
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
+
+/// A README is read to its end if that is near.
+const README_LINES_MAX: usize = 150;
 
 /// Every link into the checkout leads to a file and, where it names one, to a heading in it.
 #[test]
@@ -38,7 +42,35 @@ fn make_targets_exist() {
     assert!(missing.is_empty(), "{missing:#?}");
 }
 
-/// A table of a page of the reference.
+/// The README has at most that many lines.
+#[test]
+fn the_readme_is_short() {
+    let text = fs::read_to_string(root().join("README.md")).unwrap();
+    assert!(text.lines().count() <= README_LINES_MAX);
+}
+
+/// Every room of `src/` is in the architecture's table of rooms, and the table has no other: compares
+/// it with the folder.
+#[test]
+fn every_room_is_in_the_architecture() {
+    let source = root().join("src");
+    let files = entries(&source).map(|path| path.with_extension(""));
+    let names = files.map(|path| path.file_name().unwrap().to_str().unwrap().to_owned());
+    // It only declares them.
+    let rooms: BTreeSet<_> = names.filter(|name| name != "lib").collect();
+    let tables = tables(&root().join("docs/architecture.md")).into_iter();
+    let rows = tables
+        .filter(|table| table.first == "room")
+        .flat_map(|table| table.rows);
+    let named: Vec<_> = rows.map(|row| row[0].clone()).collect();
+    let named: BTreeSet<_> = named.iter().flat_map(|cell| codes(cell)).collect();
+    assert_eq!(
+        rooms.iter().map(String::as_str).collect::<BTreeSet<_>>(),
+        named
+    );
+}
+
+/// A table of a page.
 struct Table {
     /// The nearest heading above it.
     section: String,
@@ -50,7 +82,11 @@ struct Table {
 /// All tables of docs/reference/{page}.md.
 fn reference(page: &str) -> Vec<Table> {
     let path = root().join("docs/reference").join(page);
-    let text = fs::read_to_string(path.with_extension("md")).unwrap();
+    tables(&path.with_extension("md"))
+}
+
+fn tables(document: &Path) -> Vec<Table> {
+    let text = fs::read_to_string(document).unwrap();
     let mut tables: Vec<Table> = Vec::new();
     let (mut section, mut in_table) = (String::new(), false);
     for line in text.lines() {
