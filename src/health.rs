@@ -1,14 +1,14 @@
-//! What the process knows of its own state, for /readyz and for refusing early.
+//! What the process knows of its own state, for /readyz and for rejecting early.
 
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering};
 
 use tokio_util::sync::CancellationToken;
 
-/// The way to the end, in its order: the first is that there is none in sight.
+/// The phases of the process, in their order; a shutdown goes through them all.
 const SERVING: u8 = 0;
 const LAME_DUCK: u8 = 1;
-const SEEING_OFF: u8 = 2;
+const CLOSING_CONNECTIONS: u8 = 2;
 const DRAINING: u8 = 3;
 
 /// The state of each part; written by the part, read by http.
@@ -20,7 +20,7 @@ pub struct Health {
     consuming: AtomicBool,
     writers_up: AtomicU32,
     writers_refused: AtomicU32,
-    end: AtomicU8,
+    phase: AtomicU8,
     futile: OnceLock<String>,
     given_up: CancellationToken,
 }
@@ -36,8 +36,8 @@ pub struct Readiness {
     pub database: Option<bool>,
     /// PostgreSQL is there, but its tables take no ticket.
     pub refusing: bool,
-    /// The process is ending.
-    pub ending: bool,
+    /// The process is shutting down.
+    pub shutting_down: bool,
 }
 
 impl Health {
@@ -90,29 +90,29 @@ impl Health {
         self.futile.get().cloned().unwrap_or_default()
     }
 
-    /// From now on the process is not ready, though tickets are still taken.
+    /// From now on the process is not ready, though tickets are still accepted.
     pub fn lame_duck(&self) {
-        self.end.store(LAME_DUCK, Ordering::Relaxed);
+        self.phase.store(LAME_DUCK, Ordering::Relaxed);
     }
 
-    /// From now on every answer to a ticket ends its connection.
-    pub fn see_off(&self) {
-        self.end.store(SEEING_OFF, Ordering::Relaxed);
+    /// From now on every response to a ticket closes its connection.
+    pub fn close_connections(&self) {
+        self.phase.store(CLOSING_CONNECTIONS, Ordering::Relaxed);
     }
 
-    /// Whether answers to tickets end their connections.
-    pub fn seeing_off(&self) -> bool {
-        self.end.load(Ordering::Relaxed) >= SEEING_OFF
+    /// Whether responses to tickets close their connections.
+    pub fn is_closing_connections(&self) -> bool {
+        self.phase.load(Ordering::Relaxed) >= CLOSING_CONNECTIONS
     }
 
-    /// From now on nothing new is taken.
+    /// From now on nothing new is accepted.
     pub fn drain(&self) {
-        self.end.store(DRAINING, Ordering::Relaxed);
+        self.phase.store(DRAINING, Ordering::Relaxed);
     }
 
-    /// Whether nothing new is taken.
-    pub fn draining(&self) -> bool {
-        self.end.load(Ordering::Relaxed) >= DRAINING
+    /// Whether nothing new is accepted.
+    pub fn is_draining(&self) -> bool {
+        self.phase.load(Ordering::Relaxed) >= DRAINING
     }
 
     /// The answer to /readyz.
@@ -125,7 +125,7 @@ impl Health {
                 .consumes
                 .then(|| self.writers_up.load(Ordering::Relaxed) > 0),
             refusing: self.writers_refused.load(Ordering::Relaxed) > 0,
-            ending: self.end.load(Ordering::Relaxed) != SERVING,
+            shutting_down: self.phase.load(Ordering::Relaxed) != SERVING,
         }
     }
 }
@@ -133,10 +133,10 @@ impl Health {
 impl Readiness {
     /// What this process is there for goes on: tickets are taken or, where none
     /// come in, stored. Whoever takes them does so without the database, too.
-    pub fn ready(self) -> bool {
+    pub fn is_ready(self) -> bool {
         let up = |part: Option<bool>| part.unwrap_or(true);
         let stores = up(self.consuming) && up(self.database) && !self.refusing;
-        self.publishing.unwrap_or(stores) && !self.ending
+        self.publishing.unwrap_or(stores) && !self.shutting_down
     }
 }
 
@@ -150,13 +150,13 @@ mod tests {
             let health = Health::new(true, consumes);
             health.consuming(true);
             health.writer_up(true);
-            assert!(!health.readiness().ready(), "nothing can be published");
+            assert!(!health.readiness().is_ready(), "nothing can be published");
             health.publishing(true);
-            assert!(health.readiness().ready());
+            assert!(health.readiness().is_ready());
             health.refusing(true);
             health.writer_up(false);
             health.consuming(false);
-            assert!(health.readiness().ready(), "tickets wait in the queue");
+            assert!(health.readiness().is_ready(), "tickets wait in the queue");
         }
     }
 
@@ -164,15 +164,15 @@ mod tests {
     fn who_only_stores_is_ready_while_that_goes_on() {
         let health = Health::new(false, true);
         health.consuming(true);
-        assert!(!health.readiness().ready(), "database away");
+        assert!(!health.readiness().is_ready(), "database away");
         health.writer_up(true);
-        assert!(health.readiness().ready());
+        assert!(health.readiness().is_ready());
         health.refusing(true);
-        assert!(!health.readiness().ready(), "tables that take no ticket");
+        assert!(!health.readiness().is_ready(), "tables that take no ticket");
         health.refusing(false);
-        assert!(health.readiness().ready());
+        assert!(health.readiness().is_ready());
         health.consuming(false);
-        assert!(!health.readiness().ready(), "broker away");
+        assert!(!health.readiness().is_ready(), "broker away");
     }
 
     #[test]
@@ -180,13 +180,13 @@ mod tests {
         let health = Health::new(true, false);
         health.publishing(true);
         let seen = || {
-            let ready = health.readiness().ready();
-            (ready, health.seeing_off(), health.draining())
+            let ready = health.readiness().is_ready();
+            (ready, health.is_closing_connections(), health.is_draining())
         };
         assert_eq!(seen(), (true, false, false));
         health.lame_duck();
         assert_eq!(seen(), (false, false, false));
-        health.see_off();
+        health.close_connections();
         assert_eq!(seen(), (false, true, false));
         health.drain();
         assert_eq!(seen(), (false, true, true));

@@ -41,7 +41,7 @@ pub mod ticket;
 
 pub use commands::{check, dead, healthcheck, migrate};
 pub use metrics::install as install_metrics;
-pub use service::{Parts, Service};
+pub use service::Service;
 
 // The way from a body to its row without the servers in between, for `fuzz/` and `benches/`.
 #[doc(hidden)]

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use anyhow::bail;
 use ticketd::config::{Cli, Command, LogFormat};
-use ticketd::{Parts, Service};
+use ticketd::{Service, install_metrics};
 use tokio::runtime::Builder;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::Notify;
@@ -20,16 +20,16 @@ use tracing_subscriber::registry;
 const READER_GONE: u8 = 128 + 13;
 
 fn main() -> ExitCode {
-    let cli = Cli::read().unwrap_or_else(|refusal| refusal.exit());
+    let cli = Cli::read().unwrap_or_else(|error| error.exit());
     log(cli.log_format, &cli.rust_log);
-    run_to_end(cli.command).unwrap_or_else(|why| {
-        error!("{why:#}");
+    run_to_exit(cli.command).unwrap_or_else(|error| {
+        error!("{error:#}");
         ExitCode::FAILURE
     })
 }
 
-fn run_to_end(command: Command) -> anyhow::Result<ExitCode> {
-    // One thread: requests and the consumer have threads of their own; what is left are short turns.
+fn run_to_exit(command: Command) -> anyhow::Result<ExitCode> {
+    // One thread: requests and the consumer have threads of their own; what is left is short.
     let runtime = Builder::new_current_thread().enable_all().build()?;
     let mut output = Output::default();
     let ended = runtime.block_on(run(command, &mut output));
@@ -42,7 +42,7 @@ fn run_to_end(command: Command) -> anyhow::Result<ExitCode> {
     ended
 }
 
-/// Standard output. A reader that has seen enough, as `head` has, is no failure to speak of.
+/// Standard output. A reader that has seen enough, as `head` has, is no failure.
 #[derive(Default)]
 struct Output {
     is_reader_gone: bool,
@@ -68,9 +68,11 @@ impl Write for Output {
 
 async fn run(command: Command, output: &mut Output) -> anyhow::Result<ExitCode> {
     match command {
-        Command::Serve(settings) => serve((*settings).into()).await?,
-        Command::Accept(settings) => serve((*settings).into()).await?,
-        Command::Consume(settings) => serve((*settings).into()).await?,
+        Command::Serve(settings) => serve(Service::serve(*settings, install_metrics()?)?).await?,
+        Command::Accept(settings) => serve(Service::accept(*settings, install_metrics()?)?).await?,
+        Command::Consume(settings) => {
+            serve(Service::consume(*settings, install_metrics()?)?).await?;
+        }
         Command::Migrate(settings) => ticketd::migrate(&settings).await?,
         Command::Dead(settings) => ticketd::dead(&settings, output).await?,
         Command::Healthcheck(settings) => ticketd::healthcheck(&settings).await?,
@@ -85,8 +87,8 @@ async fn run(command: Command, output: &mut Output) -> anyhow::Result<ExitCode> 
     Ok(ExitCode::SUCCESS)
 }
 
-async fn serve(parts: Parts) -> anyhow::Result<()> {
-    let prometheus = ticketd::install_metrics()?;
+/// Runs until SIGTERM or SIGINT, and drains; a second signal ends that.
+async fn serve(service: Service) -> anyhow::Result<()> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut signalled = async || {
@@ -96,21 +98,21 @@ async fn serve(parts: Parts) -> anyhow::Result<()> {
         }
     };
     let first = Arc::new(Notify::new());
-    let service = Service::bind(parts, prometheus)?.run(first.clone().notified_owned());
+    let running = service.run(first.clone().notified_owned());
     let second = async {
         signalled().await;
         first.notify_one();
         signalled().await;
     };
     tokio::select! {
-        ended = service => ended,
-        () = second => bail!("a second signal: not waiting for what is under way"),
+        ended = running => ended,
+        () = second => bail!("second signal: exiting without draining"),
     }
 }
 
 fn log(format: LogFormat, filter: &str) {
     let filter = EnvFilter::builder().parse_lossy(filter);
-    // A log that cannot be written is not to be complained of where it would have been written: that panics.
+    // An error of writing the log must not be written there, too: that panics.
     let lines = layer().log_internal_errors(false).with_writer(stderr);
     let filter = filter.and(filter_fn(shows_no_password));
     let logs = registry();

@@ -10,7 +10,10 @@ use ::metrics::{
     Counter, Gauge, Histogram, counter, describe_counter, describe_gauge, describe_histogram,
     gauge, histogram,
 };
-use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
+use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder};
+
+/// Renders the metrics in Prometheus' text format.
+pub use metrics_exporter_prometheus::PrometheusHandle as Prometheus;
 
 /// How often histograms are folded into their buckets, so that they do not grow between scrapes.
 pub const UPKEEP_EVERY: Duration = Duration::from_secs(1);
@@ -22,22 +25,59 @@ const LATENCY_SECONDS: &[f64] = &[
 /// Tickets in one message or transaction: powers of four.
 const COUNTS: &[f64] = &[1.0, 4.0, 16.0, 64.0, 256.0, 1024.0, 4096.0, 16384.0];
 
-/// Why tickets are not answered 202: every value of that label, so that each is
-/// there from the start and its first increase is seen.
-const REJECTED: [&str; 12] = [
-    "bad_key",
-    "broken_body",
-    "broker_away",
-    "broker_blocked",
-    "confirm_timeout",
-    "draining",
-    "nack",
-    "not_text",
-    "overloaded",
-    "returned",
-    "too_large",
-    "too_slow",
-];
+/// A label as an enum: every value is registered at start, so that its first
+/// increase is seen, and a value that is added cannot miss its counter.
+macro_rules! label {
+    ($(#[$doc:meta])* $name:ident { $($(#[$value_doc:meta])* $value:ident = $text:literal,)+ }) => {
+        $(#[$doc])*
+        #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+        pub enum $name {
+            $($(#[$value_doc])* $value,)+
+        }
+
+        impl $name {
+            /// Every value, in the order of their numbers.
+            pub const ALL: &[Self] = &[$(Self::$value,)+];
+
+            /// The value as it stands in the metric.
+            pub fn as_str(self) -> &'static str {
+                match self {
+                    $(Self::$value => $text,)+
+                }
+            }
+        }
+    };
+}
+
+label! {
+    /// Why a ticket is not answered 202.
+    Rejected {
+        /// Its Idempotency-Key is none.
+        BadKey = "bad_key",
+        /// Its body ended early.
+        BrokenBody = "broken_body",
+        /// RabbitMQ is unavailable.
+        BrokerAway = "broker_away",
+        /// RabbitMQ accepts no messages.
+        BrokerBlocked = "broker_blocked",
+        /// RabbitMQ did not confirm it in time.
+        ConfirmTimeout = "confirm_timeout",
+        /// The process is shutting down.
+        Draining = "draining",
+        /// RabbitMQ refused it.
+        Nack = "nack",
+        /// It is not text that PostgreSQL can store.
+        NotText = "not_text",
+        /// Too many tickets are waiting.
+        Overloaded = "overloaded",
+        /// RabbitMQ had no queue for it.
+        Returned = "returned",
+        /// Its body is too large.
+        TooLarge = "too_large",
+        /// Its body did not arrive in time.
+        TooSlow = "too_slow",
+    }
+}
 
 /// Why messages are not confirmed.
 const PUBLISH_FAILED: [&str; 4] = ["closed", "nack", "returned", "timeout"];
@@ -49,11 +89,11 @@ const FLUSH_FAILED: [&str; 6] = ["away", "conflict", "data", "late", "refused", 
 /// wait in when that could not be reached, and what RabbitMQ gave up delivering.
 const QUEUES: [&str; 3] = ["main", "unrouted", "dead"];
 
-/// The status codes that http answers, each with a counter made at start.
-pub const CODES: [u16; 10] = [200, 202, 400, 404, 405, 408, 413, 431, 500, 503];
+/// The status codes of http's responses, each with a counter made at start.
+const CODES: [u16; 10] = [200, 202, 400, 404, 405, 408, 413, 431, 500, 503];
 
 /// Installs the process-wide recorder; fails if there is one already.
-pub fn install() -> Result<PrometheusHandle, BuildError> {
+pub fn install() -> Result<Prometheus, BuildError> {
     let handle = PrometheusBuilder::new()
         .set_buckets_for_metric(Matcher::Suffix("_seconds".into()), LATENCY_SECONDS)?
         .set_buckets_for_metric(Matcher::Suffix("_size".into()), COUNTS)?
@@ -121,42 +161,51 @@ fn describe() {
 }
 
 /// What http counts.
-#[derive(Clone)]
 pub struct HttpMetrics {
     requests: [Counter; CODES.len()],
-    /// From a request's head to its answer.
+    /// From a request's head to its response.
     pub duration: Histogram,
     /// Tickets answered 202.
     pub accepted: Counter,
+    /// In the order of [`Rejected::ALL`].
+    rejected: Vec<Counter>,
 }
 
 impl HttpMetrics {
     /// Makes the handles.
     pub fn new() -> Self {
-        for reason in REJECTED {
-            counter!("ticketd_rejected_total", "reason" => reason).increment(0);
-        }
+        let rejected = |reason: &Rejected| {
+            let counter = counter!("ticketd_rejected_total", "reason" => reason.as_str());
+            counter.increment(0);
+            counter
+        };
         Self {
-            requests: CODES
-                .map(|code| counter!("ticketd_http_requests_total", "code" => code.to_string())),
+            requests: CODES.map(requests),
             duration: histogram!("ticketd_http_request_duration_seconds"),
             accepted: counter!("ticketd_accepted_total"),
+            rejected: Rejected::ALL.iter().map(rejected).collect(),
         }
     }
 
-    /// Counts an answer.
+    /// Counts a response.
     pub fn answered(&self, code: u16) {
-        if let Some(at) = CODES.iter().position(|&known| known == code)
-            && let Some(counter) = self.requests.get(at)
-        {
-            counter.increment(1);
+        let known = CODES.iter().position(|&known| known == code);
+        match known.and_then(|at| self.requests.get(at)) {
+            Some(counter) => counter.increment(1),
+            None => requests(code).increment(1),
         }
     }
 
     /// Counts a ticket that was not answered 202.
-    pub fn rejected(&self, reason: &'static str) {
-        counter!("ticketd_rejected_total", "reason" => reason).increment(1);
+    pub fn rejected(&self, reason: Rejected) {
+        if let Some(counter) = self.rejected.get(reason as usize) {
+            counter.increment(1);
+        }
     }
+}
+
+fn requests(code: u16) -> Counter {
+    counter!("ticketd_http_requests_total", "code" => code.to_string())
 }
 
 /// What the publisher counts.

@@ -1,12 +1,12 @@
-//! The parts of a role: started in the order of the flow, and stopped in it.
+//! The parts of a role: started in the order of the flow, and drained in it.
 //!
-//! [`Service::bind`] listens and connects to nothing; [`Service::run`] starts the
-//! parts and, when told to end, stops them:
+//! A [`Service`] listens from the beginning and connects to nothing; [`Service::run`]
+//! starts the parts and, at shutdown, stops them:
 //!
-//! 1. not ready, though tickets are taken for as long as a load balancer needs to
-//!    notice, and the last answers end their connections;
+//! 1. not ready, though tickets are accepted for as long as a load balancer needs
+//!    to notice (`LAME_DUCK`), and the last responses close their connections;
 //! 2. no new connections, and no new tickets;
-//! 3. requests under way get their answers, so every publish its confirm;
+//! 3. requests in progress get their responses, so every publish its confirm;
 //! 4. the consumer stores and acknowledges what it has begun.
 
 use std::net::SocketAddr;
@@ -15,7 +15,6 @@ use std::thread::available_parallelism;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
-use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 use tokio::time::{interval, sleep, timeout};
@@ -24,322 +23,279 @@ use tracing::{error, info, warn};
 
 use crate::broker::Broker;
 use crate::config::{
-    AcceptSettings, BrokerSettings, CONSUMER_ADMIN_LISTEN, ConsumeSettings, INFLIGHT_BYTES_MAX,
-    PublishSettings, ServeSettings, StoreSettings,
+    AcceptRole, AcceptSettings, CONSUMER_ADMIN_LISTEN, CommonSettings, ConsumeRole,
+    ConsumeSettings, DatabaseConfig, INFLIGHT_BYTES_MAX, PublishSettings, ServeSettings,
 };
 use crate::consumer;
 use crate::health::Health;
-use crate::http;
-use crate::http::{Bodies, Server, Workers};
-use crate::metrics::{HttpMetrics, UPKEEP_EVERY};
-use crate::publisher::{Limits, Publisher, publishers};
-use crate::store::{Status, status};
-use crate::thread::run_apart;
+use crate::http::{Bodies, Listener, PostTicket, Probes, TicketState, Workers, admin, public};
+use crate::metrics::{HttpMetrics, Prometheus, UPKEEP_EVERY};
+use crate::publisher::{Limits, publishers};
+use crate::store::status;
+use crate::thread::run_on_thread;
 
-/// The last part of the lame duck, in which answers end their connections:
-/// before, their clients would only come back here.
-const SEEING_OFF_SHARE: f64 = 1.0 / 3.0;
+/// The last part of the lame duck, in which responses close their connections:
+/// before, their clients would only reconnect here.
+const CLOSING_SHARE: f64 = 1.0 / 3.0;
 
 /// How much of the grace requests and their confirms may use.
 const HTTP_SHARE: f64 = 0.6;
 
-/// What to run: one of the roles, or both, with the settings of each part.
-#[derive(Debug)]
-pub struct Parts {
-    broker: BrokerSettings,
-    accept: Option<Accept>,
-    consume: Option<Consume>,
-    admin: Option<AdminListen>,
-    lame_duck: Duration,
-    grace: Duration,
-}
-
-#[derive(Debug)]
-struct Accept {
-    listen: SocketAddr,
-    database: Option<tokio_postgres::Config>,
-    publish: PublishSettings,
-}
-
-/// Where metrics and health answer besides.
-#[derive(Debug, Clone, Copy)]
-enum AdminListen {
-    /// Here.
-    At(SocketAddr),
-    /// Here, unless another process does so already.
-    IfFree(SocketAddr),
-}
-
-#[derive(Debug)]
-struct Consume {
-    database: tokio_postgres::Config,
-    store: StoreSettings,
-}
-
-impl From<ServeSettings> for Parts {
-    fn from(settings: ServeSettings) -> Self {
-        let database = settings.database.database_url;
-        Self {
-            lame_duck: settings.publish.lame_duck,
-            broker: settings.broker,
-            accept: Some(Accept {
-                listen: settings.listen.listen,
-                database: Some(database.clone()),
-                publish: settings.publish,
-            }),
-            consume: Some(Consume {
-                database,
-                store: settings.store,
-            }),
-            admin: settings.listen.admin_listen.map(AdminListen::At),
-            grace: settings.shutdown.shutdown_grace,
-        }
-    }
-}
-
-impl From<AcceptSettings> for Parts {
-    fn from(settings: AcceptSettings) -> Self {
-        Self {
-            lame_duck: settings.publish.lame_duck,
-            broker: settings.broker,
-            accept: Some(Accept {
-                listen: settings.listen.listen,
-                database: settings.database_url,
-                publish: settings.publish,
-            }),
-            consume: None,
-            admin: settings.listen.admin_listen.map(AdminListen::At),
-            grace: settings.shutdown.shutdown_grace,
-        }
-    }
-}
-
-impl From<ConsumeSettings> for Parts {
-    fn from(settings: ConsumeSettings) -> Self {
-        let admin = settings.admin_listen.map(AdminListen::At);
-        Self {
-            broker: settings.broker,
-            accept: None,
-            consume: Some(Consume {
-                database: settings.database.database_url,
-                store: settings.store,
-            }),
-            admin: admin.or(Some(AdminListen::IfFree(CONSUMER_ADMIN_LISTEN))),
-            // Nobody sends it anything that could go elsewhere.
-            lame_duck: Duration::ZERO,
-            grace: settings.shutdown.shutdown_grace,
-        }
-    }
-}
-
-/// The parts, listening but not yet running.
+/// The parts of a role, listening but not yet running.
 pub struct Service {
+    common: CommonSettings,
     broker: Broker,
-    accept: Option<(Server, Accept)>,
-    consume: Option<Consume>,
-    admin: Option<Server>,
-    lame_duck: Duration,
-    grace: Duration,
-    prometheus: PrometheusHandle,
+    accept: Option<Accept>,
+    consume: Option<ConsumeRole>,
+    admin: Option<Listener>,
+    prometheus: Prometheus,
+}
+
+/// What accepts tickets.
+struct Accept {
+    listener: Listener,
+    /// Where what became of tickets is looked up.
+    database: Option<DatabaseConfig>,
+    settings: AcceptRole,
 }
 
 impl Service {
-    /// Listens on every address; fails if one cannot be had. Neither RabbitMQ
-    /// nor PostgreSQL needs to be there.
-    pub fn bind(parts: Parts, prometheus: PrometheusHandle) -> anyhow::Result<Self> {
-        let accept = parts
-            .accept
-            .map(|accept| anyhow::Ok((bind("LISTEN", accept.listen)?, accept)))
-            .transpose()?;
-        let admin = match parts.admin {
-            None => None,
-            Some(AdminListen::At(address)) => Some(bind("ADMIN_LISTEN", address)?),
-            Some(AdminListen::IfFree(address)) => bind("ADMIN_LISTEN", address)
-                .inspect_err(|why| warn!("no metrics, and no answer to a health check: {why:#}"))
+    /// Both roles in one process. Fails if an address cannot be listened on, as the
+    /// others do; neither RabbitMQ nor PostgreSQL needs to be there.
+    pub fn serve(settings: ServeSettings, prometheus: Prometheus) -> anyhow::Result<Self> {
+        let database = settings.consume.database.database_url.clone();
+        let accept = Accept::new(settings.accept, Some(database))?;
+        let mut service = Self::new(settings.common, prometheus)?.accepting(accept)?;
+        service.consume = Some(settings.consume);
+        Ok(service)
+    }
+
+    /// Accepts tickets and publishes them.
+    pub fn accept(settings: AcceptSettings, prometheus: Prometheus) -> anyhow::Result<Self> {
+        let accept = Accept::new(settings.accept, settings.database_url)?;
+        Self::new(settings.common, prometheus)?.accepting(accept)
+    }
+
+    /// Stores published tickets.
+    pub fn consume(settings: ConsumeSettings, prometheus: Prometheus) -> anyhow::Result<Self> {
+        let mut service = Self::new(settings.common, prometheus)?;
+        service.admin = match settings.admin_listen {
+            Some(address) => Some(listen("ADMIN_LISTEN", address)?),
+            None => listen("ADMIN_LISTEN", CONSUMER_ADMIN_LISTEN)
+                .inspect_err(|error| warn!("no metrics, and no health check: {error:#}"))
                 .ok(),
         };
+        service.consume = Some(settings.consume);
+        Ok(service)
+    }
+
+    fn new(common: CommonSettings, prometheus: Prometheus) -> anyhow::Result<Self> {
+        let broker = Broker::new(&common.broker).map_err(anyhow::Error::msg);
         Ok(Self {
-            broker: Broker::new(&parts.broker)
-                .map_err(anyhow::Error::msg)
-                .context("AMQP_URL")?,
-            accept,
-            consume: parts.consume,
-            admin,
-            lame_duck: parts.lame_duck,
-            grace: parts.grace,
+            broker: broker.context("AMQP_URL")?,
+            common,
+            accept: None,
+            consume: None,
+            admin: None,
             prometheus,
         })
     }
 
+    fn accepting(mut self, accept: Accept) -> anyhow::Result<Self> {
+        let address = accept.settings.http.listen.admin_listen;
+        self.admin = address
+            .map(|address| listen("ADMIN_LISTEN", address))
+            .transpose()?;
+        self.accept = Some(accept);
+        Ok(self)
+    }
+
     /// Runs until `shutdown` resolves, for the lame duck after that, and until
-    /// everything under way is finished. Fails if that takes longer than the grace,
-    /// or ends by itself if it can never do its work: the database cannot hold tickets,
-    /// or RabbitMQ does not let it declare what it needs.
+    /// everything in progress is finished. Fails if that takes longer than the grace,
+    /// or shuts down by itself if it can never do its work: the database cannot hold
+    /// tickets, or RabbitMQ does not let it declare what it needs.
     pub async fn run(self, shutdown: impl Future<Output = ()>) -> anyhow::Result<()> {
-        let workers = match self.accept {
-            Some(_) => available_parallelism().map_or(1, usize::from),
-            None => 0,
-        };
-        let shared = Shared {
-            health: Arc::new(Health::new(self.accept.is_some(), self.consume.is_some())),
+        let health = Arc::new(Health::new(self.accept.is_some(), self.consume.is_some()));
+        let probes = Probes {
+            health: health.clone(),
             prometheus: self.prometheus,
         };
+        let grace = self.common.shutdown.shutdown_grace;
+        // Nobody sends a consumer anything that could go elsewhere.
+        let lame_duck = self
+            .accept
+            .as_ref()
+            .map_or(Duration::ZERO, |accept| accept.settings.http.lame_duck);
         let mut http = Part::new("requests and confirms");
-        let mut consumer = Part::new("the batch under way");
+        let mut consumer = Part::new("batches");
+        let mut background = JoinSet::new();
+        background.spawn(upkeep(probes.prometheus.clone()));
+
+        if let Some(accept) = self.accept {
+            accept.start(&self.broker, &probes, &mut http, &mut background)?;
+        }
+        if let Some(listener) = self.admin {
+            let router = admin(&probes, Arc::new(HttpMetrics::new()));
+            // Never told to stop: health and metrics answer until the process ends.
+            background.spawn(listener.serve(Arc::new(router), CancellationToken::new()));
+        }
         let (fail, failed) = oneshot::channel();
-        let mut aside = JoinSet::new();
-        aside.spawn(upkeep(shared.prometheus.clone()));
-
-        if let Some((server, accept)) = self.accept {
-            let status = accept.database.map(|database| {
-                let (status, task) = status(database);
-                aside.spawn(task);
-                status
-            });
-            let services = shared.accepting(&self.broker, &accept.publish, workers, status);
-            let workers = Workers::start(services, &http.stop)?;
-            http.tasks
-                .spawn(server.serve_on(workers, http.stop.clone()));
-        }
-        if let Some(server) = self.admin {
-            let service = Arc::new(shared.service(None, None, Bodies::new(0, 0)));
-            // Never told to end: health and metrics answer until the process does.
-            aside.spawn(server.serve(service, CancellationToken::new()));
-        }
-        if let Some(consume) = self.consume {
-            let (health, stop) = (shared.health.clone(), consumer.stop.clone());
-            let Consume { database, store } = consume;
-            let run = consumer::run(self.broker, database, store, health, stop);
-            let part = async move {
-                if let Err(why) = run.await {
-                    // Nobody hears it once the process is ending anyway.
-                    let _unheard = fail.send(why);
-                }
-            };
-            // Reading and encoding a full batch takes several milliseconds at a
-            // stretch, for which no connection could be accepted here.
-            let ended = run_apart("consumer", part)?;
-            consumer.tasks.spawn(async {
-                if ended.await.is_err() {
-                    warn!("the consumer's thread failed");
-                }
-            });
+        if let Some(role) = self.consume {
+            start_consumer(role, self.broker, health.clone(), fail, &mut consumer)?;
         }
 
-        let refused = tokio::select! {
+        let fatal = tokio::select! {
             () = shutdown => None,
-            Ok(why) = failed => Some(anyhow::Error::new(why).context("DATABASE_URL")),
-            why = shared.health.given_up() => Some(anyhow::Error::msg(why).context("AMQP_URL")),
+            Ok(error) = failed => Some(error),
+            error = health.given_up() => Some(anyhow::Error::msg(error).context("AMQP_URL")),
         };
-        if let Some(why) = &refused {
-            error!("{why:#}");
+        if let Some(error) = &fatal {
+            error!("{error:#}");
         }
-        be_lame_duck(&shared.health, self.lame_duck).await;
-        info!("ending: nothing new is taken");
-        shared.health.drain();
-        let draining = Instant::now();
-        // A client must not use up the time in which the batch is stored.
-        let answered = http.end(self.grace.mul_f64(HTTP_SHARE)).await;
-        let left = self.grace.saturating_sub(draining.elapsed());
-        let stored = consumer.end(left).await;
-        ensure!(
-            answered && stored,
-            "SHUTDOWN_GRACE ran out; what was not finished will be delivered again"
-        );
-        refused.map_or(Ok(()), Err)
+        be_lame_duck(&health, lame_duck).await;
+        health.drain();
+        drain(http, consumer, grace).await?;
+        fatal.map_or(Ok(()), Err)
     }
 }
 
-fn bind(setting: &str, address: SocketAddr) -> anyhow::Result<Server> {
-    let server =
-        Server::bind(address).with_context(|| format!("cannot listen on {setting} {address}"))?;
-    info!("{setting} {}", server.address()?);
-    Ok(server)
-}
-
-/// Not ready, but taking tickets: who deals them round has to notice first.
-async fn be_lame_duck(health: &Health, lasts: Duration) {
-    if lasts.is_zero() {
-        return;
-    }
-    info!("not ready any more; tickets are taken for another {lasts:?} (LAME_DUCK)");
-    health.lame_duck();
-    let seeing_off = lasts.mul_f64(SEEING_OFF_SHARE);
-    sleep(lasts - seeing_off).await;
-    health.see_off();
-    sleep(seeing_off).await;
-}
-
-/// What every part of the process looks at.
-struct Shared {
-    health: Arc<Health>,
-    prometheus: PrometheusHandle,
-}
-
-impl Shared {
-    /// A service for each worker, with the task that belongs beside it.
-    fn accepting(
-        &self,
-        broker: &Broker,
-        publish: &PublishSettings,
-        workers: usize,
-        status: Option<Status>,
-    ) -> impl Iterator<Item = (Arc<http::Service>, impl Future<Output = ()> + Send + use<>)> {
-        let limits = limits(publish);
-        let bodies = Bodies::new(publish.body_max as usize, limits.inflight_bytes);
-        let publishers = publishers(broker.clone(), limits, self.health.clone(), workers);
-        publishers.map(move |(publisher, task)| {
-            let service = self.service(Some(publisher), status.clone(), bodies.clone());
-            (Arc::new(service), task)
+impl Accept {
+    fn new(settings: AcceptRole, database: Option<DatabaseConfig>) -> anyhow::Result<Self> {
+        Ok(Self {
+            listener: listen("LISTEN", settings.http.listen.listen)?,
+            database,
+            settings,
         })
     }
 
-    fn service(
-        &self,
-        publisher: Option<Publisher>,
-        status: Option<Status>,
-        bodies: Bodies,
-    ) -> http::Service {
-        http::Service {
-            publisher,
-            status,
-            bodies,
-            health: self.health.clone(),
-            prometheus: self.prometheus.clone(),
-            metrics: HttpMetrics::new(),
-        }
+    /// Starts a worker for each core.
+    fn start(
+        self,
+        broker: &Broker,
+        probes: &Probes,
+        http: &mut Part,
+        background: &mut JoinSet<()>,
+    ) -> anyhow::Result<()> {
+        let ticket_state = self.database.map(|database| {
+            let (states, task) = status(database);
+            background.spawn(task);
+            TicketState { states }
+        });
+        let limits = limits(&self.settings.publish);
+        let body_bytes_max = self.settings.http.body_max as usize;
+        let bodies = Bodies::new(body_bytes_max, limits.inflight_bytes);
+        let workers = available_parallelism().map_or(1, usize::from);
+        let health = probes.health.clone();
+        let publishers = publishers(broker.clone(), limits, health.clone(), workers);
+        let routers = publishers.map(|(publisher, task)| {
+            let post_ticket = PostTicket {
+                publisher,
+                bodies: bodies.clone(),
+                has_ticket_state: ticket_state.is_some(),
+                health: health.clone(),
+                metrics: Arc::new(HttpMetrics::new()),
+            };
+            (public(post_ticket, ticket_state.clone(), probes), task)
+        });
+        let workers = Workers::start(routers, &http.stop)?;
+        let stop = http.stop.clone();
+        http.tasks.spawn(self.listener.serve_on(workers, stop));
+        Ok(())
     }
 }
 
-/// A part that is told to end, and waited for.
+/// Starts the consumer, on a thread of its own: reading and encoding a full batch
+/// takes several milliseconds at a stretch, for which no connection could be
+/// accepted here.
+fn start_consumer(
+    role: ConsumeRole,
+    broker: Broker,
+    health: Arc<Health>,
+    fail: oneshot::Sender<anyhow::Error>,
+    consumer: &mut Part,
+) -> anyhow::Result<()> {
+    let database = role.database.database_url;
+    let run = consumer::run(broker, database, role.store, health, consumer.stop.clone());
+    let part = async move {
+        if let Err(error) = run.await {
+            // Nobody receives it once the process is shutting down anyway.
+            let _unheard = fail.send(anyhow::Error::new(error).context("DATABASE_URL"));
+        }
+    };
+    let ended = run_on_thread("consumer", part)?;
+    consumer.tasks.spawn(async {
+        if ended.await.is_err() {
+            warn!("the consumer's thread panicked");
+        }
+    });
+    Ok(())
+}
+
+fn listen(setting: &str, address: SocketAddr) -> anyhow::Result<Listener> {
+    let listener =
+        Listener::bind(address).with_context(|| format!("cannot listen on {setting} {address}"))?;
+    info!("{setting} {}", listener.address()?);
+    Ok(listener)
+}
+
+/// Not ready, but accepting tickets: a load balancer has to notice first.
+async fn be_lame_duck(health: &Health, duration: Duration) {
+    if duration.is_zero() {
+        return;
+    }
+    info!(lame_duck = ?duration, "shutting down: not ready, tickets are still accepted");
+    health.lame_duck();
+    let closing = duration.mul_f64(CLOSING_SHARE);
+    sleep(duration - closing).await;
+    health.close_connections();
+    sleep(closing).await;
+}
+
+/// Lets requests get their confirms, then the consumer store what it has begun.
+/// Fails if that takes longer than the grace.
+async fn drain(mut http: Part, mut consumer: Part, grace: Duration) -> anyhow::Result<()> {
+    info!(?grace, "shutting down: draining");
+    let started = Instant::now();
+    // A client must not use up the time in which the batch is stored.
+    let answered = http.stop(grace.mul_f64(HTTP_SHARE)).await;
+    let left = grace.saturating_sub(started.elapsed());
+    let stored = consumer.stop(left).await;
+    ensure!(
+        answered && stored,
+        "SHUTDOWN_GRACE ran out; what was not finished will be redelivered"
+    );
+    Ok(())
+}
+
+/// A part that is told to stop, and waited for.
 struct Part {
-    what: &'static str,
+    name: &'static str,
     stop: CancellationToken,
     tasks: JoinSet<()>,
 }
 
 impl Part {
-    fn new(what: &'static str) -> Self {
+    fn new(name: &'static str) -> Self {
         Self {
-            what,
+            name,
             stop: CancellationToken::new(),
             tasks: JoinSet::new(),
         }
     }
 
-    /// Ends it; false if that takes too long.
-    async fn end(&mut self, grace: Duration) -> bool {
+    /// Stops it; false if that takes longer than the grace.
+    async fn stop(&mut self, grace: Duration) -> bool {
         let started = Instant::now();
         self.stop.cancel();
-        let ended = timeout(grace, async {
+        let stopped = timeout(grace, async {
             while let Some(ended) = self.tasks.join_next().await {
                 if let Err(error) = ended {
-                    warn!("{}: {error}", self.what);
+                    warn!(part = self.name, %error, "a task failed");
                 }
             }
         });
-        let in_time = ended.await.is_ok();
-        info!(elapsed = ?started.elapsed(), in_time, "finished {}", self.what);
+        let in_time = stopped.await.is_ok();
+        info!(part = self.name, elapsed = ?started.elapsed(), in_time, "drained");
         in_time
     }
 }
@@ -353,7 +309,7 @@ fn limits(publish: &PublishSettings) -> Limits {
     }
 }
 
-async fn upkeep(prometheus: PrometheusHandle) {
+async fn upkeep(prometheus: Prometheus) {
     let mut tick = interval(UPKEEP_EVERY);
     loop {
         tick.tick().await;

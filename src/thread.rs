@@ -5,9 +5,9 @@ use std::thread;
 use tokio::runtime::Builder;
 use tokio::sync::oneshot;
 
-/// Runs a part to its end; that is told through the receiver, as an error if the
-/// part failed. Fails where no more threads or files can be had.
-pub fn run_apart<F>(name: &str, part: F) -> std::io::Result<oneshot::Receiver<()>>
+/// Runs a part to its end, which the receiver learns: as an error if the part
+/// panicked. Fails where no more threads or files can be had.
+pub fn run_on_thread<F>(name: &str, part: F) -> std::io::Result<oneshot::Receiver<()>>
 where
     F: Future<Output = ()> + Send + 'static,
 {

@@ -155,7 +155,7 @@ async fn publish(settings: &BrokerSettings, record: Record<'_>) -> anyhow::Resul
         .context("no publisher")?;
     let _task = tokio::spawn(task);
     let published = async {
-        while !health.readiness().ready() {
+        while !health.readiness().is_ready() {
             sleep(LINK_TICK).await;
         }
         publisher

@@ -1,5 +1,7 @@
 //! Settings as they are read.
 
+use clap::Parser;
+
 use super::*;
 
 fn parse(args: &[&str]) -> Result<Cli, String> {
@@ -52,9 +54,9 @@ fn names_follow_the_queue() {
     let Command::Accept(settings) = cli.command else {
         panic!("accept")
     };
-    assert_eq!(settings.broker.exchange(), "till");
-    assert_eq!(settings.broker.unrouted_queue(), "till.unrouted");
-    assert_eq!(settings.broker.dead_queue(), "till.dead");
+    assert_eq!(settings.common.broker.exchange(), "till");
+    assert_eq!(settings.common.broker.unrouted_queue(), "till.unrouted");
+    assert_eq!(settings.common.broker.dead_queue(), "till.dead");
 }
 
 #[test]
@@ -69,7 +71,7 @@ fn passwords_are_not_shown_when_settings_are() {
     let Command::Serve(settings) = &cli.command else {
         panic!("serve")
     };
-    let url = settings.broker.url().expect("valid");
+    let url = settings.common.broker.url().expect("valid");
     for shown in [format!("{cli:?}"), format!("{cli:#?}"), format!("{url:?}")] {
         assert!(shown.contains("till") || shown.contains("rabbit"));
         assert!(!shown.contains("Xq7Z"), "{shown}");

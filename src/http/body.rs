@@ -1,4 +1,4 @@
-//! A request's body, whole and within its limits.
+//! A request's body, complete and within its limits.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,81 +10,84 @@ use hyper::body::{Body, Incoming};
 use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::timeout;
 
-/// Longest for a whole body, from its head on.
+/// The maximum time for a body, from its head on.
 const BODY_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// What bodies may hold while they are read; the budget is one for all clones.
+/// The memory that bodies may hold while they are read; all clones share one budget.
 #[derive(Clone)]
 pub struct Bodies {
-    max: usize,
-    /// The bytes that are left for bodies that come in pieces: slow senders
-    /// could otherwise hold the largest body on every connection.
+    bytes_max: usize,
+    /// The bytes left for bodies that come in pieces: slow senders could otherwise
+    /// hold the largest body on every connection.
     budget: Arc<Semaphore>,
 }
 
-/// As much of a body as has come, charged to the budget until it is dropped.
+/// The received part of a body, charged to the budget until it is dropped.
 struct Partial<'a> {
     budget: &'a Semaphore,
     charge: SemaphorePermit<'a>,
     bytes: BytesMut,
 }
 
-/// How much of a body has come.
-pub enum Begun {
+/// How much of a body is there at first.
+pub enum BodyStart {
     /// All of it.
-    Whole(Bytes),
+    Complete(Bytes),
     /// This much.
-    Partly(Bytes),
+    Partial(Bytes),
 }
 
 /// Why there is no body.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Unread {
+pub enum BodyError {
     /// It is, or says it is, larger than allowed.
     TooLarge,
-    /// It did not come in time.
-    TooSlow,
+    /// It did not arrive in time.
+    Timeout,
     /// The client hung up, or broke the framing.
-    Broken,
-    /// All that unfinished bodies may hold is held.
+    Incomplete,
+    /// Unfinished bodies hold all that they may together.
     TooMany,
 }
 
 impl Bodies {
-    /// Bodies of at most `max` bytes each, and `total` bytes of unfinished ones.
-    pub fn new(max: usize, total: usize) -> Self {
+    /// Bodies of at most `bytes_max` each, and `total` bytes of unfinished ones.
+    pub fn new(bytes_max: usize, total: usize) -> Self {
         let budget = Arc::new(Semaphore::new(total.min(Semaphore::MAX_PERMITS)));
-        Self { max, budget }
+        Self { bytes_max, budget }
     }
 
     /// The largest body, in bytes.
-    pub fn max(&self) -> usize {
-        self.max
+    pub fn bytes_max(&self) -> usize {
+        self.bytes_max
     }
 
-    /// What is there of a body. One that came with its head is all there, as it
+    /// What is there of a body. One that came with its head is complete, as it
     /// lies in hyper's buffer.
-    pub fn begin(&self, body: &mut Incoming) -> Result<Begun, Unread> {
-        // What Content-Length promises is refused before any of it is read.
-        if usize::try_from(body.size_hint().lower()).map_or(true, |length| length > self.max) {
-            return Err(Unread::TooLarge);
+    pub fn start(&self, body: &mut Incoming) -> Result<BodyStart, BodyError> {
+        // A Content-Length that is too large is rejected before any of it is read.
+        if usize::try_from(body.size_hint().lower()).map_or(true, |length| length > self.bytes_max)
+        {
+            return Err(BodyError::TooLarge);
         }
         match data(body).now_or_never() {
             Some(Ok(Some(first))) if !body.is_end_stream() => {
-                self.fitting(first).map(Begun::Partly)
+                self.fitting(first).map(BodyStart::Partial)
             }
-            Some(whole) => self.fitting(whole?.unwrap_or_default()).map(Begun::Whole),
-            None => Ok(Begun::Partly(Bytes::new())),
+            Some(whole) => self
+                .fitting(whole?.unwrap_or_default())
+                .map(BodyStart::Complete),
+            None => Ok(BodyStart::Partial(Bytes::new())),
         }
     }
 
     /// Waits for the rest of a body.
-    pub async fn finish(&self, first: Bytes, rest: Incoming) -> Result<Bytes, Unread> {
+    pub async fn finish(&self, first: Bytes, rest: Incoming) -> Result<Bytes, BodyError> {
         let collected = timeout(BODY_TIMEOUT, self.collect(first, rest)).await;
-        collected.unwrap_or(Err(Unread::TooSlow))
+        collected.unwrap_or(Err(BodyError::Timeout))
     }
 
-    async fn collect<B>(&self, mut first: Bytes, mut rest: B) -> Result<Bytes, Unread>
+    async fn collect<B>(&self, mut first: Bytes, mut rest: B) -> Result<Bytes, BodyError>
     where
         B: Body<Data = Bytes> + Unpin,
     {
@@ -99,27 +102,27 @@ impl Bodies {
         // It would keep the whole of hyper's buffer.
         drop(first);
         while let Some(next) = data(&mut rest).await? {
-            if partial.bytes.len() + next.len() > self.max {
-                return Err(Unread::TooLarge);
+            if partial.bytes.len() + next.len() > self.bytes_max {
+                return Err(BodyError::TooLarge);
             }
             partial.add(&next)?;
         }
         Ok(partial.bytes.freeze())
     }
 
-    fn fitting(&self, data: Bytes) -> Result<Bytes, Unread> {
-        if data.len() > self.max {
-            return Err(Unread::TooLarge);
+    fn fitting(&self, data: Bytes) -> Result<Bytes, BodyError> {
+        if data.len() > self.bytes_max {
+            return Err(BodyError::TooLarge);
         }
         Ok(data)
     }
 }
 
 impl<'a> Partial<'a> {
-    fn new(budget: &'a Semaphore) -> Result<Self, Unread> {
+    fn new(budget: &'a Semaphore) -> Result<Self, BodyError> {
         let charge = budget
             .try_acquire_many(0)
-            .map_err(|_closed| Unread::TooMany)?;
+            .map_err(|_closed| BodyError::TooMany)?;
         let bytes = BytesMut::new();
         Ok(Self {
             budget,
@@ -128,22 +131,23 @@ impl<'a> Partial<'a> {
         })
     }
 
-    fn add(&mut self, piece: &[u8]) -> Result<(), Unread> {
-        let length = u32::try_from(piece.len()).map_err(|_huge| Unread::TooLarge)?;
+    fn add(&mut self, piece: &[u8]) -> Result<(), BodyError> {
+        let length = u32::try_from(piece.len()).map_err(|_huge| BodyError::TooLarge)?;
         let charge = self.budget.try_acquire_many(length);
-        self.charge.merge(charge.map_err(|_full| Unread::TooMany)?);
+        self.charge
+            .merge(charge.map_err(|_full| BodyError::TooMany)?);
         self.bytes.extend_from_slice(piece);
         Ok(())
     }
 }
 
 /// The next piece; trailers are passed over.
-async fn data<B>(body: &mut B) -> Result<Option<Bytes>, Unread>
+async fn data<B>(body: &mut B) -> Result<Option<Bytes>, BodyError>
 where
     B: Body<Data = Bytes> + Unpin,
 {
     while let Some(frame) = body.frame().await {
-        if let Ok(data) = frame.map_err(|_broken| Unread::Broken)?.into_data() {
+        if let Ok(data) = frame.map_err(|_broken| BodyError::Incomplete)?.into_data() {
             return Ok(Some(data));
         }
     }
@@ -196,11 +200,14 @@ mod tests {
         assert!((&mut one).now_or_never().is_none());
         assert!((&mut two).now_or_never().is_none());
         let mut over = read(0, &[50, 1]);
-        assert_eq!((&mut over).now_or_never(), Some(Err(Unread::TooMany)));
+        assert_eq!((&mut over).now_or_never(), Some(Err(BodyError::TooMany)));
         let mut fits = read(1, &[49, 1]);
         assert!((&mut fits).now_or_never().is_none());
         let mut none_left = read(0, &[1]);
-        assert_eq!((&mut none_left).now_or_never(), Some(Err(Unread::TooMany)));
+        assert_eq!(
+            (&mut none_left).now_or_never(),
+            Some(Err(BodyError::TooMany))
+        );
         drop(one);
         assert!(read(0, &[60, 40]).now_or_never().is_none());
     }
@@ -210,8 +217,8 @@ mod tests {
         let bodies = Bodies::new(100, 1000);
         for (lengths, read) in [
             (&[50, 50][..], None),
-            (&[50, 51], Some(Err(Unread::TooLarge))),
-            (&[101], Some(Err(Unread::TooLarge))),
+            (&[50, 51], Some(Err(BodyError::TooLarge))),
+            (&[101], Some(Err(BodyError::TooLarge))),
         ] {
             let body = Box::pin(bodies.collect(Bytes::new(), unfinished(lengths)));
             assert_eq!(body.now_or_never(), read, "{lengths:?}");

@@ -1,8 +1,4 @@
-//! Listening, accepting and serving connections, and letting them end.
-//!
-//! Connections are accepted in one place and dealt round to workers: a worker is
-//! a thread with a runtime of its own, so that a ticket's way from its socket to
-//! the publisher's intake, and from its desk back, stays on one core.
+//! Listening, and accepting connections, which are dispatched to workers in turn.
 
 use std::io::ErrorKind;
 use std::net::SocketAddr;
@@ -10,22 +6,20 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use socket2::{Domain, Protocol, Socket, Type};
-use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
-use tokio::task::JoinSet;
-use tokio::time::{Instant, MissedTickBehavior, interval, sleep, sleep_until};
+use tokio::net::TcpListener;
+use tokio::sync::{Semaphore, mpsc};
+use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
-use super::Service;
-use super::connection::{self, Connections, Control, SWEEP};
-use crate::thread::run_apart;
+use super::router::Router;
+use super::worker::{Accepted, Workers, connections};
 
 /// Connections that may wait to be accepted.
 const BACKLOG: i32 = 4096;
 
-/// Most connections at once, files permitting; at about 12 KiB each, and 4 KiB
-/// more while a large body comes in. What of it has come is bounded by its budget.
+/// The maximum of connections at once, files permitting; at about 12 KiB each, and 4 KiB
+/// more while a large body comes in. What of it has arrived is bounded by a budget.
 const CONNECTIONS_MAX: u64 = 16_384;
 
 /// The usual limit on open files, where the real one is not known.
@@ -34,26 +28,16 @@ const FILES_ASSUMED: u64 = 1024;
 /// Files kept free for RabbitMQ, PostgreSQL and the runtimes.
 const FILES_RESERVED: u64 = 64;
 
-/// After an error that passes by itself, such as too few files, it is tried again this much later.
+/// The delay before a retry after an error that passes by itself, such as too few files.
 const ACCEPT_RETRY: Duration = Duration::from_millis(50);
 
-/// At the end of the process, a connection on which no request is served is
-/// closed after this time.
-const DRAIN_PATIENCE: Duration = Duration::from_secs(1);
-
 /// A listening socket.
-pub struct Server {
+pub struct Listener {
     listener: TcpListener,
     connections: Arc<Semaphore>,
 }
 
-/// A connection, with its place among those that there may be.
-struct Accepted {
-    stream: std::net::TcpStream,
-    place: OwnedSemaphorePermit,
-}
-
-impl Server {
+impl Listener {
     /// Listens. Fails where the address is taken or not ours.
     pub fn bind(address: SocketAddr) -> std::io::Result<Self> {
         let socket = Socket::new(
@@ -80,35 +64,31 @@ impl Server {
 
     /// Serves on the current runtime, until `drain` is cancelled and every
     /// connection has ended.
-    pub async fn serve(self, service: Arc<Service>, drain: CancellationToken) {
+    pub async fn serve(self, router: Arc<Router>, drain: CancellationToken) {
         let (accepted, incoming) = mpsc::channel(1);
         let accepting = self.accept(vec![accepted], drain.clone());
-        tokio::join!(accepting, connections(incoming, service, drain));
+        tokio::join!(accepting, connections(incoming, router, drain));
     }
 
     /// Serves on the workers, until `drain` is cancelled and every connection has ended.
     pub async fn serve_on(self, workers: Workers, drain: CancellationToken) {
-        let Workers { incoming, ended } = workers;
-        self.accept(incoming, drain).await;
-        for worker in ended {
-            // A worker that died has nothing left to wait for.
-            let _ended = worker.await;
-        }
+        self.accept(workers.incoming(), drain).await;
+        workers.join().await;
     }
 
-    /// Accepts and deals round, until `drain` is cancelled; then the port is closed.
+    /// Accepts and dispatches in turn, until `drain` is cancelled; then the port is closed.
     async fn accept(self, workers: Vec<mpsc::Sender<Accepted>>, drain: CancellationToken) {
-        let mut turn = 0;
+        let mut next = 0;
         loop {
             let accepted = tokio::select! {
                 accepted = self.next() => accepted,
                 () = drain.cancelled() => return,
             };
-            turn = (turn + 1) % workers.len().max(1);
-            if let Some(worker) = workers.get(turn)
+            next = (next + 1) % workers.len().max(1);
+            if let Some(worker) = workers.get(next)
                 && worker.send(accepted).await.is_err()
             {
-                warn!("a worker is gone; its connection is closed");
+                warn!("a worker is gone; the connection is closed");
             }
         }
     }
@@ -129,10 +109,10 @@ impl Server {
                     }
                 }
                 Err(error) if is_the_clients(&error) => {
-                    debug!("a connection failed before it began: {error}")
+                    debug!(%error, "a connection failed before it was accepted");
                 }
                 Err(error) => {
-                    warn!("no connection can be accepted: {error}");
+                    warn!(%error, "accepting a connection failed, retrying");
                     sleep(ACCEPT_RETRY).await;
                 }
             }
@@ -150,7 +130,7 @@ fn is_the_clients(error: &std::io::Error) -> bool {
 /// How many files the process may have open: as many as it can get.
 fn files() -> u64 {
     rlimit::increase_nofile_limit(u64::MAX).unwrap_or_else(|error| {
-        warn!("the limit on open files cannot be looked at: {error}");
+        warn!(%error, "the limit on open files is not known");
         FILES_ASSUMED
     })
 }
@@ -160,103 +140,6 @@ fn places(files: u64) -> u64 {
     files
         .saturating_sub(FILES_RESERVED.min(files / 2))
         .clamp(1, CONNECTIONS_MAX)
-}
-
-/// Threads that serve connections.
-pub struct Workers {
-    incoming: Vec<mpsc::Sender<Accepted>>,
-    ended: Vec<oneshot::Receiver<()>>,
-}
-
-impl Workers {
-    /// Starts a thread for each service, with the task that the service needs
-    /// at its side; a worker ends when its connections and that task have.
-    pub fn start<T>(
-        services: impl IntoIterator<Item = (Arc<Service>, T)>,
-        drain: &CancellationToken,
-    ) -> std::io::Result<Self>
-    where
-        T: Future<Output = ()> + Send + 'static,
-    {
-        let mut workers = Self {
-            incoming: Vec::new(),
-            ended: Vec::new(),
-        };
-        for (service, task) in services {
-            let (accepted, incoming) = mpsc::channel(16);
-            let drain = drain.clone();
-            let worker = async move {
-                let task = tokio::spawn(task);
-                connections(incoming, service, drain).await;
-                // Its service is gone by now, which ends the task.
-                let _ended = task.await;
-            };
-            workers.incoming.push(accepted);
-            workers.ended.push(run_apart("worker", worker)?);
-        }
-        Ok(workers)
-    }
-}
-
-/// Serves connections as they come in, until no more can and all have ended.
-async fn connections(
-    mut incoming: mpsc::Receiver<Accepted>,
-    service: Arc<Service>,
-    drain: CancellationToken,
-) {
-    let mut running = JoinSet::new();
-    let mut connections = Connections::default();
-    let mut sweep = interval(SWEEP);
-    // After a pause of the whole process, time has passed for us but not for the clients.
-    sweep.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let (mut open, mut cut_at) = (true, None);
-    while open || !running.is_empty() {
-        tokio::select! {
-            accepted = incoming.recv(), if open => match accepted {
-                Some(accepted) => {
-                    let (number, control) = connections.insert();
-                    let service = service.clone();
-                    running.spawn(async move {
-                        connection(accepted, service, control).await;
-                        number
-                    });
-                }
-                None => open = false,
-            },
-            Some(ended) = running.join_next() => match ended {
-                Ok(number) => connections.remove(number),
-                Err(error) => warn!("a connection's task failed: {error}"),
-            },
-            _ = sweep.tick() => connections.sweep(),
-            () = drain.cancelled(), if cut_at.is_none() => {
-                connections.drain();
-                cut_at = Some(Instant::now() + DRAIN_PATIENCE);
-            }
-            () = until(cut_at) => {
-                connections.cut();
-                cut_at = Some(Instant::now() + DRAIN_PATIENCE);
-            }
-        }
-    }
-}
-
-async fn until(at: Option<Instant>) {
-    match at {
-        Some(at) => sleep_until(at).await,
-        None => std::future::pending().await,
-    }
-}
-
-async fn connection(accepted: Accepted, service: Arc<Service>, control: Arc<Control>) {
-    let Accepted {
-        stream,
-        place: _place,
-    } = accepted;
-    let stream = TcpStream::from_std(stream);
-    match stream.and_then(|stream| stream.set_nodelay(true).map(|()| stream)) {
-        Ok(stream) => connection::serve(stream, service, control).await,
-        Err(error) => debug!("a connection ended before it began: {error}"),
-    }
 }
 
 #[cfg(test)]

@@ -1,8 +1,8 @@
-//! An answer in the making.
+//! The hand-written response future.
 //!
-//! Written out as a future by hand, because thousands of tickets wait for their
-//! confirms at a time, and what each of them holds should fit a few cache lines:
-//! an async block would hold the whole request until its end.
+//! Thousands of tickets wait for their confirms at a time, and what each of them
+//! holds should fit a few cache lines: an async block would hold the whole
+//! request until its end.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -13,82 +13,80 @@ use hyper::body::Incoming;
 use tokio::sync::oneshot;
 use uuid::Uuid;
 
-use super::Service;
-use super::response::Reply;
+use super::handlers::{PostTicket, Progress, TicketHead};
+use super::response::FullResponse;
+use crate::metrics::HttpMetrics;
 use crate::publisher::Outcome;
 
-/// The answer to one request.
-pub struct Answer {
-    service: Arc<Service>,
+/// The response to one request, counted and timed when it is there.
+pub struct PendingResponse {
+    metrics: Arc<HttpMetrics>,
     started: Instant,
-    step: Step,
+    state: State,
 }
 
-/// What an answer waits for.
-pub enum Step {
-    /// A ticket's body, of which nothing was looked at yet: hyper hands a request
-    /// over before what came of its body, and has that when the answer is polled.
-    Arrived(Head, Incoming),
+/// What a response waits for.
+pub enum State {
+    /// A ticket's body, which was not looked at yet: hyper hands a request over
+    /// before what came of its body, and has that when the response is polled.
+    ReadBody(Arc<PostTicket>, TicketHead, Incoming),
     /// The confirm of the ticket of this id.
-    Published(Uuid, oneshot::Receiver<Outcome>),
-    /// Anything that is rare.
-    Apart(Pin<Box<dyn Future<Output = Reply> + Send>>),
-    /// Nothing: it is being decided on, or given.
-    Decided,
+    AwaitConfirm(Arc<PostTicket>, Uuid, oneshot::Receiver<Outcome>),
+    /// Everything that is rare.
+    Boxed(Pin<Box<dyn Future<Output = FullResponse> + Send>>),
+    /// Nothing: it is taken out, or was returned.
+    Done,
 }
 
-/// What the head of a ticket's request tells.
-#[derive(Clone, Copy)]
-pub struct Head {
-    /// The ticket's id, or why it cannot have one.
-    pub id: Result<Uuid, &'static str>,
-    /// When the ticket arrived, in µs since the Unix epoch.
-    pub received_at_us: i64,
-}
+impl State {
+    /// A response that is known already.
+    pub fn known(response: FullResponse) -> Self {
+        Self::Boxed(Box::pin(std::future::ready(response)))
+    }
 
-impl Step {
-    /// An answer that is known already.
-    pub fn known(reply: Reply) -> Self {
-        Self::Apart(Box::pin(std::future::ready(reply)))
+    /// Looks at a ticket's body, if that is what is next.
+    fn start(&mut self) {
+        if !matches!(self, Self::ReadBody(..)) {
+            return;
+        }
+        if let Self::ReadBody(handler, head, body) = std::mem::replace(self, Self::Done) {
+            *self = match handler.start(head, body) {
+                Progress::AwaitConfirm(id, outcome) => Self::AwaitConfirm(handler, id, outcome),
+                Progress::ReadBody(response) => Self::Boxed(response),
+                Progress::Rejected(response) => Self::known(response),
+            };
+        }
     }
 }
 
-impl Answer {
-    /// An answer to a request that was begun at this time.
-    pub fn new(service: Arc<Service>, started: Instant, step: Step) -> Self {
+impl PendingResponse {
+    /// The response to a request that was received at this time.
+    pub fn new(metrics: Arc<HttpMetrics>, started: Instant, state: State) -> Self {
         Self {
-            service,
+            metrics,
             started,
-            step,
+            state,
         }
     }
 }
 
-impl Future for Answer {
-    type Output = Reply;
+impl Future for PendingResponse {
+    type Output = FullResponse;
 
-    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Reply> {
-        let Self {
-            service,
-            started,
-            step,
-        } = self.get_mut();
-        if matches!(step, Step::Arrived(..))
-            && let Step::Arrived(head, body) = std::mem::replace(step, Step::Decided)
-        {
-            *step = service.take(head, body);
-        }
-        let reply = match step {
-            Step::Published(id, outcome) => {
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<FullResponse> {
+        let this = self.get_mut();
+        this.state.start();
+        let response = match &mut this.state {
+            State::AwaitConfirm(handler, id, outcome) => {
                 let outcome = ready!(Pin::new(outcome).poll(cx));
-                service.settled(*id, outcome)
+                handler.finish(*id, outcome)
             }
-            Step::Apart(reply) => ready!(reply.as_mut().poll(cx)),
-            Step::Arrived(..) | Step::Decided => return Poll::Pending,
+            State::Boxed(response) => ready!(response.as_mut().poll(cx)),
+            State::ReadBody(..) | State::Done => return Poll::Pending,
         };
-        service.metrics.answered(reply.status().as_u16());
-        service.metrics.duration.record(started.elapsed());
-        Poll::Ready(reply)
+        this.metrics.answered(response.status().as_u16());
+        this.metrics.duration.record(this.started.elapsed());
+        Poll::Ready(response)
     }
 }
 
@@ -98,6 +96,7 @@ mod tests {
 
     #[test]
     fn what_waits_is_small() {
-        assert!(size_of::<Answer>() <= 128, "{}", size_of::<Answer>());
+        let bytes = size_of::<PendingResponse>();
+        assert!(bytes <= 128, "{bytes}");
     }
 }

@@ -1,4 +1,4 @@
-//! A connection's socket as hyper reads and writes it.
+//! A connection's socket, as hyper reads from and writes to it.
 
 use std::io::Result;
 use std::pin::Pin;
@@ -9,45 +9,45 @@ use bytes::Bytes;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf, Take};
 use tokio::net::TcpStream;
 
-use super::connection::Control;
+use super::handle::ConnectionHandle;
 
 /// The most that is read at once. hyper begins with a buffer of one byte more,
 /// and doubles it whenever a read fills it: by this it does not grow for bodies,
 /// nor for requests behind each other, of which many may be under way at a time.
 const READ_BYTES_MAX: usize = 8 * 1024 - 1;
 
-/// A socket that is read in small portions, and tells what hyper's buffers hold
+/// A socket that is read in small portions, and records what hyper's buffers hold
 /// because of it.
 pub struct Socket {
     stream: Take<TcpStream>,
-    control: Arc<Control>,
+    handle: Arc<ConnectionHandle>,
     /// What was read and is to be read again.
     unread: Bytes,
 }
 
 impl Socket {
     /// Reads and writes this stream.
-    pub fn new(stream: TcpStream, control: Arc<Control>) -> Self {
+    pub fn new(stream: TcpStream, handle: Arc<ConnectionHandle>) -> Self {
         Self {
             stream: stream.take(READ_BYTES_MAX as u64),
-            control,
+            handle,
             unread: Bytes::new(),
         }
     }
 
-    /// Takes back what was read last, and not used.
+    /// Takes back what was read last and not used; it is read again first.
     pub fn unread(&mut self, bytes: &[u8]) {
         self.unread = Bytes::copy_from_slice(bytes);
     }
 
-    /// Whether there is anything that was taken back.
+    /// Whether anything was taken back and is not read again yet.
     pub fn has_unread(&self) -> bool {
         !self.unread.is_empty()
     }
 
     /// Waits until something more can be read, or the end.
     pub fn poll_read_ready(&self, cx: &mut Context<'_>) -> Poll<()> {
-        // What is wrong is told by the read.
+        // An error is reported by the read.
         self.stream.get_ref().poll_read_ready(cx).map(drop)
     }
 
@@ -75,7 +75,7 @@ impl AsyncRead for Socket {
         self.stream.set_limit(READ_BYTES_MAX as u64);
         let read = Pin::new(&mut self.stream).poll_read(cx, buf);
         if self.stream.limit() == 0 {
-            self.control.note_swollen();
+            self.handle.set_buffers_grown();
         }
         read
     }
@@ -88,10 +88,10 @@ impl AsyncWrite for Socket {
         buf: &[u8],
     ) -> Poll<Result<usize>> {
         if buf.len() > READ_BYTES_MAX {
-            self.control.note_swollen();
+            self.handle.set_buffers_grown();
         }
         let written = self.stream().poll_write(cx, buf);
-        self.control.note_unsent(written.is_pending());
+        self.handle.set_has_unsent(written.is_pending());
         written
     }
 

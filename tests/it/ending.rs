@@ -199,7 +199,7 @@ async fn a_second_signal_ends_the_lame_duck() {
     let place = Place::new().await;
     let ticketd = place.ready("accept", &[("LAME_DUCK", "10m")]).await;
     ticketd.signal("TERM");
-    ticketd.logged("LAME_DUCK").await;
+    ticketd.logged("lame_duck").await;
     ticketd.signal("TERM");
     let ended = ticketd.ended().await;
     assert_eq!(ended.code(), Some(1), "{}", ended.log);
@@ -310,7 +310,7 @@ async fn a_second_signal_ends_it_at_once() {
     let mut held = ticketd.client().await;
     begin_a_ticket(&mut held).await;
     ticketd.signal("TERM");
-    ticketd.logged("ending").await;
+    ticketd.logged("draining").await;
     let started = Instant::now();
     ticketd.signal("INT");
     let ended = ticketd.ended().await;

@@ -1,0 +1,195 @@
+//! RabbitMQ: its URL, and the names used there.
+
+use std::fmt;
+use std::ops::Deref;
+use std::str::FromStr;
+
+use clap::{Args, ValueEnum};
+use lapin::uri::AMQPUri;
+
+use super::secret::Secret;
+use super::units::amqp_name;
+
+/// The errors of the AMQP client's parser that quote nothing; the others may.
+const AMQP_FORM_ERRORS: [&str; 3] = ["invalid port number", "empty host", "invalid IPv6 address"];
+
+/// RabbitMQ and the names used there.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "RabbitMQ")]
+pub struct BrokerSettings {
+    /// RabbitMQ, as amqp://user:password@host:port/vhost (%2f is the vhost "/"); RABBITMQ_URL is used if this is not set [default: amqp://127.0.0.1:5672/%2f]
+    #[arg(long, env = "AMQP_URL", value_parser = Secret(amqp_url), hide_env_values = true)]
+    amqp_url: Option<AmqpUrl>,
+    /// The name that other software uses for AMQP_URL
+    #[arg(long, env = "RABBITMQ_URL", value_parser = Secret(amqp_url), hide_env_values = true, hide = true)]
+    rabbitmq_url: Option<AmqpUrl>,
+    /// The queue that tickets wait in
+    #[arg(long, env = "QUEUE", default_value = "tickets", value_parser = amqp_name)]
+    pub queue: String,
+    /// The exchange that tickets are published to [default: the name of the queue]
+    #[arg(long, env = "EXCHANGE", value_parser = amqp_name)]
+    exchange: Option<String>,
+    /// The queue for tickets that the exchange could not route, consumed like QUEUE [default: {QUEUE}.unrouted]
+    #[arg(long, env = "UNROUTED_QUEUE", value_parser = amqp_name)]
+    unrouted_queue: Option<String>,
+    /// The queue for messages that RabbitMQ itself gave up delivering (dead letters) [default: {QUEUE}.dead]
+    #[arg(long, env = "DEAD_QUEUE", value_parser = amqp_name)]
+    dead_queue: Option<String>,
+    /// Who declares exchanges, queues and bindings: ticketd at each connection, or somebody else, who vouches for them
+    // The default fails where rights are missing or something is different, instead of hoping for the best.
+    #[arg(long, env = "TOPOLOGY", value_enum, default_value_t = Topology::Declare)]
+    pub topology: Topology,
+}
+
+/// Who declares exchanges, queues and bindings.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub enum Topology {
+    /// ticketd, which rejects existing ones that differ.
+    Declare,
+    /// Somebody else, who vouches that they lose nothing: ticketd only checks that they exist.
+    Existing,
+}
+
+/// RabbitMQ's address and the login there, which is never shown.
+#[derive(Clone)]
+pub struct AmqpUrl(AMQPUri);
+
+impl Deref for AmqpUrl {
+    type Target = AMQPUri;
+
+    fn deref(&self) -> &AMQPUri {
+        &self.0
+    }
+}
+
+impl fmt::Debug for AmqpUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self(uri) = self;
+        let (host, port) = (&uri.authority.host, uri.authority.port);
+        write!(f, "amqp://_@{host}:{port}/{}", uri.vhost)
+    }
+}
+
+/// Reads RabbitMQ's URL.
+fn amqp_url(text: &str) -> Result<AmqpUrl, String> {
+    let (scheme, rest) = text.split_once("://").unwrap_or_default();
+    if scheme.eq_ignore_ascii_case("amqps") {
+        return Err("amqps:// is not built in: use amqp:// on a trusted network or through a local TLS proxy".into());
+    }
+    if !scheme.eq_ignore_ascii_case("amqp") {
+        return Err("it does not begin with amqp://".into());
+    }
+    let after_host = rest.split_once(['/', '?', '#']).unwrap_or_default().1;
+    if rest.contains('#') || after_host.contains('@') {
+        return Err("in a user name, a password or a vhost, # is written %23, / is %2F, ? is %3F and @ is %40".into());
+    }
+    let mut uri = AMQPUri::from_str(text).map_err(|error| amqp_form(&error))?;
+    // The client's parser takes an IPv6 address for no host, which would be localhost.
+    let host = rest
+        .split(['/', '?'])
+        .next()
+        .and_then(|authority| authority.rsplit('@').next());
+    if let Some((address, _port)) = host.and_then(|host| host.strip_prefix('[')?.split_once(']')) {
+        uri.authority.host = address.to_owned();
+    }
+    // 128 KiB is RabbitMQ's own default; left open on both sides, the client would size its buffers for 4 GiB frames.
+    uri.query.frame_max.get_or_insert(131_072);
+    // A peer that is silent for twice these seconds is taken for dead.
+    uri.query.heartbeat.get_or_insert(10);
+    Ok(AmqpUrl(uri))
+}
+
+fn amqp_form(error: &str) -> String {
+    if AMQP_FORM_ERRORS.contains(&error) {
+        return error.to_owned();
+    }
+    "it is not of the form amqp://user:password@host:port/vhost, with numbers for heartbeat, frame_max, channel_max and \
+     connection_timeout after a ?"
+        .into()
+}
+
+impl BrokerSettings {
+    /// RabbitMQ's address.
+    pub fn url(&self) -> Result<AmqpUrl, String> {
+        match self.amqp_url.as_ref().or(self.rabbitmq_url.as_ref()) {
+            Some(url) => Ok(url.clone()),
+            None => amqp_url("amqp://127.0.0.1:5672/%2f"),
+        }
+    }
+
+    /// The exchange that tickets are published to.
+    pub fn exchange(&self) -> String {
+        self.exchange.clone().unwrap_or_else(|| self.queue.clone())
+    }
+
+    /// The queue for tickets that the exchange could not route.
+    pub fn unrouted_queue(&self) -> String {
+        self.unrouted_queue
+            .clone()
+            .unwrap_or_else(|| format!("{}.unrouted", self.queue))
+    }
+
+    /// The queue for messages that RabbitMQ gave up delivering.
+    pub fn dead_queue(&self) -> String {
+        self.dead_queue
+            .clone()
+            .unwrap_or_else(|| format!("{}.dead", self.queue))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_vhost_of_a_url_is_kept() {
+        let uri = amqp_url("amqp://u:p@rabbitmq:5672/%2f").expect("valid");
+        assert_eq!(
+            (uri.vhost.as_str(), uri.authority.host.as_str()),
+            ("/", "rabbitmq")
+        );
+    }
+
+    #[test]
+    fn an_ipv6_address_is_the_host() {
+        let uri = amqp_url("amqp://u:p[@[fe80::1]:5673/%2f").expect("valid");
+        assert_eq!(
+            (uri.authority.host.as_str(), uri.authority.port),
+            ("fe80::1", 5673)
+        );
+        let uri = amqp_url("amqp://[::1]").expect("valid");
+        assert_eq!(
+            (uri.authority.host.as_str(), uri.authority.port),
+            ("::1", 5672)
+        );
+    }
+
+    #[test]
+    fn a_password_may_hold_what_cannot_be_mistaken() {
+        for (written, password) in [
+            ("p%23%2F%3F%40%25", "p#/?@%"),
+            ("p@ss", "p@ss"),
+            ("[x]", "[x]"),
+            ("100%", "100%"),
+        ] {
+            let uri = amqp_url(&format!("amqp://u:{written}@h:1/v")).expect(written);
+            assert_eq!(uri.authority.userinfo.password, password);
+            assert_eq!((uri.authority.host.as_str(), &*uri.vhost), ("h", "v"));
+        }
+    }
+
+    #[test]
+    fn an_error_keeps_what_cannot_be_secret() {
+        for (url, why) in [
+            ("amqp://u:p@h:x", "invalid port number"),
+            ("amqp://u:p@/", "empty host"),
+            ("amqp://u:p#@h/", "# is written %23"),
+            ("amqps://u:p@h/", "amqps:// is not built in"),
+            ("http://u:p@h/", "does not begin with amqp://"),
+            ("amqp://u:p@h/?heartbeat=x", "numbers for heartbeat"),
+        ] {
+            let error = amqp_url(url).expect_err("must be rejected");
+            assert!(error.contains(why), "{url}: {error}");
+        }
+    }
+}

@@ -1,0 +1,195 @@
+//! The command line: commands, roles, and which settings each has.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use super::broker::BrokerSettings;
+use super::database::{DatabaseConfig, DatabaseSettings, database_url};
+use super::http::{HttpSettings, ListenSettings};
+use super::logs::{self, log_filter};
+use super::publish::PublishSettings;
+use super::secret::{Secret, without_secrets};
+use super::store::StoreSettings;
+use super::units::duration_at_least;
+
+/// The command line.
+#[derive(Debug, Parser)]
+#[command(name = "ticketd", version, about, max_term_width = 100)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+    /// How logs are written to standard error.
+    #[arg(long, env = "LOG_FORMAT", value_enum, default_value_t = LogFormat::Text, global = true)]
+    pub log_format: LogFormat,
+    /// Which logs are written: a level, and levels of modules, as in info,ticketd::consumer=debug
+    #[arg(long, env = "RUST_LOG", default_value = logs::DEFAULT, value_parser = log_filter, global = true)]
+    pub rust_log: String,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Accept tickets over HTTP and store them: both roles in one process
+    Serve(Box<ServeSettings>),
+    /// Accept tickets over HTTP and publish them to RabbitMQ
+    Accept(Box<AcceptSettings>),
+    /// Store published tickets in PostgreSQL
+    Consume(Box<ConsumeSettings>),
+    /// Create the tables, or bring them up to date while others write to them, and exit
+    ///
+    /// It may be interrupted, and resumes when it is run again.
+    Migrate(Box<DatabaseSettings>),
+    /// Check for each file whether it is a valid ticket, and say why not
+    Check {
+        /// Files with one ticket each; - is standard input
+        #[arg(required = true)]
+        files: Vec<PathBuf>,
+    },
+    /// List dead tickets, which could not be stored, show one, or replay one
+    Dead(Box<DeadSettings>),
+    /// Exit 0 if the ticketd with these settings answers that it is alive, else 1
+    Healthcheck(ListenSettings),
+}
+
+/// The settings of `dead`.
+#[derive(Debug, Args)]
+pub struct DeadSettings {
+    /// What to do with them.
+    #[command(subcommand)]
+    pub action: DeadAction,
+    /// Where they are.
+    #[command(flatten)]
+    pub database: DatabaseSettings,
+    /// Where they are replayed.
+    #[command(flatten)]
+    pub broker: BrokerSettings,
+}
+
+/// What to do with the rows of `dead_tickets`.
+#[derive(Debug, Clone, Copy, Subcommand)]
+pub enum DeadAction {
+    /// List them, oldest first: number, ticket id, time, reason
+    List,
+    /// Write the body of one to standard output
+    Show {
+        /// Its number in the list
+        number: i64,
+    },
+    /// Publish one again, and remove it from the list once that is confirmed
+    Replay {
+        /// Its number in the list
+        number: i64,
+    },
+}
+
+/// How logs are written.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub enum LogFormat {
+    /// A line for people.
+    Text,
+    /// A JSON object a line, for machines.
+    Json,
+}
+
+/// The settings that both roles have.
+#[derive(Debug, Args)]
+pub struct CommonSettings {
+    /// RabbitMQ, between the roles.
+    #[command(flatten)]
+    pub broker: BrokerSettings,
+    /// Shutdown.
+    #[command(flatten)]
+    pub shutdown: ShutdownSettings,
+}
+
+/// The settings of accepting tickets, wherever that is done.
+#[derive(Debug, Args)]
+pub struct AcceptRole {
+    /// Listeners, and what they accept.
+    #[command(flatten)]
+    pub http: HttpSettings,
+    /// Publishing.
+    #[command(flatten)]
+    pub publish: PublishSettings,
+}
+
+/// The settings of storing tickets, wherever that is done.
+#[derive(Debug, Args)]
+pub struct ConsumeRole {
+    /// PostgreSQL, where tickets are stored.
+    #[command(flatten)]
+    pub database: DatabaseSettings,
+    /// Storing.
+    #[command(flatten)]
+    pub store: StoreSettings,
+}
+
+/// The settings of `serve`.
+#[derive(Debug, Args)]
+pub struct ServeSettings {
+    /// What both roles have.
+    #[command(flatten)]
+    pub common: CommonSettings,
+    /// Accepting.
+    #[command(flatten)]
+    pub accept: AcceptRole,
+    /// Storing.
+    #[command(flatten)]
+    pub consume: ConsumeRole,
+}
+
+/// The settings of `accept`.
+#[derive(Debug, Args)]
+pub struct AcceptSettings {
+    /// What both roles have.
+    #[command(flatten)]
+    pub common: CommonSettings,
+    /// PostgreSQL, only to answer GET /ticket/{id}; without it there is no such route
+    #[arg(long, env = "DATABASE_URL", value_parser = Secret(database_url), hide_env_values = true, help_heading = "PostgreSQL")]
+    pub database_url: Option<DatabaseConfig>,
+    /// Accepting.
+    #[command(flatten)]
+    pub accept: AcceptRole,
+}
+
+/// The settings of `consume`.
+#[derive(Debug, Args)]
+pub struct ConsumeSettings {
+    /// What both roles have.
+    #[command(flatten)]
+    pub common: CommonSettings,
+    /// Where /metrics, /livez and /readyz answer [default: 127.0.0.1:8081 where that is free]
+    #[arg(
+        long,
+        env = "ADMIN_LISTEN",
+        value_name = "ADDRESS:PORT",
+        help_heading = "Listeners"
+    )]
+    pub admin_listen: Option<SocketAddr>,
+    /// Storing.
+    #[command(flatten)]
+    pub consume: ConsumeRole,
+}
+
+/// Shutdown.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Shutdown")]
+pub struct ShutdownSettings {
+    /// Maximum time, after LAME_DUCK, to drain: for tickets in flight to be confirmed and stored
+    // With LAME_DUCK below the 30 s after which orchestrators kill.
+    #[arg(long, env = "SHUTDOWN_GRACE", default_value = "25s", value_parser = duration_at_least::<0>)]
+    pub shutdown_grace: Duration,
+}
+
+impl Cli {
+    /// Reads the command line and the environment. The error says what is
+    /// wrong with them, and shows nothing that may be a password.
+    pub fn read() -> Result<Self, clap::Error> {
+        let arguments = std::env::args_os().map(|argument| argument.to_string_lossy().into_owned());
+        Self::try_parse().map_err(|error| without_secrets(error, &arguments.collect::<Vec<_>>()))
+    }
+}

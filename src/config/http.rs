@@ -1,0 +1,49 @@
+//! Listeners, and what they accept.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::time::Duration;
+
+use clap::Args;
+
+use super::units::duration_at_least;
+
+/// Where a consumer answers unless ADMIN_LISTEN is set: it has no other listener
+/// by which a health check could see that it lives. On loopback, and not the
+/// port of `LISTEN`, beside whose process it may run.
+pub const CONSUMER_ADMIN_LISTEN: SocketAddr =
+    SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 8081);
+
+/// Listeners.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Listeners")]
+pub struct ListenSettings {
+    /// Where POST /ticket answers
+    // Loopback: a till's network is opened on purpose, not by default.
+    #[arg(
+        long,
+        env = "LISTEN",
+        default_value = "127.0.0.1:8080",
+        value_name = "ADDRESS:PORT"
+    )]
+    pub listen: SocketAddr,
+    /// Where /metrics, /livez and /readyz answer as well, so that load cannot block them; none by default
+    #[arg(long, env = "ADMIN_LISTEN", value_name = "ADDRESS:PORT")]
+    pub admin_listen: Option<SocketAddr>,
+}
+
+/// Listeners, and what they accept.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Listeners")]
+pub struct HttpSettings {
+    /// Listeners.
+    #[command(flatten)]
+    pub listen: ListenSettings,
+    /// Maximum size of a ticket, in bytes; larger ones are answered 413
+    // A receipt of 2,000 lines; far below any broker's message limit.
+    #[arg(long, env = "BODY_MAX", default_value_t = 65536, value_parser = clap::value_parser!(u32).range(1..=1048576))]
+    pub body_max: u32,
+    /// How long after SIGTERM tickets are still accepted while /readyz answers 503; 0s drains at once
+    // A load balancer probes every second or so. With SHUTDOWN_GRACE below the 30 s after which orchestrators kill.
+    #[arg(long, env = "LAME_DUCK", default_value = "3s", value_parser = duration_at_least::<0>)]
+    pub lame_duck: Duration,
+}

@@ -1,0 +1,86 @@
+//! GET /livez, /readyz and /metrics.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use hyper::StatusCode;
+use hyper::header::HeaderValue;
+
+use crate::health::{Health, Readiness};
+use crate::http::response::{FullResponse, JSON, response};
+use crate::metrics::Prometheus;
+
+const PROMETHEUS: HeaderValue =
+    HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
+
+/// Answers whoever watches the process.
+#[derive(Clone)]
+pub struct Probes {
+    /// What /readyz answers from.
+    pub health: Arc<Health>,
+    /// What /metrics answers from.
+    pub prometheus: Prometheus,
+}
+
+impl Probes {
+    /// GET /livez: the process answers, so it is alive.
+    pub fn live(&self) -> FullResponse {
+        let body = Bytes::from_static(b"{\"status\":\"alive\"}");
+        response(StatusCode::OK, JSON, body)
+    }
+
+    /// GET /readyz: whether the process can do its work, and what it lacks.
+    pub fn ready(&self) -> FullResponse {
+        ready(self.health.readiness())
+    }
+
+    /// GET /metrics: Prometheus' text format.
+    pub fn metrics(&self) -> FullResponse {
+        response(StatusCode::OK, PROMETHEUS, self.prometheus.render().into())
+    }
+}
+
+fn ready(readiness: Readiness) -> FullResponse {
+    let (code, status) = match readiness {
+        _ if readiness.is_ready() => (StatusCode::OK, "ready"),
+        Readiness {
+            shutting_down: true,
+            ..
+        } => (StatusCode::SERVICE_UNAVAILABLE, "draining"),
+        _ => (StatusCode::SERVICE_UNAVAILABLE, "not ready"),
+    };
+    let refusing = if readiness.refusing { "refusing" } else { "up" };
+    let parts = [
+        ("publishing", readiness.publishing, "up"),
+        ("consuming", readiness.consuming, "up"),
+        ("database", readiness.database, refusing),
+    ];
+    let checks: Vec<_> = parts
+        .iter()
+        .filter_map(|(name, up, word)| {
+            up.map(|up| format!("\"{name}\":\"{}\"", if up { word } else { "down" }))
+        })
+        .collect();
+    let json = format!(
+        "{{\"status\":\"{status}\",\"checks\":{{{}}}}}",
+        checks.join(",")
+    );
+    response(code, JSON, json.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn readiness_names_what_is_missing() {
+        let readiness = Readiness {
+            publishing: None,
+            consuming: Some(true),
+            database: Some(false),
+            refusing: false,
+            shutting_down: false,
+        };
+        assert_eq!(ready(readiness).status(), StatusCode::SERVICE_UNAVAILABLE);
+    }
+}

@@ -1,0 +1,26 @@
+//! GET /ticket/{id}: what became of a ticket, for whoever posted it.
+
+use hyper::StatusCode;
+use uuid::Uuid;
+
+use crate::http::problem;
+use crate::http::response::{FullResponse, JSON, response};
+use crate::store::{Status, Unavailable};
+
+/// Answers GET /ticket/{id}.
+#[derive(Clone)]
+pub struct TicketState {
+    /// Asks the database.
+    pub states: Status,
+}
+
+impl TicketState {
+    /// The state of the ticket of this id, as JSON.
+    pub async fn get(self, id: Uuid) -> FullResponse {
+        match self.states.of(id).await {
+            Ok(Some(json)) => response(StatusCode::OK, JSON, json.into()),
+            Ok(None) => problem::not_found("no such ticket is stored, or not yet"),
+            Err(Unavailable) => problem::unavailable("the database did not answer"),
+        }
+    }
+}

@@ -1,0 +1,98 @@
+//! Errors as problem documents (RFC 9457).
+
+use hyper::StatusCode;
+use hyper::header::{ALLOW, HeaderName, HeaderValue, RETRY_AFTER};
+
+use super::response::{FullResponse, closing, response, with};
+use crate::publisher::Refusal;
+
+const PROBLEM: HeaderValue = HeaderValue::from_static("application/problem+json");
+
+/// A restarted broker is back in seconds; much later would only make senders queue up.
+const RETRY: (HeaderName, HeaderValue) = (RETRY_AFTER, HeaderValue::from_static("1"));
+
+/// 400: something in the request is wrong for good.
+pub fn bad_request(detail: &str) -> FullResponse {
+    problem(StatusCode::BAD_REQUEST, detail)
+}
+
+/// 400: the body ended before it was complete.
+pub fn incomplete_body() -> FullResponse {
+    closing(bad_request("the body is incomplete"))
+}
+
+/// 404: the path is not known.
+pub fn no_such_path() -> FullResponse {
+    not_found("no such path")
+}
+
+/// 404.
+pub fn not_found(detail: &str) -> FullResponse {
+    problem(StatusCode::NOT_FOUND, detail)
+}
+
+/// 405: the path is known, for these methods.
+pub fn method_not_allowed(allowed: &'static str) -> FullResponse {
+    let detail = format!("this path takes {allowed}");
+    let allow = (ALLOW, HeaderValue::from_static(allowed));
+    with(problem(StatusCode::METHOD_NOT_ALLOWED, &detail), allow)
+}
+
+/// 408: the body did not arrive in time.
+pub fn body_timeout() -> FullResponse {
+    closing(problem(
+        StatusCode::REQUEST_TIMEOUT,
+        "the body did not arrive in time",
+    ))
+}
+
+/// 408: the headers did not arrive in time. As bytes, because there is no request
+/// yet that hyper could answer.
+pub fn headers_timeout() -> String {
+    let body = document(
+        StatusCode::REQUEST_TIMEOUT,
+        "the headers did not arrive in time",
+    );
+    format!(
+        "HTTP/1.1 408 Request Timeout\r\nconnection: close\r\n\
+         content-type: application/problem+json\r\ncontent-length: {}\r\n\r\n{body}",
+        body.len()
+    )
+}
+
+/// 413: the body is larger than so many bytes.
+pub fn too_large(bytes_max: usize) -> FullResponse {
+    let detail = format!("a ticket has at most {bytes_max} bytes");
+    closing(problem(StatusCode::PAYLOAD_TOO_LARGE, &detail))
+}
+
+/// 503: the ticket is not confirmed, and its sender may retry.
+pub fn not_published(error: Refusal) -> FullResponse {
+    unavailable(match error {
+        Refusal::Away => "the message broker is unavailable",
+        Refusal::Blocked => "the message broker accepts no messages for want of memory or disk",
+        Refusal::Nacked => "the message broker refused the ticket",
+        Refusal::Returned => "the message broker has no queue for the ticket",
+        Refusal::Deadline => "no confirmation in time; the ticket may be stored all the same",
+        Refusal::Overloaded => "too many tickets are waiting",
+        Refusal::Draining => "the service is shutting down",
+    })
+}
+
+/// 503: it may work after a retry.
+pub fn unavailable(detail: &str) -> FullResponse {
+    with(problem(StatusCode::SERVICE_UNAVAILABLE, detail), RETRY)
+}
+
+fn problem(status: StatusCode, detail: &str) -> FullResponse {
+    response(status, PROBLEM, document(status, detail).into())
+}
+
+/// Only our own words go in, so nothing needs escaping.
+fn document(status: StatusCode, detail: &str) -> String {
+    let title = status.canonical_reason().unwrap_or_default();
+    format!(
+        "{{\"type\":\"about:blank\",\"title\":\"{title}\",\"status\":{},\"detail\":\"{detail}\"}}",
+        status.as_u16()
+    )
+}

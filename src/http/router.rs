@@ -1,0 +1,166 @@
+//! Which handler answers which path, on each listener.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use hyper::body::{Body, Incoming};
+use hyper::{Method, Request};
+use uuid::Uuid;
+
+use super::handlers::{PostTicket, Probes, TicketHead, TicketState};
+use super::pending::{PendingResponse, State};
+use super::problem;
+use super::response::{FullResponse, closing};
+use crate::metrics::HttpMetrics;
+
+/// The routes of one listener, and what counts their responses; one for each worker.
+pub struct Router {
+    routes: Vec<Route>,
+    metrics: Arc<HttpMetrics>,
+}
+
+struct Route {
+    path: Path,
+    endpoint: Endpoint,
+}
+
+enum Path {
+    /// This path.
+    Exact(&'static str),
+    /// This prefix, and a UUID behind it.
+    WithId(&'static str),
+}
+
+enum Endpoint {
+    PostTicket(Arc<PostTicket>),
+    TicketState(TicketState),
+    Live(Probes),
+    Ready(Probes),
+    Metrics(Probes),
+}
+
+/// What `LISTEN` answers: tickets, what became of them if there is a database to
+/// ask, and probes.
+pub fn public(
+    post_ticket: PostTicket,
+    ticket_state: Option<TicketState>,
+    probes: &Probes,
+) -> Router {
+    let metrics = post_ticket.metrics.clone();
+    let post_ticket = Endpoint::PostTicket(Arc::new(post_ticket));
+    let mut routes = vec![Route::exact("/ticket", post_ticket)];
+    routes.extend(ticket_state.map(|handler| Route {
+        path: Path::WithId("/ticket/"),
+        endpoint: Endpoint::TicketState(handler),
+    }));
+    routes.extend(probe_routes(probes));
+    Router { routes, metrics }
+}
+
+/// What `ADMIN_LISTEN` answers: probes.
+pub fn admin(probes: &Probes, metrics: Arc<HttpMetrics>) -> Router {
+    let routes = probe_routes(probes).into();
+    Router { routes, metrics }
+}
+
+fn probe_routes(probes: &Probes) -> [Route; 4] {
+    [
+        Route::exact("/metrics", Endpoint::Metrics(probes.clone())),
+        Route::exact("/livez", Endpoint::Live(probes.clone())),
+        Route::exact("/readyz", Endpoint::Ready(probes.clone())),
+        // An older name of /readyz.
+        Route::exact("/healthz", Endpoint::Ready(probes.clone())),
+    ]
+}
+
+impl Router {
+    /// What counts the responses.
+    pub fn metrics(&self) -> &Arc<HttpMetrics> {
+        &self.metrics
+    }
+
+    /// Starts to answer a request.
+    pub fn respond(&self, request: Request<Incoming>) -> PendingResponse {
+        let started = Instant::now();
+        PendingResponse::new(self.metrics.clone(), started, self.route(request))
+    }
+
+    fn route(&self, request: Request<Incoming>) -> State {
+        let path = request.uri().path();
+        let mut matches = self.routes.iter();
+        let Some(route) = matches.find(|route| route.path.matches(path)) else {
+            return State::known(unread_body(&request, problem::no_such_path()));
+        };
+        if !route.endpoint.takes(request.method()) {
+            let problem = problem::method_not_allowed(route.endpoint.allowed());
+            return State::known(unread_body(&request, problem));
+        }
+        route.endpoint.start(request)
+    }
+}
+
+impl Route {
+    fn exact(path: &'static str, endpoint: Endpoint) -> Self {
+        Self {
+            path: Path::Exact(path),
+            endpoint,
+        }
+    }
+}
+
+impl Path {
+    fn matches(&self, path: &str) -> bool {
+        match self {
+            Self::Exact(exact) => *exact == path,
+            Self::WithId(prefix) => path.strip_prefix(prefix).and_then(id).is_some(),
+        }
+    }
+}
+
+impl Endpoint {
+    /// The methods it takes, as `Allow` lists them (RFC 9110 section 10.2.1).
+    fn allowed(&self) -> &'static str {
+        match self {
+            Self::PostTicket(_) => "POST",
+            _ => "GET, HEAD",
+        }
+    }
+
+    fn takes(&self, method: &Method) -> bool {
+        match self {
+            Self::PostTicket(_) => method == Method::POST,
+            _ => method == Method::GET || method == Method::HEAD,
+        }
+    }
+
+    fn start(&self, request: Request<Incoming>) -> State {
+        match self {
+            Self::PostTicket(handler) => {
+                let head = TicketHead::new(request.headers());
+                State::ReadBody(handler.clone(), head, request.into_body())
+            }
+            Self::TicketState(handler) => {
+                match request.uri().path().rsplit('/').next().and_then(id) {
+                    Some(id) => State::Boxed(Box::pin(handler.clone().get(id))),
+                    None => State::known(problem::no_such_path()),
+                }
+            }
+            Self::Live(probes) => State::known(probes.live()),
+            Self::Ready(probes) => State::known(probes.ready()),
+            Self::Metrics(probes) => State::known(probes.metrics()),
+        }
+    }
+}
+
+fn id(text: &str) -> Option<Uuid> {
+    Uuid::try_parse(text).ok()
+}
+
+/// Whoever still sends a body that nobody reads is told that the connection ends.
+fn unread_body(request: &Request<Incoming>, response: FullResponse) -> FullResponse {
+    if request.body().is_end_stream() {
+        response
+    } else {
+        closing(response)
+    }
+}
