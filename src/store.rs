@@ -5,19 +5,21 @@
 //!   in `chunks`, and the `products` that may have changed.
 //! - `error`: what went wrong, classified by what helps.
 //! - `ticket_state`: one ticket's state by its id.
+//! - `dead_tickets`: those that could not be stored, listed and taken for a replay.
 //! - `migrate`: the tables created, or brought up to date while others write.
 
 mod chunks;
 mod connect;
 pub mod copy;
+mod dead_tickets;
 mod error;
 mod migrate;
 mod products;
 mod ticket_state;
 mod transaction;
 
-pub use connect::{Connected, connect};
 pub use copy::{Dead, Encoded, ProductRow, RECEIVED_AT_MIN_US, Recency, Rows};
+pub use dead_tickets::{DeadTickets, Identity, TakenTicket};
 pub use error::StoreError;
 pub use migrate::{Tables, ensure, migrate};
 pub use ticket_state::{Status, Unavailable, status};

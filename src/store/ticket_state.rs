@@ -9,7 +9,8 @@ use tokio_postgres::{Config, Statement};
 use tracing::warn;
 use uuid::Uuid;
 
-use super::{Connected, StoreError, connect};
+use super::StoreError;
+use super::connect::{Connected, connect};
 
 /// Most questions waiting; further ones are answered at once that it is busy.
 const WAITING_MAX: usize = 64;
