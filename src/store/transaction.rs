@@ -23,7 +23,7 @@ use tokio_postgres::types::ToSql;
 use tokio_postgres::{Client, CopyInSink, Error, Row, Statement};
 use uuid::Uuid;
 
-use super::chunks::Pieces;
+use super::chunks::Chunks;
 use super::connect::{self, Connected, connect};
 use super::copy::{self, Dead, Encoded, ProductRow};
 use super::error::StoreError;
@@ -110,15 +110,15 @@ impl Store {
         })
     }
 
-    /// Stores all rows, or none. The tickets go out over at most `spread`. Returns
+    /// Stores all rows, or none. The tickets go out over at most `pacing`. Returns
     /// the ids of the products whose rows were written, as none of them was newer.
     pub async fn flush(
         &mut self,
         rows: &Encoded<'_>,
         products: &[ProductRow<'_>],
-        spread: Duration,
+        pacing: Duration,
     ) -> Result<HashSet<String>, StoreError> {
-        match timeout(FLUSH_TIMEOUT, self.transaction(rows, products, spread)).await {
+        match timeout(FLUSH_TIMEOUT, self.transaction(rows, products, pacing)).await {
             Ok(result) => result,
             Err(_late) => Err(StoreError::Timeout("no answer in time".into())),
         }
@@ -128,9 +128,9 @@ impl Store {
         &mut self,
         rows: &Encoded<'_>,
         products: &[ProductRow<'_>],
-        spread: Duration,
+        pacing: Duration,
     ) -> Result<HashSet<String>, StoreError> {
-        let merged = self.merge(rows, products, spread).await;
+        let merged = self.merge(rows, products, pacing).await;
         let started = Instant::now();
         // A server that answers COMMIT with ROLLBACK reports no error here, but
         // only after a statement that failed, and then this is not reached.
@@ -145,11 +145,11 @@ impl Store {
         &self,
         rows: &Encoded<'_>,
         products: &[ProductRow<'_>],
-        spread: Duration,
+        pacing: Duration,
     ) -> Result<HashSet<String>, StoreError> {
         let started = Instant::now();
         let begin = self.client.batch_execute("begin");
-        let tickets = Pieces::new(rows.tickets.clone(), spread);
+        let tickets = Chunks::new(rows.tickets.clone(), pacing);
         let copied = try_join(begin, self.copy(&self.copy_tickets, tickets)).await;
         copied.map_err(|error| self.row_error(error))?;
         self.metrics.copy.record(started.elapsed());
@@ -188,11 +188,11 @@ impl Store {
         tried.unwrap_or_else(|_late| Err(StoreError::Timeout("no answer in time".into())))
     }
 
-    async fn copy(&self, statement: &Statement, mut pieces: Pieces) -> Result<u64, Error> {
+    async fn copy(&self, statement: &Statement, mut chunks: Chunks) -> Result<u64, Error> {
         let sink: CopyInSink<Bytes> = self.client.copy_in(statement).await?;
         let mut sink = std::pin::pin!(sink);
-        while let Some(piece) = pieces.next().await {
-            sink.send(piece).await?;
+        while let Some(chunk) = chunks.next().await {
+            sink.send(chunk).await?;
         }
         sink.finish().await
     }
