@@ -70,7 +70,7 @@ pub async fn run(
     // Before any wait: that PostgreSQL was never there is seen in these, too.
     let _registered = StoreMetrics::new();
     match drain.run_until_cancelled(schema::ready(&database)).await {
-        Some(looked_after) => looked_after?,
+        Some(ensured) => ensured?,
         None => return Ok(()),
     }
     let mut consumer = Consumer::new(broker, &database, settings, health, drain);

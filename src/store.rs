@@ -21,6 +21,6 @@ mod transaction;
 pub use copy::{Dead, Encoded, ProductRow, RECEIVED_AT_MIN_US, Recency, Rows};
 pub use dead_tickets::{DeadTickets, Identity, TakenTicket};
 pub use error::StoreError;
-pub use migrate::{Tables, ensure, migrate};
+pub use migrate::{Tables, ensure_schema, migrate};
 pub use ticket_state::{Status, Unavailable, status};
 pub use transaction::Store;

@@ -20,7 +20,7 @@ pub async fn ready(database: &tokio_postgres::Config) -> Result<(), StoreError> 
     let mut backoff = Backoff::new();
     let mut said: Option<Instant> = None;
     loop {
-        match store::ensure(database).await {
+        match store::ensure_schema(database).await {
             Ok(Tables::Ready) => return Ok(()),
             Ok(held @ Tables::NeedMigrate(_)) => {
                 if said.is_none_or(|at| at.elapsed() > SAY) {
@@ -31,7 +31,7 @@ pub async fn ready(database: &tokio_postgres::Config) -> Result<(), StoreError> 
             }
             Err(failure @ StoreError::Encoding(_)) => return Err(failure),
             Err(failure) => {
-                warn!("the tables in PostgreSQL could not be looked after: {failure:#}");
+                warn!("schema migration failed: {failure:#}");
                 sleep(backoff.next()).await;
             }
         }

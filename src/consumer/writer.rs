@@ -25,7 +25,7 @@ use crate::clock::now_us;
 use crate::health::Health;
 use crate::metrics::StoreMetrics;
 use crate::store::Encoded;
-use crate::store::{Store, StoreError, Tables, ensure};
+use crate::store::{Store, StoreError, Tables, ensure_schema};
 
 /// One connection that stores.
 pub struct Writer {
@@ -176,7 +176,7 @@ impl Writer {
             self.metrics.failed(failure.reason());
             self.held.unfit(matches!(failure, StoreError::Schema(_)));
             self.disconnect();
-            self.mend(&failure).await;
+            self.ensure_schema(&failure).await;
             tokio::time::sleep(backoff.next()).await;
             if !self.connect(&job.abandoned).await {
                 return Outcome::Abandoned;
@@ -363,7 +363,7 @@ impl Writer {
                 }
                 Err(failure) => {
                     warn!("no connection to PostgreSQL for storing: {failure:#}");
-                    self.mend(&failure).await;
+                    self.ensure_schema(&failure).await;
                     tokio::time::sleep(backoff.next()).await;
                 }
             }
@@ -371,17 +371,17 @@ impl Writer {
         true
     }
 
-    /// Looks after the tables again, when they are what failed: another
-    /// database may have taken the place of the first.
-    async fn mend(&self, failure: &StoreError) {
+    /// Ensures the schema again, when that is what failed: another database may
+    /// have taken the place of the first.
+    async fn ensure_schema(&self, failure: &StoreError) {
         let StoreError::Schema(_) = failure else {
             return;
         };
-        match ensure(&self.config).await {
+        match ensure_schema(&self.config).await {
             Ok(Tables::Ready) => {}
             Ok(held @ Tables::NeedMigrate(_)) => warn!("{held}"),
             Err(failure) => {
-                warn!("the tables in PostgreSQL could not be looked after: {failure:#}");
+                warn!("schema migration failed: {failure:#}");
             }
         }
     }

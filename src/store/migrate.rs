@@ -1,5 +1,5 @@
 //! The tables: made where there are none, and brought up to date where the Go service made them,
-//! without keeping it from writing. One process at a time looks after them.
+//! without keeping it from writing. One process migrates at a time.
 
 mod catalog;
 mod exclusive;
@@ -8,7 +8,7 @@ mod index;
 mod obstacles;
 mod plan;
 mod script;
-mod wanted;
+mod spec;
 
 use std::fmt;
 use std::time::Duration;
@@ -21,8 +21,8 @@ use super::StoreError;
 use super::connect::{Connected, Task, connect};
 use catalog::Table;
 use exclusive::{exclusive, exclusive_once};
-use plan::{Plan, Step};
-use wanted::{PRODUCTS, TICKETS, Wanted};
+use plan::{TablePlan, UpgradeStep};
+use spec::{PRODUCTS, TICKETS, TableSpec};
 
 const SCHEMA: &str = include_str!("../../schema.sql");
 
@@ -36,14 +36,14 @@ const TRY_LOCK: &str = "select pg_try_advisory_lock(case s.name when 'public' th
         (select relnamespace::regnamespace::text from pg_class where oid = to_regclass('tickets')), \
         current_schema, 'public') as name) s";
 
-/// Between two looks at whether the lock is free. Waiting in PostgreSQL would hold a snapshot, which
+/// Between two attempts to get the lock. Waiting in PostgreSQL would hold a snapshot, which
 /// an index that is built concurrently waits for.
-const LOCK_LOOK: Duration = Duration::from_millis(200);
+const LOCK_POLL_INTERVAL: Duration = Duration::from_millis(200);
 
 /// Zones in which a time without a zone is the same with one.
 const UTC: [&str; 4] = ["UTC", "Etc/UTC", "GMT", "Etc/GMT"];
 
-/// How it stands with the tables.
+/// The state of the tables.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Tables {
     /// They are as they should be.
@@ -72,7 +72,7 @@ pub async fn migrate(config: &Config) -> Result<(), StoreError> {
     let plans = session.plans().await?;
     session.look_for_obstacles(&plans).await?;
     for plan in &plans {
-        session.upgrade(plan.wanted).await?;
+        session.upgrade(plan.spec).await?;
     }
     for plan in session.plans().await? {
         session
@@ -86,17 +86,17 @@ pub async fn migrate(config: &Config) -> Result<(), StoreError> {
 }
 
 /// Does the same if it takes an instant.
-pub async fn ensure(config: &Config) -> Result<Tables, StoreError> {
+pub async fn ensure_schema(config: &Config) -> Result<Tables, StoreError> {
     let session = Session::open(config).await?;
     let plans = session.plans().await?;
     let large = plans.iter().filter(|plan| !plan.is_instant());
-    let large: Vec<_> = large.map(|plan| plan.wanted.name).collect();
+    let large: Vec<_> = large.map(|plan| plan.spec.name).collect();
     if !large.is_empty() {
         return Ok(Tables::NeedMigrate(large.join(" and ")));
     }
     session.look_for_obstacles(&plans).await?;
     for plan in &plans {
-        session.upgrade(plan.wanted).await?;
+        session.upgrade(plan.spec).await?;
     }
     session.apply_schema().await?;
     Ok(Tables::Ready)
@@ -123,23 +123,23 @@ impl<'a> Session<'a> {
     }
 
     /// What the tables lack that are there.
-    async fn plans(&self) -> Result<Vec<Plan>, StoreError> {
+    async fn plans(&self) -> Result<Vec<TablePlan>, StoreError> {
         let mut plans = Vec::new();
-        for wanted in [&TICKETS, &PRODUCTS] {
-            plans.extend(self.plan(wanted).await?);
+        for spec in [&TICKETS, &PRODUCTS] {
+            plans.extend(self.plan(spec).await?);
         }
         Ok(plans)
     }
 
-    async fn plan(&self, wanted: &'static Wanted) -> Result<Option<Plan>, StoreError> {
-        let table = Table::read(&self.client, wanted)
+    async fn plan(&self, spec: &'static TableSpec) -> Result<Option<TablePlan>, StoreError> {
+        let table = Table::read(&self.client, spec)
             .await
             .map_err(StoreError::classify)?;
-        Ok(table.map(|table| Plan::new(wanted, table, self.is_utc)))
+        Ok(table.map(|table| TablePlan::new(spec, table, self.is_utc)))
     }
 
     /// Fails, naming all of them, if something is in the way of what is to be done.
-    async fn look_for_obstacles(&self, plans: &[Plan]) -> Result<(), StoreError> {
+    async fn look_for_obstacles(&self, plans: &[TablePlan]) -> Result<(), StoreError> {
         let mut found = Vec::new();
         for plan in plans.iter().filter(|plan| plan.next().is_some()) {
             let obstacles = obstacles::obstacles(&self.client, plan).await;
@@ -152,12 +152,12 @@ impl<'a> Session<'a> {
     }
 
     /// Does one step after the other, each as the catalogs then say.
-    async fn upgrade(&self, wanted: &'static Wanted) -> Result<(), StoreError> {
+    async fn upgrade(&self, spec: &'static TableSpec) -> Result<(), StoreError> {
         let mut done = None;
-        while let Some(plan) = self.plan(wanted).await? {
+        while let Some(plan) = self.plan(spec).await? {
             let Some(step) = plan.next() else { break };
             if done.as_ref() == Some(&step) {
-                let why = format!("{} did not change by {step:?}", wanted.name);
+                let why = format!("{} did not change by {step:?}", spec.name);
                 return Err(StoreError::Schema(why.into()));
             }
             self.take(&plan, &step).await?;
@@ -166,23 +166,23 @@ impl<'a> Session<'a> {
         Ok(())
     }
 
-    async fn take(&self, plan: &Plan, step: &Step) -> Result<(), StoreError> {
+    async fn take(&self, plan: &TablePlan, step: &UpgradeStep) -> Result<(), StoreError> {
         let (client, table) = (&self.client, &plan.table);
         match step {
-            Step::Begin => {
+            UpgradeStep::Begin => {
                 info!("upgrading {}: {} pages", table.name, table.pages);
                 exclusive(client, table, &plan.begin())
                     .await
                     .map_err(StoreError::classify)
             }
-            Step::Fill => {
+            UpgradeStep::Fill => {
                 let check = plan.check().unwrap_or_default();
                 fill::fill(client, plan, &check)
                     .await
                     .map_err(StoreError::classify)
             }
-            Step::Index(build) => index::build(self.config, client, plan, build).await,
-            Step::Finish => {
+            UpgradeStep::Index(build) => index::build(self.config, client, plan, build).await,
+            UpgradeStep::Finish => {
                 self.finish(plan).await.map_err(StoreError::classify)?;
                 info!("upgraded {}", table.name);
                 Ok(())
@@ -190,7 +190,7 @@ impl<'a> Session<'a> {
         }
     }
 
-    async fn finish(&self, plan: &Plan) -> Result<(), Error> {
+    async fn finish(&self, plan: &TablePlan) -> Result<(), Error> {
         let path = plan.table.path();
         // The columns that take the place of others are new to the planner.
         self.client
@@ -203,11 +203,11 @@ impl<'a> Session<'a> {
 
     /// Lets INSERTs of others leave out what is ticketd's, where an earlier ticketd did not. Nothing
     /// of ours needs it, so nobody is waited for.
-    async fn set_defaults(&self, plan: &Plan) -> Result<(), Error> {
+    async fn set_defaults(&self, plan: &TablePlan) -> Result<(), Error> {
         if plan.defaults.is_empty() {
             return Ok(());
         }
-        let name = plan.wanted.name;
+        let name = plan.spec.name;
         match exclusive_once(&self.client, &plan.table, &plan.only_defaults()).await {
             Ok(true) => {}
             Ok(false) => warn!(
@@ -248,10 +248,10 @@ async fn prepare(client: &Client) -> Result<bool, Error> {
     let mut said = false;
     while !client.query_one(TRY_LOCK, &[&LOCK]).await?.try_get(0)? {
         if !said {
-            info!("another process looks after the tables: waiting for it");
+            info!("another process migrates the tables: waiting for it");
             said = true;
         }
-        sleep(LOCK_LOOK).await;
+        sleep(LOCK_POLL_INTERVAL).await;
     }
     let zone = client.query_one("select current_setting('TimeZone')", &[]);
     let zone: String = zone.await?.try_get(0)?;

@@ -210,7 +210,7 @@ async fn the_health_check_finds_a_consumer_by_itself() {
 
     let second = Process::start(&["consume"], &settings);
     second.logged(&format!("cannot listen on {DEFAULT}")).await;
-    second.logged("could not be looked after").await;
+    second.logged("schema migration failed").await;
     second.drained().await;
 
     let explicit = [&settings[..], &[("ADMIN_LISTEN", "127.0.0.1:8081")]].concat();

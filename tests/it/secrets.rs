@@ -186,7 +186,7 @@ async fn passwords_are_not_logged() {
     ];
     let ticketd = Process::start(&["serve"], &settings);
     ticketd.logged("no link to RabbitMQ").await;
-    ticketd.logged("could not be looked after").await;
+    ticketd.logged("schema migration failed").await;
     assert_hidden(&ticketd.log(), "the log");
     for role in ["serve", "accept", "consume", "migrate", "dead"] {
         let help = Process::run(&[role, "--help"], &settings).await;

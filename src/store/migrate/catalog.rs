@@ -2,7 +2,7 @@
 
 use tokio_postgres::{Client, Error, Row};
 
-use super::wanted::Wanted;
+use super::spec::TableSpec;
 
 /// The check that is there while a table is upgraded, and what its function's name begins with.
 pub const UPGRADE: &str = "ticketd_upgrade";
@@ -134,8 +134,8 @@ pub struct Sequence {
 
 impl Table {
     /// The table as it is now; none if there is none.
-    pub async fn read(client: &Client, wanted: &Wanted) -> Result<Option<Self>, Error> {
-        let name = wanted.name;
+    pub async fn read(client: &Client, spec: &TableSpec) -> Result<Option<Self>, Error> {
+        let name = spec.name;
         let function = function(name);
         let parameters: [&(dyn tokio_postgres::types::ToSql + Sync); 4] =
             [&name, &function, &TRIGGER, &UPGRADE];

@@ -26,16 +26,16 @@ const WAIT: Duration = Duration::from_millis(400);
 const WAIT_WITHIN: Duration = Duration::from_millis(200);
 
 /// Between two looks at who holds the table.
-const LOOK: Duration = Duration::from_millis(100);
+const POLL_INTERVAL: Duration = Duration::from_millis(100);
 
 /// Writers have this long after each attempt that made them wait.
-const REST: Duration = Duration::from_secs(1);
+const RETRY_DELAY: Duration = Duration::from_secs(1);
 
 /// It is asked for all the same after this long: old transactions may come one after the other.
-const PATIENCE: Duration = Duration::from_secs(10);
+const FORCED_AFTER: Duration = Duration::from_secs(10);
 
-/// How often it is said who holds the table.
-const SAY: Duration = Duration::from_secs(5);
+/// Between two log lines about who holds the table.
+const LOG_INTERVAL: Duration = Duration::from_secs(5);
 
 // A transaction of another user's begins at a time that we may not know.
 const HOLDERS: &str = "select l.pid, coalesce(nullif(a.application_name, ''), a.backend_type, 'unknown'), \
@@ -58,13 +58,13 @@ pub async fn exclusive(client: &Client, table: &Table, statements: &str) -> Resu
         let stays = |holder: &Holder| holder.age_s.is_some_and(|age| age > OLD_S);
         let staying = oldest.filter(stays);
         if let Some(staying) = staying
-            && asked.elapsed() < PATIENCE
+            && asked.elapsed() < FORCED_AFTER
         {
-            if asked.elapsed() > REST && said.is_none_or(|at| at.elapsed() > SAY) {
+            if asked.elapsed() > RETRY_DELAY && said.is_none_or(|at| at.elapsed() > LOG_INTERVAL) {
                 said = Some(Instant::now());
                 info!("waiting for {staying}, which holds {}", table.name);
             }
-            sleep(LOOK).await;
+            sleep(POLL_INTERVAL).await;
             continue;
         }
         if exclusive_once(client, table, statements).await? {
@@ -72,7 +72,7 @@ pub async fn exclusive(client: &Client, table: &Table, statements: &str) -> Resu
         }
         info!("{} is in use: trying again", table.name);
         asked = Instant::now();
-        sleep(REST).await;
+        sleep(RETRY_DELAY).await;
     }
 }
 

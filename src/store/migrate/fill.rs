@@ -13,7 +13,7 @@ use tokio_postgres::{Client, Error};
 use tracing::info;
 
 use super::catalog::UPGRADE;
-use super::plan::Plan;
+use super::plan::TablePlan;
 
 /// What a portion should take: old writers wait that long for a row of it.
 const PORTION: Duration = Duration::from_millis(150);
@@ -29,21 +29,21 @@ const PAGES_FIRST: i64 = 16;
 const PAGES_MIN: i64 = 8;
 const PAGES_MAX: i64 = 8192;
 
-/// How often progress is said.
-const SAY: Duration = Duration::from_secs(2);
+/// Between two log lines about progress.
+const LOG_INTERVAL: Duration = Duration::from_secs(2);
 
 /// Between two rounds, at first and at most.
-const REST: Duration = Duration::from_secs(1);
-const REST_MAX: Duration = Duration::from_secs(30);
+const RETRY_DELAY: Duration = Duration::from_secs(1);
+const RETRY_DELAY_MAX: Duration = Duration::from_secs(30);
 
 /// The first version that finds the rows of a range of pages without reading all.
 const TID_RANGES: i32 = 140_000;
 
 /// Fills all rows, and has PostgreSQL know it.
-pub async fn fill(client: &Client, plan: &Plan, check: &str) -> Result<(), Error> {
+pub async fn fill(client: &Client, plan: &TablePlan, check: &str) -> Result<(), Error> {
     let table = plan.table.path();
     let validate = format!("alter table {table} validate constraint {UPGRADE}");
-    let mut rest = REST;
+    let mut rest = RETRY_DELAY;
     loop {
         round(client, plan, check).await?;
         info!("checking {}", plan.table.name);
@@ -54,7 +54,7 @@ pub async fn fill(client: &Client, plan: &Plan, check: &str) -> Result<(), Error
                     plan.table.name
                 );
                 sleep(rest).await;
-                rest = REST_MAX.min(rest * 2);
+                rest = RETRY_DELAY_MAX.min(rest * 2);
             }
             validated => return validated,
         }
@@ -62,7 +62,7 @@ pub async fn fill(client: &Client, plan: &Plan, check: &str) -> Result<(), Error
 }
 
 /// Goes once through the pages that are there now.
-async fn round(client: &Client, plan: &Plan, check: &str) -> Result<(), Error> {
+async fn round(client: &Client, plan: &TablePlan, check: &str) -> Result<(), Error> {
     let name = plan.table.name;
     let pages = pages(client, plan).await?;
     let version = client.query_one("select current_setting('server_version_num')::int", &[]);
@@ -85,7 +85,7 @@ async fn round(client: &Client, plan: &Plan, check: &str) -> Result<(), Error> {
         };
         (next, rows) = (portion.end, rows + filled.rows);
         size = resized(size, filled.took);
-        if said.elapsed() > SAY {
+        if said.elapsed() > LOG_INTERVAL {
             said = Instant::now();
             let percent = 100 * next / pages;
             info!("filling {name}: {percent} %, {next} of {pages} pages, {rows} rows");
@@ -126,7 +126,7 @@ async fn fill_portion(
     }
 }
 
-async fn pages(client: &Client, plan: &Plan) -> Result<i64, Error> {
+async fn pages(client: &Client, plan: &TablePlan) -> Result<i64, Error> {
     let query = "select pg_relation_size($1::oid) / current_setting('block_size')::bigint";
     client
         .query_one(query, &[&plan.table.oid])
@@ -141,7 +141,7 @@ fn resized(size: i64, took: Duration) -> i64 {
     scaled.clamp(PAGES_MIN, PAGES_MAX)
 }
 
-fn statement(plan: &Plan, check: &str, pages: &Range<i64>, knows_ranges: bool) -> String {
+fn statement(plan: &TablePlan, check: &str, pages: &Range<i64>, knows_ranges: bool) -> String {
     let table = plan.table.path();
     let Range { start, end } = pages;
     let rows = if knows_ranges {

@@ -10,14 +10,14 @@ use tracing::{debug, info};
 use super::super::StoreError;
 use super::super::connect::{Connected, connect};
 use super::obstacles::duplicates;
-use super::plan::{Build, Plan};
+use super::plan::{Build, TablePlan};
 use super::script::quoted;
 
-/// How often progress is said.
-const SAY: Duration = Duration::from_secs(2);
+/// Between two log lines about progress.
+const LOG_INTERVAL: Duration = Duration::from_secs(2);
 
 /// Between two attempts.
-const REST: Duration = Duration::from_secs(1);
+const RETRY_DELAY: Duration = Duration::from_secs(1);
 
 const PROGRESS: &str = "select p.phase, coalesce(100 * p.blocks_done / nullif(p.blocks_total, 0), 0), \
     a.pid, coalesce(nullif(a.application_name, ''), a.backend_type, 'unknown') from pg_stat_progress_create_index p \
@@ -28,7 +28,7 @@ const PROGRESS: &str = "select p.phase, coalesce(100 * p.blocks_done / nullif(p.
 pub async fn build(
     config: &Config,
     client: &Client,
-    plan: &Plan,
+    plan: &TablePlan,
     build: &Build,
 ) -> Result<(), StoreError> {
     let (name, schema) = (&build.name, &plan.table.schema);
@@ -61,7 +61,7 @@ pub async fn build(
             .map_err(StoreError::classify)?;
         match error.code() {
             // An earlier ticketd waits for our lock, and we for its snapshot.
-            Some(&SqlState::T_R_DEADLOCK_DETECTED) => sleep(REST).await,
+            Some(&SqlState::T_R_DEADLOCK_DETECTED) => sleep(RETRY_DELAY).await,
             Some(&SqlState::UNIQUE_VIOLATION) => {
                 let duplicates = duplicates(client, plan)
                     .await
@@ -92,7 +92,7 @@ async fn progress(
         client,
         task: _alive,
     } = connect(config, "ticketd migrate").await?;
-    let mut tick = interval(SAY);
+    let mut tick = interval(LOG_INTERVAL);
     tick.tick().await;
     loop {
         tick.tick().await;

@@ -4,8 +4,8 @@ use tokio_postgres::types::ToSql;
 use tokio_postgres::{Client, Error};
 
 use super::catalog::UPGRADE;
-use super::plan::Plan;
-use super::wanted::Kind;
+use super::plan::TablePlan;
+use super::spec::ColumnType;
 
 /// How many duplicates are named.
 const NAMED_MAX: usize = 10;
@@ -29,7 +29,7 @@ const DEPENDENTS: &str = "select a.attname::text, pg_describe_object(d.classid, 
     where a.attrelid = $1 and a.attname = any($2::text[]) and a.attacl is not null";
 
 /// What is in the way; empty if nothing is.
-pub async fn obstacles(client: &Client, plan: &Plan) -> Result<Vec<String>, Error> {
+pub async fn obstacles(client: &Client, plan: &TablePlan) -> Result<Vec<String>, Error> {
     let mut found = plan.faults.clone();
     if found.is_empty() {
         found.extend(dependents(client, plan).await?);
@@ -42,7 +42,7 @@ pub async fn obstacles(client: &Client, plan: &Plan) -> Result<Vec<String>, Erro
 }
 
 /// Others that would break if a column became another one.
-async fn dependents(client: &Client, plan: &Plan) -> Result<Vec<String>, Error> {
+async fn dependents(client: &Client, plan: &TablePlan) -> Result<Vec<String>, Error> {
     let replaced: Vec<_> = plan.shadows.iter().map(|shadow| shadow.want.name).collect();
     let altered: Vec<_> = plan.alter.iter().map(|alter| alter.want.name).collect();
     let parameters: [&(dyn ToSql + Sync); 5] = [
@@ -58,17 +58,17 @@ async fn dependents(client: &Client, plan: &Plan) -> Result<Vec<String>, Error> 
         Ok(format!(
             "the type of column {}.{column} must be changed, and {dependent} depends on it: \
              drop that, and make it again afterwards",
-            plan.wanted.name
+            plan.spec.name
         ))
     });
     dependents.collect()
 }
 
-fn sequence(plan: &Plan) -> Option<String> {
+fn sequence(plan: &TablePlan) -> Option<String> {
     let sequence = plan.table.sequence.as_ref()?;
     let goes = plan.identity && sequence.is_owned && sequence.is_shared;
     goes.then(|| {
-        let (name, path) = (plan.wanted.name, &sequence.path);
+        let (name, path) = (plan.spec.name, &sequence.path);
         format!(
             "sequence {path} belongs to {name}.id and is another table's too: give that one its own"
         )
@@ -77,8 +77,8 @@ fn sequence(plan: &Plan) -> Option<String> {
 
 /// Values of the column that must be unique that are there more than once, some by name; none if an
 /// index keeps it unique already.
-pub async fn duplicates(client: &Client, plan: &Plan) -> Result<Option<String>, Error> {
-    let (name, column) = (plan.wanted.name, plan.wanted.unique);
+pub async fn duplicates(client: &Client, plan: &TablePlan) -> Result<Option<String>, Error> {
+    let (name, column) = (plan.spec.name, plan.spec.unique);
     if plan.table.unique(column).is_some() || plan.table.column(column).is_none() {
         return Ok(None);
     }
@@ -110,13 +110,13 @@ pub async fn duplicates(client: &Client, plan: &Plan) -> Result<Option<String>, 
 }
 
 /// Texts in place of decimals that are none.
-async fn unreadable(client: &Client, plan: &Plan) -> Result<Vec<String>, Error> {
+async fn unreadable(client: &Client, plan: &TablePlan) -> Result<Vec<String>, Error> {
     let mut obstacles = Vec::new();
     for want in plan
-        .wanted
+        .spec
         .columns
         .iter()
-        .filter(|want| want.kind == Kind::Decimal)
+        .filter(|want| want.kind == ColumnType::Decimal)
     {
         let name = want.name;
         let Some(value) = plan.rewritten(want) else {
@@ -134,7 +134,7 @@ async fn unreadable(client: &Client, plan: &Plan) -> Result<Vec<String>, Error> 
         let row = client.query_one(&query, &[]).await?;
         let (rows, such_as): (i64, Option<String>) = (row.try_get(0)?, row.try_get(1)?);
         if let Some(such_as) = such_as {
-            let table = plan.wanted.name;
+            let table = plan.spec.name;
             obstacles.push(format!(
                 "column {table}.{name} must hold decimals, but {rows} of its texts are none, such as {such_as:?}"
             ));
@@ -144,7 +144,7 @@ async fn unreadable(client: &Client, plan: &Plan) -> Result<Vec<String>, Error> 
 }
 
 /// Rows without an id, where the column lets them be.
-async fn without_id(client: &Client, plan: &Plan) -> Result<Option<String>, Error> {
+async fn without_id(client: &Client, plan: &TablePlan) -> Result<Option<String>, Error> {
     if plan.table.column("id").is_none_or(|id| id.not_null) {
         return Ok(None);
     }
@@ -153,6 +153,6 @@ async fn without_id(client: &Client, plan: &Plan) -> Result<Option<String>, Erro
         plan.table.path()
     );
     let rows: i64 = client.query_one(&query, &[]).await?.try_get(0)?;
-    let name = plan.wanted.name;
+    let name = plan.spec.name;
     Ok((rows > 0).then(|| format!("{rows} rows of {name} have no id")))
 }

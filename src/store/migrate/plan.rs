@@ -12,32 +12,32 @@
 //! A small table's rows are written anew at once, and its indexes are built at the end.
 
 use super::catalog::{Column, Index, SHADOW, Table, function};
-use super::wanted::{CREATED, Change, Kind, Null, Rewrite, Want, Wanted};
+use super::spec::{CREATED, Change, ColumnSpec, ColumnType, Null, Rewrite, TableSpec};
 
 /// Tables up to this size are rewritten and indexed in a fraction of a second.
 const SMALL_BYTES: i64 = 8 << 20;
 
 /// What a table lacks.
 #[derive(Debug)]
-pub struct Plan {
+pub struct TablePlan {
     pub table: Table,
-    pub wanted: &'static Wanted,
+    pub spec: &'static TableSpec,
     /// Whether everything about it takes an instant.
     pub is_small: bool,
     /// Why it cannot become what it must be.
     pub faults: Vec<String>,
     /// Columns that are not there.
-    pub add: Vec<&'static Want>,
+    pub add: Vec<&'static ColumnSpec>,
     /// Columns whose type is changed where they are.
     pub alter: Vec<Alter>,
     /// Columns that another one takes the place of.
     pub shadows: Vec<Shadow>,
     /// Columns that must take null.
-    pub drop_not_null: Vec<&'static Want>,
+    pub drop_not_null: Vec<&'static ColumnSpec>,
     /// Columns, shadows apart, that will not take null.
-    pub set_not_null: Vec<&'static Want>,
+    pub set_not_null: Vec<&'static ColumnSpec>,
     /// Columns that an old INSERT leaves out, without a default.
-    pub defaults: Vec<&'static Want>,
+    pub defaults: Vec<&'static ColumnSpec>,
     /// Whether ids must come to be given by the column itself.
     pub identity: bool,
 }
@@ -45,7 +45,7 @@ pub struct Plan {
 /// A column whose type is changed where it is.
 #[derive(Debug)]
 pub struct Alter {
-    pub want: &'static Want,
+    pub want: &'static ColumnSpec,
     pub target: &'static str,
     /// The new value, where rows are written anew.
     pub using: Option<String>,
@@ -54,7 +54,7 @@ pub struct Alter {
 /// A column that another one takes the place of.
 #[derive(Debug)]
 pub struct Shadow {
-    pub want: &'static Want,
+    pub want: &'static ColumnSpec,
     pub rewrite: Rewrite,
     pub exists: bool,
     /// The default that the column will have.
@@ -63,7 +63,7 @@ pub struct Shadow {
 
 /// What is to be done next.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Step {
+pub enum UpgradeStep {
     Begin,
     Fill,
     Index(Build),
@@ -81,13 +81,13 @@ pub struct Build {
     pub replaces_invalid: bool,
 }
 
-impl Plan {
+impl TablePlan {
     /// What the table lacks. `is_utc`: the session's times are in UTC.
-    pub fn new(wanted: &'static Wanted, table: Table, is_utc: bool) -> Self {
+    pub fn new(spec: &'static TableSpec, table: Table, is_utc: bool) -> Self {
         let mut plan = Self {
             is_small: table.bytes < SMALL_BYTES,
             table,
-            wanted,
+            spec,
             faults: Vec::new(),
             add: Vec::new(),
             alter: Vec::new(),
@@ -97,14 +97,14 @@ impl Plan {
             defaults: Vec::new(),
             identity: false,
         };
-        for want in wanted.columns {
+        for want in spec.columns {
             match plan.table.column(want.name).cloned() {
                 Some(found) => plan.compare(want, &found, is_utc),
                 None => plan.miss(want),
             }
         }
         if !plan.table.is_plain {
-            let name = wanted.name;
+            let name = spec.name;
             let fault =
                 format!("{name} is not a plain table without partitions, parents or children");
             plan.faults.push(fault);
@@ -112,9 +112,9 @@ impl Plan {
         plan
     }
 
-    fn miss(&mut self, want: &'static Want) {
+    fn miss(&mut self, want: &'static ColumnSpec) {
         if !want.is_new {
-            let (table, column) = (self.wanted.name, want.name);
+            let (table, column) = (self.spec.name, want.name);
             self.faults.push(format!("{table} has no column {column}"));
         }
         self.add.push(want);
@@ -126,11 +126,11 @@ impl Plan {
         }
     }
 
-    fn compare(&mut self, want: &'static Want, found: &Column, is_utc: bool) {
+    fn compare(&mut self, want: &'static ColumnSpec, found: &Column, is_utc: bool) {
         let change = want.change(&found.kind, found.modifier, is_utc, found.is_indexed);
         let changes = change != Change::None;
         if changes && found.is_generated {
-            let (table, column) = (self.wanted.name, want.name);
+            let (table, column) = (self.spec.name, want.name);
             self.faults
                 .push(format!("column {table}.{column} is generated"));
         }
@@ -143,13 +143,13 @@ impl Plan {
             Change::Rewrite(rewrite) => return self.shadow(want, found, rewrite),
             Change::Impossible => self.faults.push(format!(
                 "column {}.{} is of type {}, of which ticketd can make no {}",
-                self.wanted.name,
+                self.spec.name,
                 want.name,
                 found.kind,
                 want.kind.sql()
             )),
         }
-        if want.kind == Kind::Number && !found.is_identity {
+        if want.kind == ColumnType::Number && !found.is_identity {
             self.identity = true;
         }
         if want.null == Null::Never && !found.not_null {
@@ -158,13 +158,13 @@ impl Plan {
         if want.null == Null::Allowed && found.not_null {
             self.drop_not_null.push(want);
         }
-        let is_stale = changes && want.kind == Kind::Time;
+        let is_stale = changes && want.kind == ColumnType::Time;
         if want.default.is_some() && (found.default.is_none() || is_stale) {
             self.defaults.push(want);
         }
     }
 
-    fn alter(&mut self, want: &'static Want, target: &'static str, using: Option<String>) {
+    fn alter(&mut self, want: &'static ColumnSpec, target: &'static str, using: Option<String>) {
         self.alter.push(Alter {
             want,
             target,
@@ -172,18 +172,18 @@ impl Plan {
         });
     }
 
-    fn is_rewritten_in_place(&self, want: &Want) -> bool {
+    fn is_rewritten_in_place(&self, want: &ColumnSpec) -> bool {
         self.is_small && self.table.column(&want.shadow()).is_none()
     }
 
-    fn shadow(&mut self, want: &'static Want, found: &Column, rewrite: Rewrite) {
+    fn shadow(&mut self, want: &'static ColumnSpec, found: &Column, rewrite: Rewrite) {
         // What was said of a time without a zone may not hold with one.
         let default = match want.kind {
-            Kind::Number => None,
-            Kind::Time => want.default.map(str::to_owned),
+            ColumnType::Number => None,
+            ColumnType::Time => want.default.map(str::to_owned),
             _ => found.default.clone(),
         };
-        self.identity |= want.kind == Kind::Number;
+        self.identity |= want.kind == ColumnType::Number;
         self.shadows.push(Shadow {
             want,
             rewrite,
@@ -193,18 +193,18 @@ impl Plan {
     }
 
     /// What is to be done next; nothing if the table is as it must be.
-    pub fn next(&self) -> Option<Step> {
+    pub fn next(&self) -> Option<UpgradeStep> {
         if self.must_begin() {
-            return Some(Step::Begin);
+            return Some(UpgradeStep::Begin);
         }
         if self.check().is_some() && self.table.check != Some(true) {
-            return Some(Step::Fill);
+            return Some(UpgradeStep::Fill);
         }
         let missing = self.missing_indexes();
         if let Some(build) = missing.first()
             && !self.is_small
         {
-            return Some(Step::Index(build.clone()));
+            return Some(UpgradeStep::Index(build.clone()));
         }
         let must_finish = self.check().is_some()
             || self.identity
@@ -213,7 +213,7 @@ impl Plan {
             || self.table.has_trigger
             || self.table.check.is_some()
             || self.strays().next().is_some();
-        must_finish.then_some(Step::Finish)
+        must_finish.then_some(UpgradeStep::Finish)
     }
 
     /// Whether all that is left takes an instant.
@@ -253,22 +253,18 @@ impl Plan {
         let plain = self.set_not_null.iter().map(|want| want.name.to_owned());
         let shadows = self.shadows.iter().map(|shadow| shadow.want);
         let sure = shadows.filter(|want| want.null == Null::Never);
-        plain.chain(sure.map(Want::shadow))
+        plain.chain(sure.map(ColumnSpec::shadow))
     }
 
     /// The text of the trigger's function. It names the check, so that it is another one when that is.
     pub fn source(&self) -> String {
-        let lines = self
-            .wanted
-            .columns
-            .iter()
-            .filter_map(|want| self.line(want));
+        let lines = self.spec.columns.iter().filter_map(|want| self.line(want));
         let lines: String = lines.map(|line| format!("    {line};\n")).collect();
         let check = self.check().unwrap_or_default();
         format!("\n-- {check}\nbegin\n{lines}    return new;\nend\n")
     }
 
-    fn line(&self, want: &'static Want) -> Option<String> {
+    fn line(&self, want: &'static ColumnSpec) -> Option<String> {
         let fill = want.fill.map(|fill| match fill {
             CREATED => format!("new.{}", self.name_after(CREATED)),
             fill => fill.to_owned(),
@@ -287,7 +283,7 @@ impl Plan {
     }
 
     /// The value that a column whose rows are written anew will have.
-    pub fn rewritten(&self, want: &Want) -> Option<String> {
+    pub fn rewritten(&self, want: &ColumnSpec) -> Option<String> {
         let shadow = self
             .shadows
             .iter()
@@ -312,7 +308,7 @@ impl Plan {
             using: self.renamed(&index.using),
             replaces_invalid: false,
         });
-        let column = self.name_after(self.wanted.unique);
+        let column = self.name_after(self.spec.unique);
         let unique = Build {
             name: self.unique_name(),
             is_unique: true,
@@ -321,7 +317,7 @@ impl Plan {
         };
         let is_there = self
             .table
-            .unique(self.wanted.unique)
+            .unique(self.spec.unique)
             .or(self.table.unique(&column));
         let unique = is_there.is_none().then_some(unique);
         let missing = replaced.chain(unique).filter_map(|build| {
@@ -336,7 +332,7 @@ impl Plan {
 
     /// The name of the key that there must be.
     pub fn unique_name(&self) -> String {
-        format!("{}_{}_key", self.wanted.name, self.wanted.unique)
+        format!("{}_{}_key", self.spec.name, self.spec.unique)
     }
 
     /// The indexes that go with the columns that another one takes the place of.
@@ -373,7 +369,7 @@ impl Plan {
 
     /// The name of the trigger's function, with its schema.
     pub fn function(&self) -> String {
-        format!("{}.{}", self.table.schema, function(self.wanted.name))
+        format!("{}.{}", self.table.schema, function(self.spec.name))
     }
 }
 
@@ -382,7 +378,7 @@ pub fn replacement(index: &Index) -> String {
     format!("{SHADOW}{}", index.oid)
 }
 
-impl Want {
+impl ColumnSpec {
     /// The name of the column that takes its place.
     pub fn shadow(&self) -> String {
         format!("{SHADOW}{}", self.name)

@@ -1,8 +1,8 @@
 //! What is run under a table's lock, which takes an instant. Pure.
 
 use super::catalog::{Index, Sequence, TRIGGER, UPGRADE};
-use super::plan::{Build, Plan, Shadow, replacement};
-use super::wanted::Kind;
+use super::plan::{Build, Shadow, TablePlan, replacement};
+use super::spec::ColumnType;
 
 /// Gathers statements about one table.
 struct Script<'a> {
@@ -22,7 +22,7 @@ impl Script<'_> {
     }
 }
 
-impl Plan {
+impl TablePlan {
     /// The statements that begin the upgrade.
     pub fn begin(&self) -> String {
         let path = self.table.path();
@@ -54,7 +54,7 @@ impl Plan {
             let (name, target) = (shadow.want.shadow(), shadow.rewrite.target);
             script.alter(&format!("add column {name} {target}"));
         }
-        if let Some(storage) = self.wanted.storage.filter(|_| !self.add.is_empty()) {
+        if let Some(storage) = self.spec.storage.filter(|_| !self.add.is_empty()) {
             script.alter(&format!("set ({storage})"));
         }
         self.set_defaults(&mut script);
@@ -187,7 +187,7 @@ impl Plan {
 
     /// Whether nobody else wants the sequence.
     fn drops(&self, sequence: &Sequence) -> bool {
-        let is_by_name = sequence.name == format!("{}_id_seq", self.wanted.name);
+        let is_by_name = sequence.name == format!("{}_id_seq", self.spec.name);
         sequence.is_owned || is_by_name && !sequence.is_shared
     }
 }
@@ -245,7 +245,7 @@ pub fn quoted(name: &str) -> String {
     format!("\"{}\"", name.replace('"', "\"\""))
 }
 
-impl Kind {
+impl ColumnType {
     /// The type of a column that is made.
     pub fn sql(self) -> &'static str {
         match self {

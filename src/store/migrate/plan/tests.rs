@@ -1,6 +1,6 @@
 //! The order of steps, as the catalogs make it.
 
-use super::super::wanted::TICKETS;
+use super::super::spec::TICKETS;
 use super::*;
 
 fn column(name: &str, kind: &str) -> Column {
@@ -46,8 +46,8 @@ fn old(bytes: i64) -> Table {
     }
 }
 
-fn plan(table: &Table) -> Plan {
-    Plan::new(&TICKETS, table.clone(), false)
+fn plan(table: &Table) -> TablePlan {
+    TablePlan::new(&TICKETS, table.clone(), false)
 }
 
 /// What beginning leaves behind in the catalogs.
@@ -57,7 +57,7 @@ fn begun(table: &Table) -> Table {
     let shadows = plan.shadows.iter();
     let shadows = shadows.map(|shadow| column(&shadow.want.shadow(), shadow.rewrite.target));
     let add = plan.add.iter().map(|want| match want.kind {
-        Kind::Time => column(want.name, "timestamp with time zone"),
+        ColumnType::Time => column(want.name, "timestamp with time zone"),
         kind => column(want.name, kind.sql()),
     });
     begun.columns.extend(shadows.chain(add));
@@ -70,13 +70,13 @@ fn begun(table: &Table) -> Table {
 #[test]
 fn a_large_table_is_begun_filled_indexed_and_finished() {
     let mut table = old(SMALL_BYTES);
-    assert_eq!(plan(&table).next(), Some(Step::Begin));
+    assert_eq!(plan(&table).next(), Some(UpgradeStep::Begin));
     table = begun(&table);
-    assert_eq!(plan(&table).next(), Some(Step::Fill));
+    assert_eq!(plan(&table).next(), Some(UpgradeStep::Fill));
     assert!(!plan(&table).is_instant());
     table.check = Some(true);
     for name in ["ticketd_new_7", "tickets_ticket_id_key"] {
-        let Some(Step::Index(build)) = plan(&table).next() else {
+        let Some(UpgradeStep::Index(build)) = plan(&table).next() else {
             panic!("{:?}", plan(&table).next());
         };
         assert_eq!(build.name, name);
@@ -86,7 +86,7 @@ fn a_large_table_is_begun_filled_indexed_and_finished() {
             is_unique: true,
             ..Index::default()
         });
-        let Some(Step::Index(again)) = plan(&table).next() else {
+        let Some(UpgradeStep::Index(again)) = plan(&table).next() else {
             panic!("an index that is not valid counts");
         };
         assert!(again.replaces_invalid);
@@ -102,7 +102,7 @@ fn a_large_table_is_begun_filled_indexed_and_finished() {
         };
         index.columns = vec![key.to_owned()];
     }
-    assert_eq!(plan(&table).next(), Some(Step::Finish));
+    assert_eq!(plan(&table).next(), Some(UpgradeStep::Finish));
     assert!(plan(&table).is_instant());
 }
 
@@ -119,7 +119,7 @@ fn a_small_table_is_rewritten_at_once() {
 fn what_was_begun_for_other_columns_is_begun_again() {
     let mut table = begun(&old(SMALL_BYTES));
     table.function = Some("another".to_owned());
-    assert_eq!(plan(&table).next(), Some(Step::Begin));
+    assert_eq!(plan(&table).next(), Some(UpgradeStep::Begin));
 }
 
 #[test]

@@ -3,11 +3,11 @@
 
 /// A table that the Go service may have made.
 #[derive(Debug)]
-pub struct Wanted {
+pub struct TableSpec {
     /// Its name.
     pub name: &'static str,
     /// Its columns. The time of creation comes before those that are filled from it.
-    pub columns: &'static [Want],
+    pub columns: &'static [ColumnSpec],
     /// The column that must be unique.
     pub unique: &'static str,
     /// How it is stored, where not by default.
@@ -16,11 +16,11 @@ pub struct Wanted {
 
 /// A column as it must be.
 #[derive(Debug, Clone, Copy)]
-pub struct Want {
+pub struct ColumnSpec {
     /// Its name.
     pub name: &'static str,
     /// What it holds.
-    pub kind: Kind,
+    pub kind: ColumnType,
     /// Whether null is kept out of it, let in, or left as it is.
     pub null: Null,
     /// What an INSERT gets that does not name it.
@@ -44,7 +44,7 @@ pub enum Null {
 
 /// What a column holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Kind {
+pub enum ColumnType {
     /// A number that the table gives.
     Number,
     Uuid,
@@ -56,8 +56,8 @@ pub enum Kind {
     Time,
 }
 
-const fn old(name: &'static str, kind: Kind) -> Want {
-    Want {
+const fn old(name: &'static str, kind: ColumnType) -> ColumnSpec {
+    ColumnSpec {
         name,
         kind,
         null: Null::Allowed,
@@ -68,8 +68,13 @@ const fn old(name: &'static str, kind: Kind) -> Want {
 }
 
 /// A column that is never null.
-const fn sure(name: &'static str, kind: Kind, default: &'static str, fill: &'static str) -> Want {
-    Want {
+const fn sure(
+    name: &'static str,
+    kind: ColumnType,
+    default: &'static str,
+    fill: &'static str,
+) -> ColumnSpec {
+    ColumnSpec {
         null: Null::Never,
         default: Some(default),
         fill: Some(fill),
@@ -77,62 +82,67 @@ const fn sure(name: &'static str, kind: Kind, default: &'static str, fill: &'sta
     }
 }
 
-const fn new(want: Want) -> Want {
-    Want {
+const fn new(want: ColumnSpec) -> ColumnSpec {
+    ColumnSpec {
         is_new: true,
         ..want
     }
 }
 
-const ID: Want = Want {
+const ID: ColumnSpec = ColumnSpec {
     null: Null::Never,
-    ..old("id", Kind::Number)
+    ..old("id", ColumnType::Number)
 };
 
-const CREATED_AT: Want = sure(CREATED, Kind::Time, "now()", "now()");
+const CREATED_AT: ColumnSpec = sure(CREATED, ColumnType::Time, "now()", "now()");
 
 /// The id of a ticket that never was, which is smaller than every other.
 const NO_TICKET: &str = "'00000000-0000-0000-0000-000000000000'::uuid";
 
 /// `tickets`, as schema.sql makes it.
-pub const TICKETS: Wanted = Wanted {
+pub const TICKETS: TableSpec = TableSpec {
     name: "tickets",
     columns: &[
         ID,
         CREATED_AT,
-        old("order_id", Kind::ShortText),
-        old("vat", Kind::Decimal),
-        old("total", Kind::Decimal),
-        sure("valid", Kind::Flag, "false", "false"),
-        old("ticket_text", Kind::Text),
+        old("order_id", ColumnType::ShortText),
+        old("vat", ColumnType::Decimal),
+        old("total", ColumnType::Decimal),
+        sure("valid", ColumnType::Flag, "false", "false"),
+        old("ticket_text", ColumnType::Text),
         new(sure(
             "ticket_id",
-            Kind::Uuid,
+            ColumnType::Uuid,
             "gen_random_uuid()",
             "gen_random_uuid()",
         )),
-        new(old("invalid_reason", Kind::Text)),
-        new(sure("received_at", Kind::Time, "now()", CREATED)),
+        new(old("invalid_reason", ColumnType::Text)),
+        new(sure("received_at", ColumnType::Time, "now()", CREATED)),
     ],
     unique: "ticket_id",
     storage: None,
 };
 
 /// `products`, as schema.sql makes it. Old rows count as older than any ticket that comes now.
-pub const PRODUCTS: Wanted = Wanted {
+pub const PRODUCTS: TableSpec = TableSpec {
     name: "products",
     columns: &[
         ID,
         CREATED_AT,
-        old("name", Kind::ShortText),
-        Want {
+        old("name", ColumnType::ShortText),
+        ColumnSpec {
             null: Null::AsItIs,
-            ..old("product_id", Kind::ShortText)
+            ..old("product_id", ColumnType::ShortText)
         },
-        old("price", Kind::Decimal),
-        new(sure("updated_at", Kind::Time, "now()", CREATED)),
-        new(sure("ticket_received_at", Kind::Time, "now()", CREATED)),
-        new(sure("ticket_id", Kind::Uuid, NO_TICKET, NO_TICKET)),
+        old("price", ColumnType::Decimal),
+        new(sure("updated_at", ColumnType::Time, "now()", CREATED)),
+        new(sure(
+            "ticket_received_at",
+            ColumnType::Time,
+            "now()",
+            CREATED,
+        )),
+        new(sure("ticket_id", ColumnType::Uuid, NO_TICKET, NO_TICKET)),
     ],
     unique: "product_id",
     storage: Some("fillfactor = 70"),
@@ -177,34 +187,38 @@ const TEXT_TO_NUMERIC: &str = "case when {} is null then null \
 /// PostgreSQL 13 has no numeric infinity.
 const FLOAT_TO_NUMERIC: &str = "case when abs({}) = 'Infinity' then 'NaN' else {}::numeric end";
 
-impl Want {
+impl ColumnSpec {
     /// What has to be done to a column of this type, as `format_type` names it, and modifier.
     /// `is_utc`: times without a zone are in UTC; `is_indexed`: an index would have to be built anew.
     pub fn change(&self, found: &str, modifier: i32, is_utc: bool, is_indexed: bool) -> Change {
         let rewrite = |target, value| Change::Rewrite(Rewrite { target, value });
         match (self.kind, found) {
-            (Kind::Number, "bigint") => Change::None,
-            (Kind::Number, "integer" | "smallint") => rewrite("bigint", "{}::bigint"),
-            (Kind::Uuid, "uuid") | (Kind::Flag, "boolean") => Change::None,
-            (Kind::ShortText | Kind::Text, "text") => Change::None,
-            (Kind::ShortText, "character varying") if !(0..259).contains(&modifier) => Change::None,
-            (Kind::ShortText, "character varying") => Change::Instant("varchar(255)"),
-            (Kind::Text, "character varying") => Change::Instant("text"),
-            (Kind::ShortText | Kind::Text, _) => rewrite("text", "{}::text"),
-            (Kind::Decimal, "numeric") if modifier < 0 => Change::None,
-            (Kind::Decimal, "numeric") => Change::Instant("numeric"),
-            (Kind::Decimal, "smallint" | "integer" | "bigint" | "money") => {
+            (ColumnType::Number, "bigint") => Change::None,
+            (ColumnType::Number, "integer" | "smallint") => rewrite("bigint", "{}::bigint"),
+            (ColumnType::Uuid, "uuid") | (ColumnType::Flag, "boolean") => Change::None,
+            (ColumnType::ShortText | ColumnType::Text, "text") => Change::None,
+            (ColumnType::ShortText, "character varying") if !(0..259).contains(&modifier) => {
+                Change::None
+            }
+            (ColumnType::ShortText, "character varying") => Change::Instant("varchar(255)"),
+            (ColumnType::Text, "character varying") => Change::Instant("text"),
+            (ColumnType::ShortText | ColumnType::Text, _) => rewrite("text", "{}::text"),
+            (ColumnType::Decimal, "numeric") if modifier < 0 => Change::None,
+            (ColumnType::Decimal, "numeric") => Change::Instant("numeric"),
+            (ColumnType::Decimal, "smallint" | "integer" | "bigint" | "money") => {
                 rewrite("numeric", "{}::numeric")
             }
-            (Kind::Decimal, "real" | "double precision") => rewrite("numeric", FLOAT_TO_NUMERIC),
-            (Kind::Decimal, "text" | "character varying" | "character") => {
+            (ColumnType::Decimal, "real" | "double precision") => {
+                rewrite("numeric", FLOAT_TO_NUMERIC)
+            }
+            (ColumnType::Decimal, "text" | "character varying" | "character") => {
                 rewrite("numeric", TEXT_TO_NUMERIC)
             }
-            (Kind::Time, "timestamp with time zone") => Change::None,
-            (Kind::Time, "timestamp without time zone") if is_utc && !is_indexed => {
+            (ColumnType::Time, "timestamp with time zone") => Change::None,
+            (ColumnType::Time, "timestamp without time zone") if is_utc && !is_indexed => {
                 Change::Instant(TIMESTAMPTZ)
             }
-            (Kind::Time, "timestamp without time zone" | "date") => {
+            (ColumnType::Time, "timestamp without time zone" | "date") => {
                 rewrite(TIMESTAMPTZ, "{}::timestamptz")
             }
             _ => Change::Impossible,
@@ -216,28 +230,28 @@ impl Want {
 mod tests {
     use super::*;
 
-    fn change(kind: Kind, found: &str, modifier: i32) -> Change {
+    fn change(kind: ColumnType, found: &str, modifier: i32) -> Change {
         old("x", kind).change(found, modifier, false, false)
     }
 
     #[test]
     fn only_what_must_touches_rows() {
         let instant = [
-            (Kind::ShortText, "character varying", 258),
-            (Kind::Text, "character varying", 10_004),
-            (Kind::Decimal, "numeric", 655_366),
+            (ColumnType::ShortText, "character varying", 258),
+            (ColumnType::Text, "character varying", 10_004),
+            (ColumnType::Decimal, "numeric", 655_366),
         ];
         for (kind, found, modifier) in instant {
             let change = change(kind, found, modifier);
             assert!(matches!(change, Change::Instant(_)), "{found}: {change:?}");
         }
         let none = [
-            (Kind::ShortText, "character varying", 259),
-            (Kind::ShortText, "character varying", -1),
-            (Kind::ShortText, "text", -1),
-            (Kind::Number, "bigint", -1),
-            (Kind::Decimal, "numeric", -1),
-            (Kind::Time, "timestamp with time zone", 3),
+            (ColumnType::ShortText, "character varying", 259),
+            (ColumnType::ShortText, "character varying", -1),
+            (ColumnType::ShortText, "text", -1),
+            (ColumnType::Number, "bigint", -1),
+            (ColumnType::Decimal, "numeric", -1),
+            (ColumnType::Time, "timestamp with time zone", 3),
         ];
         for (kind, found, modifier) in none {
             assert_eq!(change(kind, found, modifier), Change::None, "{found}");
@@ -258,10 +272,10 @@ mod tests {
     #[test]
     fn what_means_nothing_is_refused() {
         for (kind, found) in [
-            (Kind::Flag, "integer"),
-            (Kind::Number, "uuid"),
-            (Kind::Time, "bigint"),
-            (Kind::Decimal, "bytea"),
+            (ColumnType::Flag, "integer"),
+            (ColumnType::Number, "uuid"),
+            (ColumnType::Time, "bigint"),
+            (ColumnType::Decimal, "bytea"),
         ] {
             assert_eq!(change(kind, found, -1), Change::Impossible, "{found}");
         }
