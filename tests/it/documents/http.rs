@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::net::SocketAddr;
 
 use super::{codes, rows_of};
 use crate::support::*;
@@ -12,6 +13,55 @@ const NOBODY: &str = "127.0.0.1:1";
 /// What a request is answered: the reason under which a ticket's rejection is counted, if it was
 /// one, the status, and the detail of the problem document.
 type Problem = (Option<String>, u16, String);
+
+/// Each route answers where the page says so, to the methods that it names, and to no other: tries
+/// each on both listeners of `serve` and on that of `consume`.
+#[tokio::test]
+async fn every_route_in_the_reference_answers() {
+    let place = Place::new().await;
+    let admin = [("ADMIN_LISTEN", "127.0.0.1:0")];
+    let mut serve = place.ready("serve", &admin).await;
+    let mut consume = place.ready("consume", &[]).await;
+    let public = serve.address("LISTEN").await;
+    let admins = [
+        serve.address("ADMIN_LISTEN").await,
+        consume.address("ADMIN_LISTEN").await,
+    ];
+    for row in rows_of("http", "route") {
+        for path in codes(&row[0]) {
+            let path = path.replace("{id}", "018f0000-0000-7000-8000-000000000001");
+            assert_eq!(allowed(public, &path).await, Some(row[1].clone()), "{path}");
+            for admin in admins {
+                let expected = (row[3] == "yes").then(|| row[1].clone());
+                assert_eq!(
+                    allowed(admin, &path).await,
+                    expected,
+                    "{path} on ADMIN_LISTEN"
+                );
+            }
+        }
+    }
+}
+
+/// The methods that a path takes on a listener, if it is there.
+async fn allowed(address: SocketAddr, path: &str) -> Option<String> {
+    let mut client = Client::connect(address).await.unwrap();
+    let answer = client.ask(request("DELETE", path)).await;
+    if answer.status == 404 {
+        return None;
+    }
+    answer.problem(405);
+    let allowed = answer.header("allow").unwrap().to_owned();
+    for method in allowed.split(", ") {
+        client.send(request(method, path)).await;
+        let answer = match method {
+            "HEAD" => client.answer_to_head().await,
+            _ => client.answer().await,
+        };
+        assert_ne!(answer.status, 405, "{method} {path}");
+    }
+    Some(allowed)
+}
 
 /// Every reason and every status that a process counts is in the page, and the page has no other:
 /// reads /metrics.

@@ -25,6 +25,8 @@ type Setting = (String, String, String);
 /// the page with what `--help` of each command says.
 #[tokio::test]
 async fn every_setting_is_in_the_reference() {
+    let help = Process::run(&["--help"], NO_SETTINGS).await;
+    assert_eq!(commands(help.text()), BTreeSet::from(COMMANDS));
     let mut real = BTreeSet::new();
     for command in COMMANDS {
         let help = Process::run(&[command, "--help"], NO_SETTINGS).await;
@@ -67,6 +69,14 @@ async fn every_bound_in_the_reference_holds() {
             _ => panic!("{name}: {bounds}"),
         }
     }
+}
+
+/// The commands that `--help` lists.
+fn commands(help: &str) -> BTreeSet<&str> {
+    let (_, commands) = help.split_once("Commands:\n").expect("commands");
+    let names = commands.lines().take_while(|line| !line.is_empty());
+    let names = names.filter_map(|line| line.split_whitespace().next());
+    names.filter(|name| *name != "help").collect()
 }
 
 /// What `--help` of a command tells of its settings.
