@@ -1,6 +1,7 @@
 //! What the documents say of this checkout: their links lead somewhere, the commands that they name
 //! exist, the README is short, and the reference is what the built binary does.
 
+mod commands;
 mod http;
 mod metrics;
 mod settings;
@@ -9,6 +10,9 @@ mod tables;
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
+
+/// No variable of the environment.
+const NO_SETTINGS: &[(&str, &str)] = &[];
 
 /// A README is read to its end if that is near.
 const README_LINES_MAX: usize = 150;

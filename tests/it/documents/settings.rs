@@ -2,21 +2,8 @@
 
 use std::collections::BTreeSet;
 
-use super::{codes, rows_of};
+use super::{NO_SETTINGS, codes, rows_of};
 use crate::support::*;
-
-/// Every command that takes settings.
-const COMMANDS: [&str; 7] = [
-    "serve",
-    "accept",
-    "consume",
-    "migrate",
-    "dead",
-    "healthcheck",
-    "check",
-];
-
-const NO_SETTINGS: &[(&str, &str)] = &[];
 
 /// A command, its setting, and the setting's default.
 type Setting = (String, String, String);
@@ -25,12 +12,12 @@ type Setting = (String, String, String);
 /// the page with what `--help` of each command says.
 #[tokio::test]
 async fn every_setting_is_in_the_reference() {
-    let help = Process::run(&["--help"], NO_SETTINGS).await;
-    assert_eq!(commands(help.text()), BTreeSet::from(COMMANDS));
+    let rows = rows_of("commands", "command").into_iter();
+    let commands = rows.map(|row| codes(&row[0])[0].split(' ').next().unwrap().to_owned());
     let mut real = BTreeSet::new();
-    for command in COMMANDS {
-        let help = Process::run(&[command, "--help"], NO_SETTINGS).await;
-        real.extend(settings(command, help.text()));
+    for command in commands.collect::<BTreeSet<_>>() {
+        let help = Process::run(&[&command, "--help"], NO_SETTINGS).await;
+        real.extend(settings(&command, help.text()));
     }
     let documented: BTreeSet<_> = documented().collect();
     let missing: Vec<_> = real.difference(&documented).collect();
@@ -69,14 +56,6 @@ async fn every_bound_in_the_reference_holds() {
             _ => panic!("{name}: {bounds}"),
         }
     }
-}
-
-/// The commands that `--help` lists.
-fn commands(help: &str) -> BTreeSet<&str> {
-    let (_, commands) = help.split_once("Commands:\n").expect("commands");
-    let names = commands.lines().take_while(|line| !line.is_empty());
-    let names = names.filter_map(|line| line.split_whitespace().next());
-    names.filter(|name| *name != "help").collect()
 }
 
 /// What `--help` of a command tells of its settings.
