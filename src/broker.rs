@@ -3,10 +3,12 @@
 //! lapin's own recovery stays off: it would renumber confirms under live
 //! publishers. A link that fails is dropped whole, and its user opens another.
 
-pub mod depth;
+mod depth;
 mod refusal;
 mod socket;
 mod topology;
+
+pub use depth::watch as watch_depth;
 
 use std::io::ErrorKind;
 use std::sync::{Arc, Mutex, PoisonError};

@@ -40,8 +40,8 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use crate::backoff::Backoff;
-use crate::broker::{Broker, BrokerError, Link, depth, within};
-use crate::config::StoreSettings;
+use crate::broker::{Broker, BrokerError, Link, watch_depth, within};
+use crate::config::{DatabaseConfig, StoreSettings};
 use crate::health::Health;
 use crate::metrics::{QueueMetrics, StoreMetrics};
 use crate::store::StoreError;
@@ -62,7 +62,7 @@ const HOLD_TICK: Duration = Duration::from_millis(500);
 /// finishes what it has begun. Fails if the database can never hold tickets.
 pub async fn run(
     broker: Broker,
-    database: tokio_postgres::Config,
+    database: DatabaseConfig,
     settings: StoreSettings,
     health: Arc<Health>,
     drain: CancellationToken,
@@ -109,7 +109,7 @@ struct Consumer {
 impl Consumer {
     fn new(
         broker: Broker,
-        database: &tokio_postgres::Config,
+        database: &DatabaseConfig,
         settings: StoreSettings,
         health: Arc<Health>,
         drain: CancellationToken,
@@ -240,7 +240,7 @@ impl Consumer {
         let (queues, metrics) = (self.broker.clone(), self.queue_metrics.clone());
         let end = tokio::select! {
             end = self.pump(session, deliveries) => end,
-            never = depth::watch(&queues, link, &metrics) => match never {},
+            never = watch_depth(&queues, link, &metrics) => match never {},
         };
         metrics.unknown();
         self.oddities.tell_now();

@@ -60,7 +60,7 @@ impl<'a> Expected<'a> {
 
     /// These messages become that.
     fn holds(&self, messages: &[Delivered]) {
-        let (encoded, products) = rows_of(messages);
+        let (encoded, products) = rows_of(messages, std::time::Instant::now());
         let dead = encoded.dead.iter();
         let dead = dead.map(|it| (it.ticket_id, it.body, it.reason.as_str()));
         let expected = self.dead.iter().map(|(it, why)| (it.id, it.body, *why));

@@ -275,11 +275,11 @@ impl<'a> Plan<'a> {
     }
 }
 
-/// What is stored of these messages if nothing was stored before.
-pub fn rows_of(messages: &[Message]) -> (Encoded<'_>, Vec<ProductRow<'_>>) {
+/// What is stored of these messages at this time, if nothing was stored before.
+pub fn rows_of(messages: &[Message], now: Instant) -> (Encoded<'_>, Vec<ProductRow<'_>>) {
     let plan = Plan::new(messages, Duration::ZERO);
     let mut known = KnownProducts::new(Duration::ZERO);
-    let (encoded, changes) = plan.encode(plan.all(), &mut known, Instant::now());
+    let (encoded, changes) = plan.encode(plan.all(), &mut known, now);
     (encoded, changes.rows)
 }
 

@@ -6,6 +6,7 @@ use tokio::time::sleep;
 use tracing::warn;
 
 use crate::backoff::Backoff;
+use crate::config::DatabaseConfig;
 use crate::store::{self, StoreError, Tables};
 
 /// Between two looks at whether somebody has upgraded them.
@@ -16,7 +17,7 @@ const SAY: Duration = Duration::from_secs(60);
 
 /// Waits until the tables are as they should be, and sees to it if that takes an instant. Fails if
 /// the database can never hold tickets.
-pub async fn ready(database: &tokio_postgres::Config) -> Result<(), StoreError> {
+pub async fn ready(database: &DatabaseConfig) -> Result<(), StoreError> {
     let mut backoff = Backoff::new();
     let mut said: Option<Instant> = None;
     loop {

@@ -22,6 +22,7 @@ use super::job::{Event, Job, Stored};
 use super::known_products::KnownProducts;
 use crate::backoff::Backoff;
 use crate::clock::now_us;
+use crate::config::DatabaseConfig;
 use crate::health::Health;
 use crate::metrics::StoreMetrics;
 use crate::store::Encoded;
@@ -30,7 +31,7 @@ use crate::store::{Store, StoreError, Tables, ensure_schema};
 /// One connection that stores.
 pub struct Writer {
     index: usize,
-    config: tokio_postgres::Config,
+    config: DatabaseConfig,
     jobs: mpsc::Receiver<Job>,
     events: mpsc::Sender<Event>,
     health: Arc<Health>,
@@ -57,7 +58,7 @@ impl Writer {
     /// Not connected yet. `index` is its place among the writers.
     pub fn new(
         index: usize,
-        config: tokio_postgres::Config,
+        config: DatabaseConfig,
         jobs: mpsc::Receiver<Job>,
         events: mpsc::Sender<Event>,
         health: Arc<Health>,

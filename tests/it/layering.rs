@@ -1,182 +1,268 @@
-//! The direction in which the code may lean: each file uses only what stands to its right.
+//! The structure that `src/lib.rs` draws: which room may use which, by which door, and which foreign
+//! crates. Reads the sources, tests left out.
 
-use std::collections::BTreeSet;
+mod paths;
+
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
-use std::path::Path;
 
-/// Each module and what it may use of the crate. The commands stand at the end of the flow and may
-/// use what they need; lib and main put everything together.
-const MAY_USE: &[(&str, &[&str])] = &[
-    ("backoff", &[]),
-    ("broker", &["config", "metrics"]),
-    ("clock", &[]),
-    ("config", &[]),
-    (
-        "consumer",
-        &[
-            "backoff", "broker", "clock", "config", "health", "message", "metrics", "store",
-            "ticket",
-        ],
-    ),
+use paths::{File, files};
+
+/// Each room, and the rooms that it may use besides the leaves.
+const ROOMS: &[(&str, &[&str])] = &[
+    ("main", &["lib"]),
+    ("lib", EVERY_ROOM),
     (
         "commands",
-        &[
-            "broker",
-            "clock",
-            "config",
-            "health",
-            "message",
-            "publisher",
-            "store",
-            "ticket",
-        ],
-    ),
-    ("health", &[]),
-    (
-        "http",
-        &[
-            "clock",
-            "health",
-            "message",
-            "metrics",
-            "publisher",
-            "store",
-            "thread",
-            "ticket",
-        ],
-    ),
-    ("message", &[]),
-    ("metrics", &[]),
-    (
-        "publisher",
-        &[
-            "backoff", "broker", "config", "health", "message", "metrics",
-        ],
+        &["broker", "message", "publisher", "store", "ticket"],
     ),
     (
         "service",
-        &[
-            "broker",
-            "config",
-            "consumer",
-            "health",
-            "http",
-            "metrics",
-            "publisher",
-            "store",
-            "thread",
-        ],
+        &["broker", "consumer", "http", "publisher", "store"],
     ),
-    ("store", &["metrics", "ticket"]),
-    ("thread", &[]),
+    ("http", &["message", "publisher", "store", "ticket"]),
+    ("publisher", &["broker", "message"]),
+    ("consumer", &["broker", "message", "store", "ticket"]),
+    ("store", &["ticket"]),
+    ("broker", &[]),
+    ("message", &[]),
     ("ticket", &[]),
 ];
 
-/// What the pure modules must not know.
+/// lib declares them all, and passes on what is public.
+const EVERY_ROOM: &[&str] = &[
+    "broker",
+    "commands",
+    "consumer",
+    "http",
+    "message",
+    "publisher",
+    "service",
+    "store",
+    "ticket",
+];
+
+/// Anyone may use these; they use no room, and of the leaves only `config`.
+const LEAVES: &[&str] = &["backoff", "clock", "config", "health", "metrics", "thread"];
+
+/// What is entered past a room's front door: where from, the path, and why.
+const SIDE_DOORS: &[(&str, &str, &str)] = &[(
+    "lib",
+    "store::copy",
+    "rows are fuzzed and measured without a database",
+)];
+
+/// Foreign crates that belong to some rooms; each other dependency is in [`EVERYWHERE`].
+const FOREIGN: &[(&str, &[&str])] = &[
+    ("anyhow", &["main", "service", "commands"]),
+    ("async_compat", &["broker"]),
+    ("bytes", &["http", "store"]),
+    ("clap", &["config"]),
+    ("fastrand", &["backoff", "consumer"]),
+    ("foldhash", &["consumer"]),
+    ("hashbrown", &["consumer"]),
+    ("http_body_util", &["http"]),
+    ("humantime", &["config"]),
+    ("hyper", &["http"]),
+    ("hyper_util", &["http"]),
+    // config checks its URL, so that a wrong one stops the start.
+    ("lapin", &["broker", "publisher", "consumer", "config"]),
+    ("memchr", &["ticket"]),
+    ("metrics", &["metrics"]),
+    ("metrics_exporter_prometheus", &["metrics"]),
+    ("rlimit", &["http"]),
+    ("rust_decimal", &["ticket", "store", "consumer"]),
+    ("slab", &["consumer"]),
+    ("socket2", &["http", "broker"]),
+    // config checks its URL, so that a wrong one stops the start.
+    ("tokio_postgres", &["store", "config"]),
+    ("tracing_subscriber", &["main", "config"]),
+];
+
+/// Foreign crates that any room may use.
+const EVERYWHERE: &[&str] = &["futures_util", "tokio", "tokio_util", "tracing", "uuid"];
+
+/// Files without I/O, clock or logs, and folders of them.
 const PURE: &[&str] = &[
     "consumer/ack_window",
     "consumer/batch",
+    "consumer/dedup",
     "consumer/known_products",
     "message",
     "store/copy",
     "ticket",
 ];
+
+/// What these must not name.
 const IMPURE: &[&str] = &[
-    "tokio",
-    "lapin",
+    "crate::backoff",
+    "crate::clock",
+    "crate::health",
+    "crate::metrics",
+    "crate::thread",
+    "futures_util",
     "hyper",
-    "tracing",
-    "metrics::",
-    "std::net",
+    "lapin",
+    "metrics",
+    "std::env",
     "std::fs",
+    "std::net",
+    "std::process",
+    "std::thread",
+    "tokio",
+    "tokio_postgres",
+    "tracing",
 ];
 
-/// Files that are only there for tests.
-const TESTS: &[&str] = &["agree.rs", "generate.rs", "naive.rs", "prop.rs", "tests.rs"];
+/// The clocks, by whichever path.
+const CLOCKS: &[&str] = &["Instant::now", "SystemTime::now"];
 
-/// The dependency rule of the code map holds: reads every `crate::` path and compares it with the
-/// table.
 #[test]
-fn every_file_uses_only_what_stands_to_its_right() {
-    for (module, allowed) in MAY_USE {
-        let used = modules_used(&source(module));
-        let strange: Vec<_> = used
-            .iter()
-            .filter(|name| *name != module && !allowed.contains(&name.as_str()))
-            .collect();
-        assert!(strange.is_empty(), "{module} uses {strange:?}");
-    }
-}
-
-/// No module escapes the rule: the table names all that lib.rs declares.
-#[test]
-fn the_table_is_complete() {
-    let lib = fs::read_to_string(root().join("lib.rs")).unwrap();
-    let declared: BTreeSet<_> = lib
-        .lines()
-        .filter_map(|line| line.trim_start_matches("pub ").strip_prefix("mod "))
-        .map(|name| name.trim_end_matches(';').to_owned())
-        .collect();
-    let listed = MAY_USE
-        .iter()
-        .map(|(module, _)| (*module).to_owned())
-        .collect();
-    assert_eq!(declared, listed);
-}
-
-/// Pure modules do no I/O, keep no time and write no logs: looks for the names of what does.
-#[test]
-fn pure_modules_know_no_runtime() {
-    for module in PURE {
-        let source = source(module);
-        for name in IMPURE {
-            assert!(
-                !source.contains(&format!("use {name}")),
-                "{module} uses {name}"
-            );
-        }
-    }
-}
-
-fn root() -> &'static Path {
-    Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/src"))
-}
-
-/// A module's code, its folder's files included, without the tests at their ends.
-fn source(module: &str) -> String {
-    let mut files = vec![root().join(format!("{module}.rs"))];
-    let mut folders = vec![root().join(module)];
-    while let Some(folder) = folders.pop() {
-        let Ok(folder) = fs::read_dir(folder) else {
-            continue;
-        };
-        for path in folder.map(|entry| entry.unwrap().path()) {
-            if path.is_dir() {
-                folders.push(path);
-            } else if !TESTS.iter().any(|name| path.ends_with(name)) {
-                files.push(path);
+fn every_room_uses_only_what_its_arrows_point_to() {
+    let rooms: BTreeMap<_, _> = ROOMS.iter().copied().collect();
+    let mut wrong = BTreeSet::new();
+    for file in files() {
+        for path in file.paths_into_the_crate() {
+            let (from, to) = (file.room(), path[1].as_str());
+            let allowed = match rooms.get(from) {
+                Some(rooms) => rooms.contains(&to) || LEAVES.contains(&to),
+                None => to == "config",
+            };
+            if from != to && !allowed {
+                wrong.insert(format!("{}: {}", file.name, path.join("::")));
             }
         }
     }
-    let production = |file: &std::path::PathBuf| {
-        let text = fs::read_to_string(file).unwrap();
-        text.split("#[cfg(test)]\nmod tests {")
-            .next()
-            .unwrap_or_default()
-            .to_owned()
-    };
-    files.iter().map(production).collect()
+    assert!(wrong.is_empty(), "{wrong:#?}");
 }
 
-fn modules_used(source: &str) -> BTreeSet<String> {
-    source
-        .lines()
-        .filter(|line| !line.trim_start().starts_with("//"))
-        .flat_map(|line| line.split("crate::").skip(1))
-        .map(|rest| {
-            rest.chars()
-                .take_while(|c| c.is_alphanumeric() || *c == '_')
-                .collect()
-        })
+#[test]
+fn every_room_is_entered_by_its_front_door() {
+    let mut wrong = BTreeSet::new();
+    let mut side_doors = BTreeSet::new();
+    let files = files();
+    let modules: BTreeSet<_> = files.iter().map(|file| file.module().join("::")).collect();
+    for file in files {
+        for path in file.paths_into_the_crate() {
+            let is_inside = path.len() > 2 && modules.contains(&path[..3].join("::"));
+            // A command's function has the name of its file.
+            let is_item = path.len() == 3 && path[1] == "commands";
+            if path[1] == file.room() || !is_inside || is_item {
+                continue;
+            }
+            let inner = path[1..3].join("::");
+            match SIDE_DOORS
+                .iter()
+                .find(|(from, door, _)| *from == file.room() && *door == inner)
+            {
+                Some(door) => drop(side_doors.insert(door)),
+                None => drop(wrong.insert(format!("{}: {}", file.name, path.join("::")))),
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{wrong:#?}");
+    assert_eq!(
+        side_doors.len(),
+        SIDE_DOORS.len(),
+        "a side door that nobody uses"
+    );
+}
+
+#[test]
+fn every_foreign_crate_stays_in_its_rooms() {
+    let rooms: BTreeMap<_, _> = FOREIGN.iter().copied().collect();
+    let mut wrong = BTreeSet::new();
+    let mut used = BTreeSet::new();
+    for file in files() {
+        for name in file.first_names() {
+            let Some(rooms) = rooms.get(name.as_str()) else {
+                continue;
+            };
+            used.insert((name.clone(), file.room().to_owned()));
+            if !rooms.contains(&file.room()) {
+                wrong.insert(format!("{}: {name}", file.name));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{wrong:#?}");
+    let listed = FOREIGN.iter().flat_map(|(name, rooms)| {
+        rooms
+            .iter()
+            .map(|room| ((*name).to_owned(), (*room).to_owned()))
+    });
+    assert_eq!(used, listed.collect(), "a room that does not use its crate");
+}
+
+#[test]
+fn pure_files_do_no_io_and_read_no_clock() {
+    let mut wrong = BTreeSet::new();
+    for file in files().iter().filter(|file| file.is_under(PURE)) {
+        for path in &file.paths {
+            let path = path.join("::");
+            let is = |name: &str| path == name || path.starts_with(&format!("{name}::"));
+            if IMPURE.iter().any(|name| is(name)) || CLOCKS.iter().any(|now| path.ends_with(now)) {
+                wrong.insert(format!("{}: {path}", file.name));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{wrong:#?}");
+}
+
+/// No circle of imports between files; a file may use what its front doors define.
+#[test]
+fn imports_have_one_direction() {
+    let files = files();
+    let mut uses: BTreeMap<String, BTreeSet<String>> = files
+        .iter()
+        .map(|file| (file.name.clone(), file.files_used(files)))
+        .collect();
+    // What nobody is left to wait for can go, until only circles are left.
+    while let Some(name) = uses
+        .iter()
+        .find(|(_, used)| used.is_empty())
+        .map(|(name, _)| name.clone())
+    {
+        uses.remove(&name);
+        for used in uses.values_mut() {
+            used.remove(&name);
+        }
+    }
+    assert!(uses.is_empty(), "in circles, or before one: {uses:#?}");
+}
+
+/// No module and no dependency escapes the rules: the tables name all of them.
+#[test]
+fn the_tables_are_complete() {
+    let rooms: BTreeSet<_> = files().iter().map(|file| file.room().to_owned()).collect();
+    let listed = ROOMS
+        .iter()
+        .map(|(room, _)| *room)
+        .chain(LEAVES.iter().copied());
+    assert_eq!(rooms, listed.map(str::to_owned).collect());
+
+    let names = FOREIGN.iter().map(|(name, _)| *name);
+    let names = names.chain(EVERYWHERE.iter().copied()).map(str::to_owned);
+    assert_eq!(dependencies(), names.collect());
+}
+
+/// The crates that Cargo.toml names as dependencies of what is shipped.
+fn dependencies() -> BTreeSet<String> {
+    let manifest = fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml")).unwrap();
+    let section = manifest.split("\n[dependencies]\n").nth(1).unwrap();
+    let section = section.split("\n[").next().unwrap();
+    let names = section.lines().filter(|line| !line.starts_with('#'));
+    names
+        .filter_map(|line| Some(line.split_once(" = ")?.0.replace('-', "_")))
         .collect()
+}
+
+impl File {
+    /// Whether it is one of these files, or in one of these folders.
+    fn is_under(&self, names: &[&str]) -> bool {
+        let name = self.name.trim_end_matches(".rs");
+        names.iter().any(|under| {
+            name.strip_prefix(under)
+                .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+        })
+    }
 }
