@@ -342,3 +342,46 @@ impl QueueMetrics {
         self.waiting([None; QUEUES.len()]);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What a scrape shows after this.
+    fn rendered(count: impl FnOnce(&HttpMetrics)) -> String {
+        let recorder = PrometheusBuilder::new().build_recorder();
+        ::metrics::with_local_recorder(&recorder, || count(&HttpMetrics::new()));
+        recorder.handle().render()
+    }
+
+    #[test]
+    fn every_reason_has_its_counter() {
+        for (count, reason) in (1..).zip(Rejected::ALL) {
+            let text = rendered(|metrics| (0..count).for_each(|_| metrics.rejected(*reason)));
+            let series = |reason: &Rejected, count: u32| {
+                format!(
+                    "ticketd_rejected_total{{reason=\"{}\"}} {count}\n",
+                    reason.as_str()
+                )
+            };
+            for other in Rejected::ALL {
+                let count = if other == reason { count } else { 0 };
+                assert!(text.contains(&series(other, count)), "{other:?}: {text}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_status_that_is_not_listed_is_counted_too() {
+        let text = rendered(|metrics| metrics.answered(418));
+        assert!(
+            text.contains("ticketd_http_requests_total{code=\"418\"} 1\n"),
+            "{text}"
+        );
+        for code in CODES {
+            let text = rendered(|metrics| metrics.answered(code));
+            let series = format!("ticketd_http_requests_total{{code=\"{code}\"}} 1\n");
+            assert!(text.contains(&series), "{text}");
+        }
+    }
+}

@@ -82,7 +82,9 @@ impl Service {
         service.admin = match settings.admin_listen {
             Some(address) => Some(listen("ADMIN_LISTEN", address)?),
             None => listen("ADMIN_LISTEN", CONSUMER_ADMIN_LISTEN)
-                .inspect_err(|error| warn!("no metrics, and no health check: {error:#}"))
+                .inspect_err(|error| {
+                    warn!(error = %format_args!("{error:#}"), "no metrics, and no health check");
+                })
                 .ok(),
         };
         service.consume = Some(settings.consume);
