@@ -19,7 +19,7 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tracing::debug;
 
-use super::handle::{Command, CommandReceiver, ConnectionHandle};
+use super::handle::{CommandReceiver, ConnectionCommand, ConnectionHandle};
 use super::problem;
 use super::response::FullResponse;
 use super::router::Router;
@@ -53,7 +53,7 @@ pub async fn serve(stream: TcpStream, router: Arc<Router>, handle: Arc<Connectio
         let mut connection = builder().serve_connection(TokioIo::new(socket), responses);
         let served = std::future::poll_fn(|cx| {
             match commands.poll(cx) {
-                Some(Command::Close) => return Poll::Ready(Ok(Next::Close)),
+                Some(ConnectionCommand::Close) => return Poll::Ready(Ok(Next::Close)),
                 Some(_) => Pin::new(&mut connection).graceful_shutdown(),
                 None => {}
             }
@@ -92,7 +92,8 @@ pub async fn serve(stream: TcpStream, router: Arc<Router>, handle: Arc<Connectio
         }
     };
     // An idle connection is just closed; a request that was begun is answered.
-    let final_response = if commands.last_seen() == Command::Close && socket.has_unread() {
+    let final_response = if commands.last_seen() == ConnectionCommand::Close && socket.has_unread()
+    {
         metrics.answered(408);
         problem::headers_timeout()
     } else {

@@ -7,7 +7,7 @@ use std::task::{Context, Waker};
 /// What a connection is to do. A later one replaces an earlier one, never the other way round.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 #[repr(u8)]
-pub enum Command {
+pub enum ConnectionCommand {
     /// Serve requests.
     Serve,
     /// Close after the request that is being served.
@@ -33,7 +33,7 @@ pub struct ConnectionHandle {
 
 impl ConnectionHandle {
     /// Gives a command, and wakes the connection.
-    pub fn send(&self, command: Command) {
+    pub fn send(&self, command: ConnectionCommand) {
         self.command.fetch_max(command as u8, Ordering::Release);
         if let Some(waker) = &*self.waker() {
             waker.wake_by_ref();
@@ -41,11 +41,11 @@ impl ConnectionHandle {
     }
 
     /// The command in force.
-    pub fn command(&self) -> Command {
+    pub fn command(&self) -> ConnectionCommand {
         match self.command.load(Ordering::Acquire) {
-            0 => Command::Serve,
-            1 => Command::Drain,
-            _ => Command::Close,
+            0 => ConnectionCommand::Serve,
+            1 => ConnectionCommand::Drain,
+            _ => ConnectionCommand::Close,
         }
     }
 
@@ -97,7 +97,7 @@ impl ConnectionHandle {
 /// The connection's end of its handle.
 pub struct CommandReceiver {
     handle: Arc<ConnectionHandle>,
-    last_seen: Command,
+    last_seen: ConnectionCommand,
     /// The waker that the handle has: nearly always the same, and not worth a
     /// lock each time.
     waker: Waker,
@@ -108,13 +108,13 @@ impl CommandReceiver {
     pub fn new(handle: Arc<ConnectionHandle>) -> Self {
         Self {
             handle,
-            last_seen: Command::Serve,
+            last_seen: ConnectionCommand::Serve,
             waker: Waker::noop().clone(),
         }
     }
 
     /// A command that was not seen before, if there is one; wakes the task at the next.
-    pub fn poll(&mut self, cx: &Context<'_>) -> Option<Command> {
+    pub fn poll(&mut self, cx: &Context<'_>) -> Option<ConnectionCommand> {
         if !self.waker.will_wake(cx.waker()) {
             self.waker.clone_from(cx.waker());
             *self.handle.waker() = Some(self.waker.clone());
@@ -126,14 +126,14 @@ impl CommandReceiver {
     }
 
     /// The last command that was seen.
-    pub fn last_seen(&self) -> Command {
+    pub fn last_seen(&self) -> ConnectionCommand {
         self.last_seen
     }
 
     /// Whether hyper, which has nothing to do just now, can be given new buffers:
     /// in the old ones is nothing then but perhaps the beginning of a request.
     pub fn should_replace_buffers(&self) -> bool {
-        self.last_seen == Command::Serve && self.handle.take_buffers_grown()
+        self.last_seen == ConnectionCommand::Serve && self.handle.take_buffers_grown()
     }
 }
 
@@ -144,9 +144,9 @@ mod tests {
     #[test]
     fn draining_does_not_undo_a_close() {
         let handle = ConnectionHandle::default();
-        assert_eq!(handle.command(), Command::Serve);
-        handle.send(Command::Close);
-        handle.send(Command::Drain);
-        assert_eq!(handle.command(), Command::Close);
+        assert_eq!(handle.command(), ConnectionCommand::Serve);
+        handle.send(ConnectionCommand::Close);
+        handle.send(ConnectionCommand::Drain);
+        assert_eq!(handle.command(), ConnectionCommand::Close);
     }
 }

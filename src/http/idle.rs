@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::handle::{Command, ConnectionHandle};
+use super::handle::{ConnectionCommand, ConnectionHandle};
 
 /// How often connections are looked at that wait for a request.
 pub const SWEEP: Duration = Duration::from_secs(5);
@@ -36,7 +36,7 @@ impl Connections {
     pub fn insert(&mut self) -> (u64, Arc<ConnectionHandle>) {
         let handle = Arc::new(ConnectionHandle::default());
         if self.is_draining {
-            handle.send(Command::Drain);
+            handle.send(ConnectionCommand::Drain);
         }
         self.last_number += 1;
         let entry = (handle.clone(), IdleState::default());
@@ -62,7 +62,7 @@ impl Connections {
             }
             idle.sweeps = idle.sweeps.saturating_add(1);
             if idle.sweeps >= IDLE_SWEEPS_MAX {
-                handle.send(Command::Close);
+                handle.send(ConnectionCommand::Close);
             }
         }
     }
@@ -72,7 +72,7 @@ impl Connections {
     pub fn drain(&mut self) {
         self.is_draining = true;
         for (handle, _) in self.connections.values() {
-            handle.send(Command::Drain);
+            handle.send(ConnectionCommand::Drain);
         }
     }
 
@@ -80,7 +80,7 @@ impl Connections {
     pub fn close_idle(&self) {
         for (handle, _) in self.connections.values() {
             if !handle.is_serving() {
-                handle.send(Command::Close);
+                handle.send(ConnectionCommand::Close);
             }
         }
     }
@@ -98,9 +98,9 @@ mod tests {
         for _ in 1..IDLE_SWEEPS_MAX {
             connections.sweep();
         }
-        assert_eq!(handle.command(), Command::Serve);
+        assert_eq!(handle.command(), ConnectionCommand::Serve);
         connections.sweep();
-        assert_eq!(handle.command(), Command::Close);
+        assert_eq!(handle.command(), ConnectionCommand::Close);
     }
 
     #[test]
@@ -116,7 +116,7 @@ mod tests {
         for _ in 0..3 * IDLE_SWEEPS_MAX {
             connections.sweep();
         }
-        assert_eq!(handle.command(), Command::Serve);
+        assert_eq!(handle.command(), ConnectionCommand::Serve);
     }
 
     #[test]
@@ -124,6 +124,6 @@ mod tests {
         let mut connections = Connections::default();
         connections.drain();
         let (_, handle) = connections.insert();
-        assert_eq!(handle.command(), Command::Drain);
+        assert_eq!(handle.command(), ConnectionCommand::Drain);
     }
 }
