@@ -21,8 +21,9 @@ ENV CARGO_PROFILE_RELEASE_DEBUG=none CARGO_PROFILE_RELEASE_STRIP=debuginfo
 # Nothing of the workspace's other members is built, but cargo reads their manifests and asks for a target in each.
 COPY Cargo.toml Cargo.lock ./
 COPY loadtest/Cargo.toml loadtest/
-RUN mkdir src benches loadtest/src && touch src/lib.rs && echo 'fn main() {}' >src/main.rs && \
-    cp src/main.rs benches/tickets.rs && cp src/main.rs loadtest/src/main.rs && \
+COPY tests/support/Cargo.toml tests/support/
+RUN mkdir -p src benches loadtest/src tests/support/src && touch src/lib.rs tests/support/src/lib.rs && \
+    echo 'fn main() {}' >src/main.rs && cp src/main.rs benches/tickets.rs && cp src/main.rs loadtest/src/main.rs && \
     cargo build --release --locked --bin ticketd
 COPY . .
 # cargo goes by times, and these files may be older than what stood in their place.

@@ -89,9 +89,9 @@ lint: need_cargo need_shellcheck need_cargo_deny ## Check format, lints, documen
 	cargo clippy --workspace --all-targets -- -D warnings
 	$(DOC) --lib
 	$(DOC) --package loadtest --bins
+	$(DOC) --package ticketd-testing --lib
 	cargo fmt --check --manifest-path fuzz/Cargo.toml
 	cargo clippy --manifest-path fuzz/Cargo.toml --target-dir $(or $(CARGO_TARGET_DIR),target) --all-targets --no-default-features -- -D warnings
-	$(DOC) --manifest-path fuzz/Cargo.toml --target-dir $(or $(CARGO_TARGET_DIR),target) --no-default-features --lib
 
 .PHONY: test_load
 test_load: need_cargo ## Load it with siege and count the rows; TIME=30S CONNECTIONS=100

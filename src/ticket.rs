@@ -133,7 +133,6 @@ pub enum Reason {
 
 impl Reason {
     /// Every reason, in the order in which a ticket is examined.
-    #[cfg(test)]
     pub const ALL: [Self; 9] = [
         Self::MissingOrder,
         Self::BadOrder,

@@ -4,4 +4,4 @@
 
 use libfuzzer_sys::fuzz_target;
 
-fuzz_target!(|input: &[u8]| ticketd_fuzz::group(input));
+fuzz_target!(|input: &[u8]| ticketd_testing::properties::group(input));

@@ -5,8 +5,8 @@
 //!
 //! # Advice for whoever changes this
 //!
-//! - `naive.rs` says the same in the plainest way. Change the rule there first, see the comparison
-//!   in `prop.rs` fail, then change it here. Never make one call the other.
+//! - The oracle in `tests/support/` says the same in the plainest way. Change the rule there first,
+//!   see `tests/parser/` fail, then change it here. Never make one call the other.
 //! - A ticket of ordinary lines must not allocate: values are slices of the text, and the vector of
 //!   products is the caller's, kept from ticket to ticket. Only a doubled quote costs a `String`.
 //! - Lines are not counted while all goes well. Up to the products the reason alone tells the line,
@@ -24,17 +24,6 @@ use memchr::{memchr, memchr_iter};
 use rust_decimal::Decimal;
 
 use crate::ticket::{CHARACTERS_MAX, Invalid, Product, Reason, Ticket};
-
-#[cfg(test)]
-mod agree;
-#[cfg(test)]
-mod generate;
-#[cfg(test)]
-mod naive;
-#[cfg(test)]
-mod prop;
-#[cfg(test)]
-mod tests;
 
 use super::decimal::{Sum, decimal};
 

@@ -5,9 +5,9 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use crate::fake_broker::FakeBroker;
-use crate::stack::{Place, Share, place};
-use crate::support::wait_until;
+use crate::stack::{Namespace, Share, place};
 use crate::ticketd::{Role, Ticketd};
+use ticketd_testing::wait_until;
 
 /// ticketd accept with a fake broker behind it.
 pub struct Accept {
@@ -16,7 +16,7 @@ pub struct Accept {
     /// The broker.
     pub broker: FakeBroker,
     dir: PathBuf,
-    _place: Place,
+    _place: Namespace,
 }
 
 /// How they are started.

@@ -8,7 +8,7 @@ use tokio::task::JoinSet;
 
 use crate::accept::{Accept, Setup};
 use crate::fake_broker::Fate;
-use crate::support::{Client, ask_once, post, wait_until};
+use ticketd_testing::{Client, ask_once, post, wait_until};
 
 /// The confirm time-out of the test that has one, and a second for two busy cores.
 const ANSWERED_WITHIN: Duration = Duration::from_millis(1_500);

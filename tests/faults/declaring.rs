@@ -10,7 +10,9 @@ use lapin::types::{AMQPValue, FieldTable, ShortString};
 use uuid::Uuid;
 
 use crate::stack::{self, Server, Share, Turn, amqp_url, database_url};
-use crate::support::*;
+use ticketd_testing::*;
+
+use crate::TICKETD;
 
 const PASSWORD: &str = "declaring";
 
@@ -61,7 +63,7 @@ impl Site {
     }
 
     fn start(&self, role: &str, more: &[(&str, &str)]) -> Process {
-        Process::start(&[role], &self.settings(more))
+        Process::start(TICKETD, &[role], &self.settings(more))
     }
 
     /// Starts a role as the user.

@@ -9,9 +9,9 @@ use crate::full_disk;
 use crate::proxy::{Cut, Mode, Proxy, Way};
 use crate::rig::Rig;
 use crate::stack::{DISK_ENOUGH, MEMORY_ENOUGH, PATIENT, Server, Share};
-use crate::support::{signal, wait_within};
 use crate::ticketd::Role;
 use crate::topology::{bind, delete_queue, fill_queue};
+use ticketd_testing::{signal, wait_within};
 
 /// Longest for something that a fault is about to happen under load.
 const BITE_DEADLINE: Duration = Duration::from_secs(20);

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use crate::rig::Rig;
 use crate::stack::Server;
-use crate::support::wait_within;
+use ticketd_testing::wait_within;
 
 /// Room beside what `tickets` holds already, for the ballast to take.
 const ROOM_MIB: u64 = 8;

@@ -22,8 +22,8 @@ use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 use uuid::Uuid;
 
-use crate::support::{Answer, Client, head, post, wait_within};
 use crate::ticket::{Shape, rare, ticket};
+use ticketd_testing::{Answer, Client, head, post, wait_within};
 
 /// How long a till waits for an answer.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(12);

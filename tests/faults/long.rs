@@ -7,8 +7,8 @@ use crate::plan::Plan;
 use crate::proc::{Usage, is_alive, usage};
 use crate::rig::Rig;
 use crate::stack::Server;
-use crate::support::wait_within;
 use crate::ticketd::Role;
+use ticketd_testing::wait_within;
 
 /// What may be held more for as long as a server is away, in KiB.
 const GROWTH_KIB: u64 = 64 * 1024;

@@ -17,21 +17,11 @@
 //! alone, and faults composed by chance from seeds that are always the same. With `SEED=` or
 //! `MINUTES=` it composes anew. The outages of `long` run only in `make test_long`.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    clippy::string_slice,
-    clippy::print_stdout,
-    clippy::large_futures,
-    clippy::disallowed_methods,
-    clippy::let_underscore_must_use,
-    reason = "helpers of tests: a failed step must end the test, and says so by a panic"
-)]
+// With this clippy takes helpers for the tests that they are.
+#![cfg(test)]
 
-#[path = "../support/mod.rs"]
-mod support;
+/// The binary under test.
+const TICKETD: &str = env!("CARGO_BIN_EXE_ticketd");
 
 mod accept;
 mod amqp;

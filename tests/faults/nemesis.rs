@@ -63,6 +63,10 @@ async fn of_the_fixed_seeds() {
 /// Attacks: everything, with the seed `SEED` (else one of the clock) for `MINUTES` (else 2).
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "for SEED= and MINUTES="]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the settings of this test, of which there are two"
+)]
 async fn of_a_given_seed() {
     let number = |name: &str| {
         let value = std::env::var(name).ok().filter(|value| !value.is_empty())?;

@@ -14,7 +14,7 @@ use tokio::time::{sleep, timeout};
 use crate::accept::{Accept, Setup};
 use crate::proc::{Usage, usage};
 use crate::stack::{self, Share};
-use crate::support::{Answer, Client, ask_once, head, post, wait_until, wait_within};
+use ticketd_testing::{Answer, Client, ask_once, head, post, wait_until, wait_within};
 
 /// What any client may wait while others misbehave.
 const SERVED_WITHIN: Duration = Duration::from_secs(2);

@@ -15,8 +15,8 @@ use crate::proxy::Proxy;
 use crate::scanner::Protocol;
 use crate::schedule::Schedule;
 use crate::stack::{self, Server, Turn};
-use crate::support::wait_until;
 use crate::ticketd::{Role, Ticketd};
+use ticketd_testing::wait_until;
 
 /// Longest from a heal to the next 202 and the next row.
 pub const PROGRESS_DEADLINE: Duration = Duration::from_secs(10);

@@ -15,7 +15,7 @@ use lapin::{Channel, Connection, ConnectionProperties, Queue};
 use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio_postgres::{Client, NoTls};
 
-use crate::{proc, support};
+use crate::proc;
 
 const DEPLOY: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/deploy");
 const REAPER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/faults/reaper.sh");
@@ -50,10 +50,10 @@ pub enum Share {
 }
 
 /// A place on the machine.
-pub type Place = SemaphorePermit<'static>;
+pub type Namespace = SemaphorePermit<'static>;
 
 /// Waits for a place without the servers.
-pub async fn place(share: Share) -> Place {
+pub async fn place(share: Share) -> Namespace {
     let parts = if share == Share::Whole { PARTS } else { 1 };
     MACHINE.acquire_many(parts).await.expect("never closed")
 }
@@ -61,7 +61,7 @@ pub async fn place(share: Share) -> Place {
 /// The use of the servers, both up and well.
 pub struct Turn {
     stack: &'static Stack,
-    _place: Place,
+    _place: Namespace,
 }
 
 /// Waits for a turn and sees to the servers.
@@ -226,7 +226,7 @@ impl Stack {
 
     /// Sends a signal to all processes of a server at once.
     pub fn signal(&self, server: Server, signal: &str) {
-        support::signal(signal, &proc::family(self.pid(server)));
+        ticketd_testing::signal(signal, &proc::family(self.pid(server)));
     }
 
     /// Runs rabbitmqctl.

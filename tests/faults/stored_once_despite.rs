@@ -18,8 +18,8 @@ use crate::fault::Fault;
 use crate::plan::Plan;
 use crate::rig::Rig;
 use crate::stack::Share;
-use crate::support::wait_within;
 use crate::ticketd::Role;
+use ticketd_testing::wait_within;
 
 /// Longest for a fault to be felt: the slowest sign of one is a flush that is given up after 40 s.
 const FELT_DEADLINE: Duration = Duration::from_secs(90);

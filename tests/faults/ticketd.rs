@@ -6,7 +6,9 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus};
 use std::time::Duration;
 
-use crate::support::{Ended, Process, TICKETD, ask_once, get, metric};
+use ticketd_testing::{Ended, Process, ask_once, get, metric};
+
+use crate::TICKETD;
 
 /// Longest for an answer about its own state.
 const STATE_DEADLINE: Duration = Duration::from_secs(5);
@@ -110,7 +112,7 @@ impl Ticketd {
     pub async fn run(&self, args: &[&str]) -> Ended {
         let names = self.settings.iter();
         let settings: Vec<_> = names.map(|(name, value)| (name.as_str(), value)).collect();
-        Process::run(args, &settings).await
+        Process::run(TICKETD, args, &settings).await
     }
 
     /// What it has logged, before it was started again, too.

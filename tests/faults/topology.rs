@@ -6,8 +6,8 @@ use lapin::options::{QueueBindOptions, QueueDeleteOptions};
 use lapin::types::FieldTable;
 
 use crate::rig::Rig;
-use crate::support::wait_within;
 use crate::ticketd::Role;
+use ticketd_testing::wait_within;
 
 /// The policy by which the broker bounds the queue.
 const LIMIT: &str = r#"{"max-length": 20}"#;

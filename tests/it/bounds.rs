@@ -5,7 +5,9 @@ use lapin::options::{ExchangeDeleteOptions, QueueDeleteOptions};
 use lapin::types::ShortString;
 
 use crate::http::chunked;
-use crate::support::*;
+use ticketd_testing::*;
+
+use crate::TICKETD;
 
 /// The default of `BODY_MAX`, and the most that it may be.
 const BODY_MAX: usize = 65_536;
@@ -29,7 +31,7 @@ fn wide(characters: usize, last: char) -> String {
 /// by both headers, and then both again.
 #[tokio::test]
 async fn keys_may_differ_only_at_their_end() {
-    let place = Place::new().await;
+    let place = Namespace::new(TICKETD).await;
     let mut ticketd = place.ready("serve", &[]).await;
     let mut client = ticketd.client().await;
     let mut ids = Vec::new();
@@ -58,7 +60,7 @@ async fn keys_may_differ_only_at_their_end() {
 /// of which the second goes to `dead_tickets`.
 #[tokio::test]
 async fn bodies_may_differ_only_at_their_end() {
-    let place = Place::new().await;
+    let place = Namespace::new(TICKETD).await;
     let mut ticketd = place.ready("serve", &[]).await;
     let mut client = ticketd.client().await;
     let key = ["Idempotency-Key: till-7/1"];
@@ -78,7 +80,7 @@ async fn bodies_may_differ_only_at_their_end() {
 /// stored whole and are told apart by the last one; with 256 the ticket is invalid. Posts both.
 #[tokio::test]
 async fn names_are_bounded_in_characters() {
-    let place = Place::new().await;
+    let place = Namespace::new(TICKETD).await;
     let mut ticketd = place.ready("serve", &[]).await;
     let mut client = ticketd.client().await;
     let ticket = |order: &str, products: [(&str, &str); 2]| {
@@ -115,7 +117,7 @@ async fn names_are_bounded_in_characters() {
 /// A head of exactly 16 KiB is taken and one byte more is 431: sends both.
 #[tokio::test]
 async fn the_limit_of_a_head_is_exact() {
-    let place = Place::new().await;
+    let place = Namespace::new(TICKETD).await;
     let mut ticketd = place.ready("accept", &[]).await;
     let around = "GET /livez HTTP/1.1\r\nhost: test\r\nx: \r\n\r\n".len();
     for (bytes, status) in [(HEADER_BYTES_MAX, 200), (HEADER_BYTES_MAX + 1, 431)] {
@@ -130,7 +132,7 @@ async fn the_limit_of_a_head_is_exact() {
 /// more, and looks at what is left in the queue.
 #[tokio::test]
 async fn no_more_messages_are_held_than_prefetch() {
-    let place = Place::new().await;
+    let place = Namespace::new(TICKETD).await;
     let ticketd = place.ready("consume", &[("PREFETCH", "7")]).await;
     let lock = "begin; lock table tickets in access exclusive mode";
     place.database.batch_execute(lock).await.unwrap();
@@ -152,7 +154,7 @@ async fn no_more_messages_are_held_than_prefetch() {
 /// With every setting at its least a ticket of one byte gets through, and another: runs that.
 #[tokio::test]
 async fn the_least_settings_work() {
-    let place = Place::new().await;
+    let place = Namespace::new(TICKETD).await;
     // Not the least: what must pass within 100 ms, or end at once, depends on the machine.
     let settings = [
         ("PUBLISH_GROUP_MAX", "1"),
@@ -181,7 +183,7 @@ async fn the_least_settings_work() {
 /// whole, and one byte more is refused: runs that.
 #[tokio::test]
 async fn the_most_settings_work() {
-    let place = Place::new().await;
+    let place = Namespace::new(TICKETD).await;
     let name = format!("{}{}", place.queue(), "x".repeat(200 - place.queue().len()));
     let settings = [
         ("PUBLISH_GROUP_MAX", "16384"),

@@ -4,13 +4,15 @@ use std::net::TcpListener;
 
 use uuid::Uuid;
 
-use crate::support::*;
+use ticketd_testing::*;
+
+use crate::TICKETD;
 
 /// `dead list` shows what was set aside, `dead show` its exact bytes, and `dead replay` sends it
 /// round again as a ticket: makes dead tickets and does all three.
 #[tokio::test]
 async fn dead_tickets_can_be_listed_shown_and_replayed() {
-    let place = Place::new().await;
+    let place = Namespace::new(TICKETD).await;
     let ticketd = place.ready("serve", &[]).await;
     let none = place.run(&["dead", "list"], &[]).await;
     assert_eq!((none.code(), none.text()), (Some(0), ""));
@@ -60,7 +62,7 @@ async fn dead_tickets_can_be_listed_shown_and_replayed() {
 /// a newer one of the same product, replays the first once the constraint is gone, and sends it again.
 #[tokio::test]
 async fn a_replayed_ticket_is_the_one_that_was_answered() {
-    let place = Place::new().await;
+    let place = Namespace::new(TICKETD).await;
     place.run(&["migrate"], &[]).await;
     let refuse = "alter table tickets add constraint poison check (order_id <> '444')";
     place.database.batch_execute(refuse).await.unwrap();
@@ -102,7 +104,7 @@ async fn a_replayed_ticket_is_the_one_that_was_answered() {
 /// replayed already, as after a crash between the two steps.
 #[tokio::test]
 async fn a_replayed_ticket_takes_no_id_from_another() {
-    let place = Place::new().await;
+    let place = Namespace::new(TICKETD).await;
     let mut ticketd = place.ready("serve", &[]).await;
     let mut client = ticketd.client().await;
     let key = ["Idempotency-Key: till-7/1"];
@@ -142,7 +144,7 @@ async fn a_replayed_ticket_takes_no_id_from_another() {
 /// group many times.
 #[tokio::test]
 async fn a_replay_loses_nothing_that_dies_again() {
-    let place = Place::new().await;
+    let place = Namespace::new(TICKETD).await;
     let ticketd = place.ready("serve", &[]).await;
     place.publish(group_properties(), b"\0\xff").await;
     place.filled("dead_tickets", 1).await;
@@ -164,7 +166,7 @@ async fn a_replay_loses_nothing_that_dies_again() {
 /// A replay that the broker does not confirm leaves the dead ticket where it is: replays without one.
 #[tokio::test]
 async fn a_replay_without_the_broker_keeps_the_dead_ticket() {
-    let place = Place::new().await;
+    let place = Namespace::new(TICKETD).await;
     place.run(&["migrate"], &[]).await;
     let insert =
         "insert into dead_tickets (ticket_id, reason, body) values (gen_random_uuid(), 'why', 'x')";
@@ -189,7 +191,7 @@ async fn check_says_what_is_wrong_with_a_ticket() {
     let args: Vec<&str> = std::iter::once("check")
         .chain(valid.iter().map(String::as_str))
         .collect();
-    let ended = Process::run(&args, &none).await;
+    let ended = Process::run(TICKETD, &args, &none).await;
     assert_eq!(ended.code(), Some(0), "{}", ended.text());
     let expected: String = valid
         .iter()
@@ -201,7 +203,7 @@ async fn check_says_what_is_wrong_with_a_ticket() {
         let file = file.unwrap().path();
         let reason = file.file_stem().unwrap().to_str().unwrap().to_owned();
         let file = file.display().to_string();
-        let ended = Process::run(&["check", &valid[0], &file], &none).await;
+        let ended = Process::run(TICKETD, &["check", &valid[0], &file], &none).await;
         assert_eq!(ended.code(), Some(1));
         assert!(ended.text().starts_with(&format!("{}: valid\n", valid[0])));
         assert!(
@@ -224,12 +226,12 @@ async fn check_says_what_is_wrong_with_a_ticket() {
     ] {
         let file = folder.join(name);
         std::fs::write(&file, body).unwrap();
-        let ended = Process::run(&["check", file.to_str().unwrap()], &none).await;
+        let ended = Process::run(TICKETD, &["check", file.to_str().unwrap()], &none).await;
         assert_eq!(ended.code(), Some(1));
         assert!(ended.text().contains(why), "{}", ended.text());
     }
     std::fs::remove_dir_all(&folder).unwrap();
-    let ended = Process::run(&["check", "/no/such/file"], &none).await;
+    let ended = Process::run(TICKETD, &["check", "/no/such/file"], &none).await;
     assert_eq!(ended.code(), Some(1));
     assert!(ended.log.contains("/no/such/file"), "{}", ended.log);
 }
@@ -266,9 +268,9 @@ async fn a_wrong_setting_is_named() {
         let mut settings = vec![("DATABASE_URL", "postgres://127.0.0.1:1/x")];
         settings.retain(|(known, _)| *known != name);
         let flag = format!("--{}", name.to_lowercase().replace('_', "-"));
-        let by_flag = Process::run(&[role, &format!("{flag}={value}")], &settings).await;
+        let by_flag = Process::run(TICKETD, &[role, &format!("{flag}={value}")], &settings).await;
         settings.push((name, value));
-        let by_environment = Process::run(&[role], &settings).await;
+        let by_environment = Process::run(TICKETD, &[role], &settings).await;
         for ended in [by_flag, by_environment] {
             assert!(
                 ended.code().is_some_and(|code| code != 0),
@@ -283,7 +285,7 @@ async fn a_wrong_setting_is_named() {
         }
     }
     let none: [(&str, &str); 0] = [];
-    let ended = Process::run(&["consume"], &none).await;
+    let ended = Process::run(TICKETD, &["consume"], &none).await;
     assert_eq!(ended.code(), Some(2));
     assert!(ended.log.contains("--database-url"), "{}", ended.log);
 }
@@ -300,7 +302,7 @@ async fn an_address_in_use_is_named() {
             ("AMQP_URL", "amqp://127.0.0.1:1/%2f"),
         ];
         settings.push((setting, &address));
-        let ended = Process::run(&["accept"], &settings).await;
+        let ended = Process::run(TICKETD, &["accept"], &settings).await;
         assert_eq!(ended.code(), Some(1));
         let message = format!("cannot listen on {setting} {address}");
         assert!(ended.log.contains(&message), "{}", ended.log);

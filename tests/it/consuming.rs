@@ -4,7 +4,9 @@ use std::time::{Duration, Instant};
 
 use uuid::Uuid;
 
-use crate::support::*;
+use ticketd_testing::*;
+
+use crate::TICKETD;
 
 /// What begins the broker's answer to a subscription: basic.consume-ok is class 60, method 21 (AMQP
 /// 0-9-1, section 1.8).
@@ -18,7 +20,7 @@ async fn subscriptions_that_end_at_once_come_with_growing_waits() {
     const SESSIONS: usize = 9;
     // At the least half of 50, 100, 200, 400, 800, 1600 and twice 2000 ms.
     const WAITS: Duration = Duration::from_millis(3575);
-    let place = Place::new().await;
+    let place = Namespace::new(TICKETD).await;
     let mut way = Forwarder::shut();
     way.cut_after(SUBSCRIBED, 2);
     way.open(&place.amqp_url());
@@ -54,7 +56,7 @@ async fn subscriptions_that_end_at_once_come_with_growing_waits() {
 /// it, and makes it again.
 #[tokio::test]
 async fn the_depth_of_each_queue_is_told() {
-    let place = Place::new().await;
+    let place = Namespace::new(TICKETD).await;
     place.ready("accept", &[]).await.drained().await;
     let dead = place.dead_queue();
     for _ in 0..3 {
@@ -93,7 +95,7 @@ async fn the_depth_of_each_queue_is_told() {
 async fn large_stored_tickets_are_not_fetched_for_small_ones() {
     const TICKETS: usize = 96;
     const GROWTH_KIB: u64 = 32 * 1024;
-    let place = Place::new().await;
+    let place = Namespace::new(TICKETD).await;
     place.run(&["migrate"], &[]).await;
     let insert = "insert into tickets (ticket_id, valid, ticket_text, received_at) \
         select unnest($1::uuid[]), false, repeat('x', 1048576), now()";

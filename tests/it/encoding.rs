@@ -2,7 +2,9 @@
 
 use uuid::Uuid;
 
-use crate::support::*;
+use ticketd_testing::*;
+
+use crate::TICKETD;
 
 /// A database in another encoding than UTF8 is refused at start, by every command that would write to
 /// it, with a message that names the setting and the encoding; what is queued stays where it is. Tries
@@ -15,7 +17,7 @@ async fn another_encoding_is_refused_at_start() {
 }
 
 async fn refused(encoding: &str) {
-    let place = Place::new().await;
+    let place = Namespace::new(TICKETD).await;
     let ticketd = place.ready("accept", &[]).await;
     let body = EXAMPLE.as_bytes();
     place

@@ -7,13 +7,15 @@ use std::time::{Duration, Instant};
 
 use tokio::task::JoinSet;
 
-use crate::support::*;
+use ticketd_testing::*;
+
+use crate::TICKETD;
 
 /// After SIGTERM it is not ready at once, and all the same takes tickets on old and new connections
 /// for `LAME_DUCK`; then it drains. Ends one, and sends tickets until connections are refused.
 #[tokio::test]
 async fn a_lame_duck_is_not_ready_and_takes_tickets() {
-    let place = Place::new().await;
+    let place = Namespace::new(TICKETD).await;
     let settings = [("LAME_DUCK", "3s"), ("ADMIN_LISTEN", "127.0.0.1:0")];
     let mut ticketd = place.ready("serve", &settings).await;
     let address = ticketd.address("LISTEN").await;
@@ -57,7 +59,7 @@ async fn a_lame_duck_is_not_ready_and_takes_tickets() {
 /// elsewhere: sends on one connection until it is told so.
 #[tokio::test]
 async fn a_lame_duck_sees_its_connections_off() {
-    let place = Place::new().await;
+    let place = Namespace::new(TICKETD).await;
     let mut ticketd = place.ready("accept", &[("LAME_DUCK", "3s")]).await;
     let mut client = ticketd.client().await;
     let told = Instant::now();
@@ -143,7 +145,7 @@ async fn send_by_balancer(ready: Ready, end: Arc<AtomicBool>) -> (usize, Vec<Str
 /// load, with lasting connections, and counts what was not taken.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_rolling_restart_refuses_nobody() {
-    let place = Place::new().await;
+    let place = Namespace::new(TICKETD).await;
     let settings = [("LAME_DUCK", "3s")];
     let mut servers = [
         place.ready("accept", &settings).await,
@@ -188,7 +190,7 @@ async fn a_rolling_restart_refuses_nobody() {
 /// A process that takes no tickets has nothing to wait for: ends a consumer.
 #[tokio::test]
 async fn a_consumer_is_no_lame_duck() {
-    let place = Place::new().await;
+    let place = Namespace::new(TICKETD).await;
     let ticketd = place.ready("consume", &[("LAME_DUCK", "10m")]).await;
     ticketd.drained().await;
 }
@@ -196,7 +198,7 @@ async fn a_consumer_is_no_lame_duck() {
 /// A second signal ends the lame duck, too.
 #[tokio::test]
 async fn a_second_signal_ends_the_lame_duck() {
-    let place = Place::new().await;
+    let place = Namespace::new(TICKETD).await;
     let ticketd = place.ready("accept", &[("LAME_DUCK", "10m")]).await;
     ticketd.signal("TERM");
     ticketd.logged("lame_duck").await;
@@ -210,7 +212,7 @@ async fn a_second_signal_ends_the_lame_duck() {
 /// acknowledged, and the exit code is 0. Ends one under load and lets a second store what is left.
 #[tokio::test]
 async fn a_drained_process_leaves_nothing_behind() {
-    let place = Place::new().await;
+    let place = Namespace::new(TICKETD).await;
     let mut ticketd = place
         .ready("serve", &[("ADMIN_LISTEN", "127.0.0.1:0")])
         .await;
@@ -271,7 +273,7 @@ async fn send_until_refused(mut client: Client, sender: u32) -> Vec<uuid::Uuid> 
 /// holds a request half sent, ends the process, and looks at each.
 #[tokio::test]
 async fn a_draining_process_takes_nothing_new() {
-    let place = Place::new().await;
+    let place = Namespace::new(TICKETD).await;
     let mut ticketd = place
         .ready("serve", &[("ADMIN_LISTEN", "127.0.0.1:0")])
         .await;
@@ -305,7 +307,7 @@ async fn a_draining_process_takes_nothing_new() {
 /// half sent, so that draining would take its 10 s.
 #[tokio::test]
 async fn a_second_signal_ends_it_at_once() {
-    let place = Place::new().await;
+    let place = Namespace::new(TICKETD).await;
     let mut ticketd = place.ready("accept", &[]).await;
     let mut held = ticketd.client().await;
     begin_a_ticket(&mut held).await;
@@ -322,7 +324,7 @@ async fn a_second_signal_ends_it_at_once() {
 /// Draining lasts no longer than `SHUTDOWN_GRACE`, and says so: holds a request half sent for longer.
 #[tokio::test]
 async fn draining_is_bounded_by_the_grace() {
-    let place = Place::new().await;
+    let place = Namespace::new(TICKETD).await;
     let mut ticketd = place.ready("accept", &[("SHUTDOWN_GRACE", "500ms")]).await;
     let mut held = ticketd.client().await;
     begin_a_ticket(&mut held).await;

@@ -7,13 +7,15 @@ use tokio::io::AsyncWriteExt;
 use tokio::time::timeout;
 
 use crate::http::chunked;
-use crate::support::*;
+use ticketd_testing::*;
+
+use crate::TICKETD;
 
 /// The message is the ticket, byte for byte, with the properties that keep it and tell what it is:
 /// posts one and takes the message off the queue.
 #[tokio::test]
 async fn a_single_ticket_is_published_as_it_came() {
-    let place = Place::new().await;
+    let place = Namespace::new(TICKETD).await;
     let mut ticketd = place.ready("accept", &[]).await;
     let mut client = ticketd.client().await;
     let body = "\u{feff}Order: é\r\n\u{1f600} anything\r\n\n";
@@ -39,7 +41,7 @@ async fn a_single_ticket_is_published_as_it_came() {
 #[tokio::test]
 async fn the_largest_ticket_is_stored() {
     const LARGEST: usize = 1_048_576;
-    let place = Place::new().await;
+    let place = Namespace::new(TICKETD).await;
     let settings = [("BODY_MAX", LARGEST.to_string())];
     let settings = settings
         .each_ref()
@@ -56,7 +58,7 @@ async fn the_largest_ticket_is_stored() {
 /// and byte by byte, and takes the messages off the queue.
 #[tokio::test]
 async fn a_body_may_come_in_any_pieces() {
-    let place = Place::new().await;
+    let place = Namespace::new(TICKETD).await;
     let mut ticketd = place.ready("accept", &[]).await;
     let mut client = ticketd.client().await;
     let arrived = async |answer: Answer, body: &str| {
@@ -87,7 +89,7 @@ async fn a_body_may_come_in_any_pieces() {
 #[tokio::test]
 async fn a_connection_goes_on_after_large_bodies() {
     const LARGE: usize = 60_000;
-    let place = Place::new().await;
+    let place = Namespace::new(TICKETD).await;
     let mut ticketd = place.ready("accept", &[]).await;
     let mut client = ticketd.client().await;
     for (size, ahead) in [
@@ -130,7 +132,7 @@ async fn a_connection_goes_on_after_large_bodies() {
 /// no more can be sent to it, and reads only then.
 #[tokio::test]
 async fn answers_that_nobody_reads_are_kept() {
-    let place = Place::new().await;
+    let place = Namespace::new(TICKETD).await;
     let mut ticketd = place.ready("accept", &[]).await;
     let mut other = ticketd.client().await;
     let answered = "ticketd_http_requests_total{code=\"200\"}";
@@ -171,7 +173,7 @@ async fn answers_that_nobody_reads_are_kept() {
 #[tokio::test]
 async fn pipelined_requests_are_answered_in_their_order() {
     const ROUNDS: usize = 50;
-    let place = Place::new().await;
+    let place = Namespace::new(TICKETD).await;
     let mut ticketd = place.ready("accept", &[]).await;
     let mut client = ticketd.client().await;
     let mut requests = Vec::new();
@@ -203,7 +205,7 @@ async fn pipelined_requests_are_answered_in_their_order() {
 /// A client that asks before it sends a body is told to go on: sends a head, waits for 100, sends the rest.
 #[tokio::test]
 async fn expect_100_continue_is_answered() {
-    let place = Place::new().await;
+    let place = Namespace::new(TICKETD).await;
     let mut ticketd = place.ready("accept", &[]).await;
     let mut client = ticketd.client().await;
     let head =
@@ -216,7 +218,7 @@ async fn expect_100_continue_is_answered() {
 /// A client that closes its sending half still gets its answers: sends two tickets, closes, reads.
 #[tokio::test]
 async fn a_half_closed_client_is_answered() {
-    let place = Place::new().await;
+    let place = Namespace::new(TICKETD).await;
     let mut ticketd = place.ready("accept", &[]).await;
     let mut client = ticketd.client().await;
     client
@@ -232,7 +234,7 @@ async fn a_half_closed_client_is_answered() {
 /// HTTP/1.0 and `Connection: close` are answered and then closed: sends one of each.
 #[tokio::test]
 async fn a_client_that_wants_no_more_is_closed() {
-    let place = Place::new().await;
+    let place = Namespace::new(TICKETD).await;
     let mut ticketd = place.ready("accept", &[]).await;
     for head in [
         "POST /ticket HTTP/1.0\r\n",
@@ -252,7 +254,7 @@ async fn a_client_that_wants_no_more_is_closed() {
 /// several kinds, each on its own connection, and then counts messages.
 #[tokio::test]
 async fn broken_requests_are_400() {
-    let place = Place::new().await;
+    let place = Namespace::new(TICKETD).await;
     let mut ticketd = place.ready("accept", &[]).await;
     let chunked = "POST /ticket HTTP/1.1\r\nhost: test\r\ntransfer-encoding: chunked\r\n\r\n";
     let broken = [
@@ -287,7 +289,7 @@ async fn broken_requests_are_400() {
 /// A head beyond its limit is 431, by size and by the number of lines: sends both.
 #[tokio::test]
 async fn a_head_that_is_too_large_is_431() {
-    let place = Place::new().await;
+    let place = Namespace::new(TICKETD).await;
     let mut ticketd = place.ready("accept", &[]).await;
     let long = format!("x: {}\r\n", "y".repeat(20_000));
     let many = "x: y\r\n".repeat(200);
@@ -308,7 +310,7 @@ async fn a_head_that_is_too_large_is_431() {
 /// a head, and an idle connection is closed: does all of it at once, since it takes its time.
 #[tokio::test]
 async fn slow_clients_are_408() {
-    let place = Place::new().await;
+    let place = Namespace::new(TICKETD).await;
     let mut ticketd = place.ready("accept", &[]).await;
     let dawdle = async |mut client: Client, begun: &str, limit: Duration| {
         let started = Instant::now();

@@ -3,7 +3,9 @@
 use serde_json::Value;
 use uuid::Uuid;
 
-use crate::support::*;
+use ticketd_testing::*;
+
+use crate::TICKETD;
 
 /// The default of `BODY_MAX`.
 const BODY_MAX: usize = 65_536;
@@ -15,7 +17,7 @@ const NOBODY: &str = "127.0.0.1:1";
 /// and follows `Location` until it answers 200.
 #[tokio::test]
 async fn an_accepted_ticket_is_found_under_its_location() {
-    let place = Place::new().await;
+    let place = Namespace::new(TICKETD).await;
     let mut ticketd = place.ready("serve", &[]).await;
     let mut client = ticketd.client().await;
 
@@ -74,7 +76,7 @@ async fn an_accepted_ticket_is_found_under_its_location() {
 /// state.
 #[tokio::test]
 async fn the_state_of_an_invalid_ticket_says_why() {
-    let place = Place::new().await;
+    let place = Namespace::new(TICKETD).await;
     let mut ticketd = place.ready("serve", &[]).await;
     let mut client = ticketd.client().await;
     let body = "Order: 7 \"quoted\" \\ \u{1}\nVAT: 3,10\nTotal: 16.90\n";
@@ -89,7 +91,7 @@ async fn the_state_of_an_invalid_ticket_says_why() {
 /// What is not stored, or is no id at all, is 404, as a problem document: asks for both.
 #[tokio::test]
 async fn an_unknown_ticket_is_404() {
-    let place = Place::new().await;
+    let place = Namespace::new(TICKETD).await;
     let mut ticketd = place.ready("serve", &[]).await;
     let mut client = ticketd.client().await;
     let unknown = format!("/ticket/{}", Uuid::now_v7());
@@ -102,7 +104,7 @@ async fn an_unknown_ticket_is_404() {
 /// the same: runs without a database and does both.
 #[tokio::test]
 async fn without_the_database_a_state_is_503_and_tickets_are_taken() {
-    let place = Place::new().await;
+    let place = Namespace::new(TICKETD).await;
     let nowhere = format!("postgres://nobody@{NOBODY}/nothing");
     let settings = [("DATABASE_URL", nowhere.as_str())];
     let mut ticketd = place.ready("accept", &settings).await;
@@ -118,7 +120,7 @@ async fn without_the_database_a_state_is_503_and_tickets_are_taken() {
 /// both: runs it both ways.
 #[tokio::test]
 async fn accept_alone_locates_tickets_only_with_a_database() {
-    let place = Place::new().await;
+    let place = Namespace::new(TICKETD).await;
     let mut ticketd = place.ready("accept", &[]).await;
     let mut client = ticketd.client().await;
     let answer = client.ask(post(&[], EXAMPLE)).await;
@@ -143,7 +145,7 @@ async fn accept_alone_locates_tickets_only_with_a_database() {
 /// connection goes on: sends one of each over one connection, then counts messages.
 #[tokio::test]
 async fn what_cannot_be_stored_is_400() {
-    let place = Place::new().await;
+    let place = Namespace::new(TICKETD).await;
     let mut ticketd = place.ready("accept", &[]).await;
     let mut client = ticketd.client().await;
     let key = |n: usize| format!("Idempotency-Key: {}", "k".repeat(n));
@@ -183,7 +185,7 @@ async fn what_cannot_be_stored_is_400() {
 /// sends both sizes both ways.
 #[tokio::test]
 async fn the_limit_of_a_body_is_exact() {
-    let place = Place::new().await;
+    let place = Namespace::new(TICKETD).await;
     let mut ticketd = place.ready("accept", &[]).await;
     let mut client = ticketd.client().await;
     for (size, status) in [(BODY_MAX, 202), (BODY_MAX + 1, 413)] {
@@ -207,7 +209,7 @@ async fn the_limit_of_a_body_is_exact() {
 /// asks first: sends heads alone.
 #[tokio::test]
 async fn a_body_that_says_it_is_too_large_is_413_unread() {
-    let place = Place::new().await;
+    let place = Namespace::new(TICKETD).await;
     let mut ticketd = place.ready("accept", &[("BODY_MAX", "1000")]).await;
     for length in ["1001", "4294967297", "9223372036854775807"] {
         for expect in ["", "expect: 100-continue\r\n"] {
@@ -228,7 +230,7 @@ async fn a_body_that_says_it_is_too_large_is_413_unread() {
 /// chunks and no end.
 #[tokio::test]
 async fn a_chunked_body_that_grows_too_large_is_413() {
-    let place = Place::new().await;
+    let place = Namespace::new(TICKETD).await;
     let mut ticketd = place.ready("accept", &[("BODY_MAX", "1000")]).await;
     let mut client = ticketd.client().await;
     client
@@ -245,7 +247,7 @@ async fn a_chunked_body_that_grows_too_large_is_413() {
 /// A known path says which methods it takes, to all others: asks with many of them.
 #[tokio::test]
 async fn another_method_is_405_with_allow() {
-    let place = Place::new().await;
+    let place = Namespace::new(TICKETD).await;
     let mut ticketd = place.ready("serve", &[]).await;
     let mut client = ticketd.client().await;
     let state = format!("/ticket/{}", Uuid::now_v7());
@@ -272,7 +274,7 @@ async fn another_method_is_405_with_allow() {
 /// near misses and for both forms.
 #[tokio::test]
 async fn another_path_is_404() {
-    let place = Place::new().await;
+    let place = Namespace::new(TICKETD).await;
     let mut ticketd = place.ready("accept", &[]).await;
     let mut client = ticketd.client().await;
     for path in [
@@ -301,7 +303,7 @@ async fn another_path_is_404() {
 /// A ticket is a ticket whatever Content-Type names it: sends what curl, siege and others send.
 #[tokio::test]
 async fn any_content_type_is_taken() {
-    let place = Place::new().await;
+    let place = Namespace::new(TICKETD).await;
     let mut ticketd = place.ready("accept", &[]).await;
     let mut client = ticketd.client().await;
     let types = [
@@ -324,7 +326,7 @@ async fn any_content_type_is_taken() {
 async fn without_the_broker_a_ticket_is_503_with_retry_after() {
     let nowhere = format!("amqp://guest:guest@{NOBODY}/%2f");
     let settings = [("AMQP_URL", nowhere.as_str()), ("LISTEN", "127.0.0.1:0")];
-    let mut ticketd = Process::start(&["accept"], &settings);
+    let mut ticketd = Process::start(TICKETD, &["accept"], &settings);
     let mut client = ticketd.client().await;
     let answer = client.ask(post(&[], EXAMPLE)).await;
     answer.problem(503);

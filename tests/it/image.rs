@@ -3,7 +3,9 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use crate::support::*;
+use ticketd_testing::*;
+
+use crate::TICKETD;
 
 const DOCKERFILE: &str = include_str!("../../Dockerfile");
 const IGNORE: &str = include_str!("../../.dockerignore");
@@ -166,7 +168,7 @@ fn every_service_is_built_bounded_and_restarted() {
 /// The engine kills ticketd only after its own limits have passed: compares them.
 #[tokio::test]
 async fn the_drain_may_last_as_long_as_it_does_at_most() {
-    let help = Process::run::<&str>(&["serve", "--help"], &[]).await;
+    let help = Process::run::<&str>(TICKETD, &["serve", "--help"], &[]).await;
     let default = |setting: &str| {
         let (_, rest) = help
             .text()

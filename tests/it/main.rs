@@ -3,17 +3,11 @@
 //! `make test` brings the servers up and names them in DATABASE_URL and AMQP_URL. Every test works
 //! in a schema and queues of its own, so all of them can run at once.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    clippy::string_slice,
-    reason = "a test that fails panics"
-)]
+// With this clippy takes helpers for the tests that they are.
+#![cfg(test)]
 
-#[path = "../support/mod.rs"]
-mod support;
+/// The binary under test.
+const TICKETD: &str = env!("CARGO_BIN_EXE_ticketd");
 
 mod bounds;
 mod commands;

@@ -2,13 +2,15 @@
 
 use std::time::{Duration, Instant};
 
-use crate::support::*;
+use ticketd_testing::*;
+
+use crate::TICKETD;
 
 /// Every metric of the contract is served, under its name and labels, and counts: sends a ticket of
 /// each kind and reads /metrics.
 #[tokio::test]
 async fn every_metric_is_served() {
-    let place = Place::new().await;
+    let place = Namespace::new(TICKETD).await;
     let mut ticketd = place.ready("serve", &[]).await;
     let mut client = ticketd.client().await;
     place
@@ -70,7 +72,7 @@ async fn every_metric_is_served() {
 /// /metrics of a process that has done nothing yet.
 #[tokio::test]
 async fn every_metric_is_there_from_the_start() {
-    let place = Place::new().await;
+    let place = Namespace::new(TICKETD).await;
     let mut ticketd = place.ready("serve", &[]).await;
     let answer = ticketd.client().await.ask(get("/metrics")).await;
     let names = [
@@ -101,7 +103,7 @@ async fn every_metric_is_there_from_the_start() {
 /// /livez, /readyz and /healthz answer in JSON and say what is up: asks all of them, GET and HEAD.
 #[tokio::test]
 async fn health_is_told_in_json() {
-    let place = Place::new().await;
+    let place = Namespace::new(TICKETD).await;
     let mut ticketd = place.ready("serve", &[]).await;
     let mut client = ticketd.client().await;
     assert_eq!(client.ask(get("/livez")).await.json()["status"], "alive");
@@ -119,7 +121,7 @@ async fn health_is_told_in_json() {
 /// The admin listener serves metrics and health, and no tickets: asks it for all.
 #[tokio::test]
 async fn the_admin_listener_serves_metrics_and_health_alone() {
-    let place = Place::new().await;
+    let place = Namespace::new(TICKETD).await;
     let settings = [("ADMIN_LISTEN", "127.0.0.1:0")];
     let mut ticketd = place.ready("serve", &settings).await;
     let id = place
@@ -138,7 +140,7 @@ async fn the_admin_listener_serves_metrics_and_health_alone() {
 /// the two beside each other.
 #[tokio::test]
 async fn the_roles_work_apart() {
-    let place = Place::new().await;
+    let place = Namespace::new(TICKETD).await;
     let mut accept = place.ready("accept", &[]).await;
     let mut consume = place.ready("consume", &[]).await;
     assert!(!consume.log().contains(" LISTEN "), "{}", consume.log());
@@ -168,7 +170,7 @@ async fn the_health_check_tells_by_its_exit_code() {
         ("LISTEN", "0.0.0.0:0"),
         ("ADMIN_LISTEN", "127.0.0.1:0"),
     ];
-    let mut ticketd = Process::start(&["accept"], &settings);
+    let mut ticketd = Process::start(TICKETD, &["accept"], &settings);
     let listen = ticketd.address("LISTEN").await.to_string();
     let admin = ticketd.address("ADMIN_LISTEN").await.to_string();
     for settings in [
@@ -178,13 +180,13 @@ async fn the_health_check_tells_by_its_exit_code() {
             ("ADMIN_LISTEN", admin),
         ],
     ] {
-        let ended = Process::run(&["healthcheck"], &settings).await;
+        let ended = Process::run(TICKETD, &["healthcheck"], &settings).await;
         assert_eq!(ended.code(), Some(0), "{}", ended.log);
     }
     drop(ticketd);
     let port = listen.rsplit(':').next().unwrap();
     let settings = [("ADMIN_LISTEN", format!("127.0.0.1:{port}"))];
-    let ended = Process::run(&["healthcheck"], &settings).await;
+    let ended = Process::run(TICKETD, &["healthcheck"], &settings).await;
     assert_eq!(ended.code(), Some(1));
     assert!(ended.log.contains(port), "{}", ended.log);
 }
@@ -200,27 +202,27 @@ async fn the_health_check_finds_a_consumer_by_itself() {
         ("LISTEN", "127.0.0.1:1"),
     ];
     let first = wait_for("8081 to be free", async || {
-        let consumer = Process::start(&["consume"], &settings);
+        let consumer = Process::start(TICKETD, &["consume"], &settings);
         consumer.logged(DEFAULT).await;
         (!consumer.log().contains("cannot listen")).then_some(consumer)
     })
     .await;
-    let ended = Process::run(&["healthcheck"], &settings).await;
+    let ended = Process::run(TICKETD, &["healthcheck"], &settings).await;
     assert_eq!(ended.code(), Some(0), "{}", ended.log);
 
-    let second = Process::start(&["consume"], &settings);
+    let second = Process::start(TICKETD, &["consume"], &settings);
     second.logged(&format!("cannot listen on {DEFAULT}")).await;
     second.logged("schema migration failed").await;
     second.drained().await;
 
     let explicit = [&settings[..], &[("ADMIN_LISTEN", "127.0.0.1:8081")]].concat();
-    let ended = Process::run(&["consume"], &explicit).await;
+    let ended = Process::run(TICKETD, &["consume"], &explicit).await;
     assert_eq!(ended.code(), Some(1), "what is asked for must be had");
 
     drop(first);
     // It may be a while if others run these tests on this machine.
     wait_until("nobody is found", async || {
-        let ended = Process::run(&["healthcheck"], &settings).await;
+        let ended = Process::run(TICKETD, &["healthcheck"], &settings).await;
         ended.code() == Some(1) && ended.log.contains("127.0.0.1:1")
     })
     .await;
@@ -233,7 +235,7 @@ async fn the_health_check_waits_less_than_its_caller() {
     let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = silent.local_addr().unwrap().to_string();
     let started = Instant::now();
-    let ended = Process::run(&["healthcheck"], &[("LISTEN", &address)]).await;
+    let ended = Process::run(TICKETD, &["healthcheck"], &[("LISTEN", &address)]).await;
     let waited = started.elapsed();
     assert!(waited < Duration::from_secs(3), "{waited:?}");
     assert_eq!(ended.code(), Some(1));
@@ -246,7 +248,7 @@ async fn the_health_check_waits_less_than_its_caller() {
 async fn a_large_batch_keeps_no_connection_waiting() {
     const MESSAGES: u32 = 60;
     const TICKETS: u32 = 1_000;
-    let place = Place::new().await;
+    let place = Namespace::new(TICKETD).await;
     place.ready("accept", &[]).await.drained().await;
     for message in 0..MESSAGES {
         let body = ticket(&message.to_string());

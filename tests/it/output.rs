@@ -5,7 +5,9 @@ use std::io::pipe;
 use std::net::TcpListener;
 use std::process::{Child, Command, Stdio};
 
-use crate::support::*;
+use ticketd_testing::*;
+
+use crate::TICKETD;
 
 /// What a shell shows for a program that ended because nobody read its output any more.
 const READER_GONE: i32 = 128 + 13;
@@ -42,7 +44,7 @@ fn unread(args: &[&str], settings: &[(&str, String)]) -> (Option<i32>, String) {
 /// that shells know and no word about it: runs each into a pipe that nobody reads.
 #[tokio::test]
 async fn nothing_is_said_to_a_reader_who_has_gone() {
-    let place = Place::new().await;
+    let place = Namespace::new(TICKETD).await;
     place.run(&["migrate"], &[]).await;
     let insert = "insert into dead_tickets (ticket_id, reason, body) \
         select gen_random_uuid(), 'why', 'x' from generate_series(1, 3)";
@@ -70,7 +72,7 @@ async fn nothing_is_said_to_a_reader_who_has_gone() {
 /// Output that cannot be written for any other reason is a failure: writes to a full device.
 #[tokio::test]
 async fn output_that_is_lost_is_a_failure() {
-    let place = Place::new().await;
+    let place = Namespace::new(TICKETD).await;
     place.run(&["migrate"], &[]).await;
     let insert =
         "insert into dead_tickets (ticket_id, reason, body) values (gen_random_uuid(), 'why', 'x')";
@@ -134,7 +136,7 @@ async fn a_wrong_log_filter_is_named() {
         "info,lapin=7",
     ] {
         for args in [["check", "x"], ["dead", "list"]] {
-            let ended = Process::run(&args, &[("RUST_LOG", filter)]).await;
+            let ended = Process::run(TICKETD, &args, &[("RUST_LOG", filter)]).await;
             assert_eq!(ended.code(), Some(2), "{filter}: {}", ended.log);
             assert!(ended.log.contains("RUST_LOG"), "{filter}: {}", ended.log);
         }
@@ -150,18 +152,23 @@ async fn a_wrong_log_filter_is_named() {
         "ticketd::consumer=trace",
         "hyper=warn,3",
     ] {
-        let ended = Process::run(&check, &[("RUST_LOG", filter)]).await;
+        let ended = Process::run(TICKETD, &check, &[("RUST_LOG", filter)]).await;
         assert_eq!(ended.code(), Some(0), "{filter}: {}", ended.log);
     }
     let missing = ["check", "/no/such/file"];
     let logged = async |filter: &str| {
-        !Process::run(&missing, &[("RUST_LOG", filter)])
+        !Process::run(TICKETD, &missing, &[("RUST_LOG", filter)])
             .await
             .log
             .is_empty()
     };
     assert!(logged("").await, "an empty filter is the default");
     assert!(!logged("off").await);
-    let by_flag = Process::run(&["check", "--rust-log=off", "/no/such/file"], &NONE).await;
+    let by_flag = Process::run(
+        TICKETD,
+        &["check", "--rust-log=off", "/no/such/file"],
+        &NONE,
+    )
+    .await;
     assert_eq!((by_flag.code(), by_flag.log.as_str()), (Some(1), ""));
 }

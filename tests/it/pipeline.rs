@@ -4,12 +4,14 @@ use std::collections::HashSet;
 
 use uuid::Uuid;
 
-use crate::support::*;
+use ticketd_testing::*;
+
+use crate::TICKETD;
 
 /// The documented ticket becomes exactly the documented rows: posts it and compares every column.
 #[tokio::test]
 async fn the_example_becomes_its_rows() {
-    let place = Place::new().await;
+    let place = Namespace::new(TICKETD).await;
     let mut ticketd = place.ready("serve", &[]).await;
     let mut client = ticketd.client().await;
     let before_us = now_us();
@@ -57,7 +59,7 @@ async fn valid_tickets_are_stored_with_their_values() {
             "9999999999999999999999999999",
         ),
     ];
-    let place = Place::new().await;
+    let place = Namespace::new(TICKETD).await;
     let mut ticketd = place.ready("serve", &[]).await;
     let mut client = ticketd.client().await;
     for (name, order_id, vat, total) in samples {
@@ -124,7 +126,7 @@ async fn invalid_tickets_are_kept_with_their_reason() {
             Some("16.91"),
         ),
     ];
-    let place = Place::new().await;
+    let place = Namespace::new(TICKETD).await;
     let mut ticketd = place.ready("serve", &[]).await;
     let mut client = ticketd.client().await;
     for (name, reason, order_id, vat, total) in samples {
@@ -151,7 +153,7 @@ async fn invalid_tickets_are_kept_with_their_reason() {
 /// ticket several times and counts.
 #[tokio::test]
 async fn a_repeated_key_is_stored_once() {
-    let place = Place::new().await;
+    let place = Namespace::new(TICKETD).await;
     let mut ticketd = place.ready("serve", &[]).await;
     let mut client = ticketd.client().await;
     let mut ids = HashSet::new();
@@ -177,7 +179,7 @@ async fn a_repeated_key_is_stored_once() {
 /// idle consumer and then within one message.
 #[tokio::test]
 async fn a_key_used_for_another_ticket_keeps_the_first() {
-    let place = Place::new().await;
+    let place = Namespace::new(TICKETD).await;
     let mut ticketd = place.ready("serve", &[]).await;
     let mut client = ticketd.client().await;
     let key = ["Idempotency-Key: till-7/1"];
@@ -230,7 +232,7 @@ async fn a_key_used_for_another_ticket_keeps_the_first() {
 /// one and as a group.
 #[tokio::test]
 async fn the_newest_ticket_names_a_product() {
-    let place = Place::new().await;
+    let place = Namespace::new(TICKETD).await;
     let _ticketd = place.ready("serve", &[]).await;
     let orders = [
         [0, 1, 2],
@@ -278,7 +280,7 @@ async fn a_large_ticket_is_stored_whole() {
         .collect();
     let body = format!("Order: large\nVAT: 1\nTotal: 10.00\n\nproduct,product_id,price\n{lines}");
     assert!(body.len() > 55_000 && body.len() < 65_536, "{}", body.len());
-    let place = Place::new().await;
+    let place = Namespace::new(TICKETD).await;
     let mut ticketd = place.ready("serve", &[]).await;
     let id = place
         .accepted(&mut ticketd.client().await, &[], &body)
@@ -315,7 +317,7 @@ async fn every_accepted_ticket_is_stored_once_by_several_writers() {
 }
 
 async fn stored_once(connections: usize, tickets: usize, settings: &[(&str, &str)]) {
-    let place = Place::new().await;
+    let place = Namespace::new(TICKETD).await;
     let mut ticketd = place.ready("serve", settings).await;
     let mut senders = tokio::task::JoinSet::new();
     for sender in 0..connections {
@@ -355,7 +357,7 @@ async fn send(mut client: Client, sender: usize, count: usize) -> Vec<Uuid> {
 async fn groups_are_as_large_as_they_may_be() {
     const TICKETS: usize = 200;
     for (max, grouped) in [("1", false), ("1024", true)] {
-        let place = Place::new().await;
+        let place = Namespace::new(TICKETD).await;
         let mut ticketd = place.ready("accept", &[("PUBLISH_GROUP_MAX", max)]).await;
         let mut senders = tokio::task::JoinSet::new();
         for sender in 0..TICKETS / 10 {
@@ -376,7 +378,7 @@ async fn groups_are_as_large_as_they_may_be() {
 /// which is read too. Cuts the binding under load.
 #[tokio::test]
 async fn tickets_that_cannot_be_routed_are_stored() {
-    let place = Place::new().await;
+    let place = Namespace::new(TICKETD).await;
     let mut ticketd = place.ready("serve", &[]).await;
     let (early, late) = (ticketd.client().await, ticketd.client().await);
     let sending = tokio::spawn(send(early, 0, 300));
@@ -400,7 +402,7 @@ async fn tickets_that_cannot_be_routed_are_stored() {
 /// which each names its own.
 #[tokio::test]
 async fn the_view_of_lines_agrees_with_the_products() {
-    let place = Place::new().await;
+    let place = Namespace::new(TICKETD).await;
     let mut ticketd = place.ready("serve", &[]).await;
     let mut client = ticketd.client().await;
     let mut sent = 0;

@@ -7,13 +7,15 @@ use lapin::BasicProperties;
 use lapin::types::{AMQPValue, FieldTable};
 use uuid::Uuid;
 
-use crate::support::*;
+use ticketd_testing::*;
+
+use crate::TICKETD;
 
 /// One ticket as text/plain with a message id is stored like our own: publishes it with several
 /// ways to give its type and its time.
 #[tokio::test]
 async fn a_foreign_ticket_is_stored() {
-    let place = Place::new().await;
+    let place = Namespace::new(TICKETD).await;
     let _ticketd = place.ready("serve", &[]).await;
     let id = Uuid::now_v7();
     place
@@ -51,7 +53,7 @@ async fn a_foreign_ticket_is_stored() {
 #[tokio::test]
 async fn a_clock_that_is_ahead_pins_no_product() {
     const YEAR_US: i64 = 365 * 86_400 * 1_000_000;
-    let place = Place::new().await;
+    let place = Namespace::new(TICKETD).await;
     let mut ticketd = place.ready("serve", &[]).await;
     let priced = |product: &str, price: &str| {
         format!(
@@ -95,7 +97,7 @@ async fn a_clock_that_is_ahead_pins_no_product() {
 /// and otherwise another time is taken and the log says so: publishes several.
 #[tokio::test]
 async fn a_time_of_receipt_of_a_wrong_type_is_not_passed_over() {
-    let place = Place::new().await;
+    let place = Namespace::new(TICKETD).await;
     let ticketd = place.ready("serve", &[]).await;
     let publish = async |value: AMQPValue| {
         let id = Uuid::now_v7();
@@ -127,7 +129,7 @@ async fn a_time_of_receipt_of_a_wrong_type_is_not_passed_over() {
 /// invalid tickets.
 #[tokio::test]
 async fn a_foreign_group_is_stored() {
-    let place = Place::new().await;
+    let place = Namespace::new(TICKETD).await;
     let _ticketd = place.ready("serve", &[]).await;
     let bodies = [ticket("a"), "nonsense".to_owned(), ticket("b")];
     let records: Vec<_> = (1..)
@@ -150,7 +152,7 @@ async fn a_foreign_group_is_stored() {
 /// it is stored: publishes one of each kind, each followed by a good ticket.
 #[tokio::test]
 async fn what_can_never_be_stored_is_a_dead_row() {
-    let place = Place::new().await;
+    let place = Namespace::new(TICKETD).await;
     let ticketd = place.ready("serve", &[]).await;
     let plain = |id: Uuid| ticket_properties(id, 1);
     let (empty, whole) = (group([]), group([(Uuid::now_v7(), 1, b"abc".as_slice())]));
@@ -209,7 +211,7 @@ async fn what_can_never_be_stored_is_a_dead_row() {
 #[tokio::test]
 async fn a_group_of_too_many_tickets_is_a_dead_row() {
     const TICKETS_MAX: usize = 65_536;
-    let place = Place::new().await;
+    let place = Namespace::new(TICKETD).await;
     let ticketd = place.ready("serve", &[]).await;
     let tickets = |count| group((0..count).map(|_| (Uuid::now_v7(), 1, b"x".as_slice())));
     let too_many = tickets(TICKETS_MAX + 1);
@@ -230,7 +232,7 @@ async fn a_group_of_too_many_tickets_is_a_dead_row() {
 /// its six megabytes. At once they take a few hundredths of a second.
 #[tokio::test]
 async fn a_batch_that_did_not_fill_is_written_in_pieces() {
-    let place = Place::new().await;
+    let place = Namespace::new(TICKETD).await;
     let mut ticketd = place.ready("serve", &[("BATCH_AGE", "2s")]).await;
     let body = vec![b'x'; 1500];
     let records = |tickets, bytes| {
@@ -256,7 +258,7 @@ async fn a_batch_that_did_not_fill_is_written_in_pieces() {
 #[tokio::test]
 async fn a_backlog_of_small_groups_does_not_wait_to_fill() {
     const BATCH_AGE: Duration = Duration::from_secs(3);
-    let place = Place::new().await;
+    let place = Namespace::new(TICKETD).await;
     place.ready("accept", &[]).await.drained().await;
     let mut stored = 0;
     // Of the second queue 8 messages are held, whatever the setting.
@@ -282,7 +284,7 @@ async fn a_backlog_of_small_groups_does_not_wait_to_fill() {
 /// other is kept, and none stops the consumer: publishes the extremes as tickets and in one group.
 #[tokio::test]
 async fn no_time_of_receipt_stops_the_consumer() {
-    let place = Place::new().await;
+    let place = Namespace::new(TICKETD).await;
     let ticketd = place.ready("serve", &[]).await;
     let times_us = [
         i64::MIN,
@@ -337,7 +339,7 @@ async fn no_time_of_receipt_stops_the_consumer() {
 /// that holds a ticket twice.
 #[tokio::test]
 async fn a_repeated_message_is_stored_once() {
-    let place = Place::new().await;
+    let place = Namespace::new(TICKETD).await;
     let ticketd = place.ready("serve", &[]).await;
     let bodies: Vec<String> = (0..50).map(|n| ticket(&n.to_string())).collect();
     let records: Vec<_> = bodies
@@ -365,7 +367,7 @@ async fn a_repeated_message_is_stored_once() {
 /// them: publishes one group many times, every other time backwards, to several writers.
 #[tokio::test]
 async fn writers_may_meet_the_same_tickets() {
-    let place = Place::new().await;
+    let place = Namespace::new(TICKETD).await;
     let settings = [("WRITERS", "3"), ("BATCH_ROWS", "100")];
     let ticketd = place.ready("serve", &settings).await;
     let bodies: Vec<String> = (0..100).map(|n| ticket(&n.to_string())).collect();
@@ -422,7 +424,7 @@ async fn a_ticket_that_commit_refuses_is_set_aside_alone() {
 /// for what they call bitter.
 async fn poisonous_tickets_are_set_aside(poison: &str) {
     const TICKETS: usize = 1_000;
-    let place = Place::new().await;
+    let place = Namespace::new(TICKETD).await;
     place.run(&["migrate"], &[]).await;
     place.database.batch_execute(poison).await.unwrap();
     let ticketd = place.ready("serve", &[]).await;

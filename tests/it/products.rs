@@ -2,7 +2,9 @@
 
 use uuid::Uuid;
 
-use crate::support::*;
+use ticketd_testing::*;
+
+use crate::TICKETD;
 
 /// A valid ticket that sells one product at this price.
 fn sale(price: u32) -> String {
@@ -13,7 +15,7 @@ fn sale(price: u32) -> String {
 }
 
 /// The version of the one row of `products`, and the ticket it was written for.
-async fn version(place: &Place) -> (String, Uuid) {
+async fn version(place: &Namespace) -> (String, Uuid) {
     let query = "select ctid::text || xmin::text, ticket_id from products";
     let row = place.database.query_one(query, &[]).await.unwrap();
     (row.get(0), row.get(1))
@@ -23,7 +25,7 @@ async fn version(place: &Place) -> (String, Uuid) {
 /// pile of dead versions to keep: stores tickets one by one and looks at the row's version.
 #[tokio::test]
 async fn an_unchanged_product_is_not_written_again() {
-    let place = Place::new().await;
+    let place = Namespace::new(TICKETD).await;
     let mut ticketd = place.ready("serve", &[]).await;
     let mut client = ticketd.client().await;
     let first = place.accepted(&mut client, &[], &sale(2)).await;
@@ -45,7 +47,7 @@ async fn an_unchanged_product_is_not_written_again() {
 /// PRODUCT_REFRESH bounds how long a row goes without a write; 0 writes it with every batch.
 #[tokio::test]
 async fn a_row_is_written_again_after_its_refresh_time() {
-    let place = Place::new().await;
+    let place = Namespace::new(TICKETD).await;
     let mut ticketd = place.ready("serve", &[("PRODUCT_REFRESH", "1s")]).await;
     let mut client = ticketd.client().await;
     let first = place.accepted(&mut client, &[], &sale(2)).await;
@@ -59,7 +61,7 @@ async fn a_row_is_written_again_after_its_refresh_time() {
     })
     .await;
 
-    let place = Place::new().await;
+    let place = Namespace::new(TICKETD).await;
     let mut ticketd = place.ready("serve", &[("PRODUCT_REFRESH", "0s")]).await;
     let mut client = ticketd.client().await;
     for _ in 0..3 {
@@ -73,7 +75,7 @@ async fn a_row_is_written_again_after_its_refresh_time() {
 /// though the connection that it was known on is gone.
 #[tokio::test]
 async fn a_late_ticket_replaces_nothing() {
-    let place = Place::new().await;
+    let place = Namespace::new(TICKETD).await;
     let url = format!(
         "{}&application_name={}",
         place.database_url(),
@@ -117,7 +119,7 @@ async fn a_late_ticket_replaces_nothing() {
 #[tokio::test]
 async fn the_age_of_the_database_can_fall_while_ticketd_stores() {
     const TRANSACTIONS: i32 = 5_000;
-    let place = Place::new().await;
+    let place = Namespace::new(TICKETD).await;
     let (url, database) = place.own_database("").await;
     let mut ticketd = place.ready("serve", &[("DATABASE_URL", &url)]).await;
     let mut client = ticketd.client().await;

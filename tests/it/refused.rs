@@ -3,20 +3,22 @@
 
 use uuid::Uuid;
 
-use crate::support::*;
+use ticketd_testing::*;
+
+use crate::TICKETD;
 
 /// What no ticket meets, though rows that are there may break it.
 const NO_TICKET: &str =
     "alter table tickets add constraint nothing_fits check (ticket_text is null) not valid";
 const MENDED: &str = "alter table tickets drop constraint nothing_fits";
 
-async fn sql(place: &Place, script: &str) {
+async fn sql(place: &Namespace, script: &str) {
     place.database.batch_execute(script).await.unwrap();
 }
 
 /// Tables to work on, and a consumer of them that is ready.
-async fn consuming(script: &str) -> (Place, Process) {
-    let place = Place::new().await;
+async fn consuming(script: &str) -> (Namespace, Process) {
+    let place = Namespace::new(TICKETD).await;
     place.run(&["migrate"], &[]).await;
     sql(&place, script).await;
     let consume = place.ready("consume", &[]).await;
@@ -24,7 +26,7 @@ async fn consuming(script: &str) -> (Place, Process) {
 }
 
 /// Publishes a ticket of that order.
-async fn publish(place: &Place, order: &str) -> Uuid {
+async fn publish(place: &Namespace, order: &str) -> Uuid {
     let id = Uuid::now_v7();
     let body = ticket(order);
     place
@@ -34,7 +36,7 @@ async fn publish(place: &Place, order: &str) -> Uuid {
 }
 
 /// Publishes one message with a ticket of each of these orders, in the order of their ids.
-async fn publish_group(place: &Place, orders: impl IntoIterator<Item = String>) {
+async fn publish_group(place: &Namespace, orders: impl IntoIterator<Item = String>) {
     let bodies: Vec<_> = orders.into_iter().map(|order| ticket(&order)).collect();
     let record = |body: &'static str| (Uuid::now_v7(), 1_000_000, body.as_bytes());
     let records = bodies.into_iter().map(|body| record(body.leak()));
@@ -57,7 +59,7 @@ async fn held(process: &mut Process) -> Option<f64> {
 }
 
 /// Waits until that many tickets are stored and it is ready again, with nothing left in the queue.
-async fn goes_on(place: &Place, mut consume: Process, tickets: i64) {
+async fn goes_on(place: &Namespace, mut consume: Process, tickets: i64) {
     place.stored(tickets).await;
     consume.ready_on("ADMIN_LISTEN").await;
     assert_eq!(held(&mut consume).await, Some(0.0));
@@ -122,7 +124,7 @@ async fn the_third_ticket_in_a_row_is_held() {
 /// The same with several writers, which share what they know.
 #[tokio::test]
 async fn several_writers_bury_no_more_than_one() {
-    let place = Place::new().await;
+    let place = Namespace::new(TICKETD).await;
     place.run(&["migrate"], &[]).await;
     sql(&place, NO_TICKET).await;
     let settings = [("WRITERS", "3"), ("BATCH_ROWS", "1")];
@@ -305,7 +307,7 @@ async fn a_fault_that_begins_during_the_search_buries_next_to_nothing() {
             and not exists (select from pg_class where relname = 'mended' \
                 and relnamespace = 'attempts_here'::regnamespace))"
         );
-        let place = Place::new().await;
+        let place = Namespace::new(TICKETD).await;
         let begins = begins.replace("attempts_here", place.schema());
         place.run(&["migrate"], &[]).await;
         sql(&place, &refuse_while(&begins)).await;
@@ -395,7 +397,7 @@ async fn held_tickets_survive_a_restart() {
 /// A till does not notice: `serve` goes on taking tickets, and tells in its health and metrics.
 #[tokio::test]
 async fn serve_takes_tickets_that_the_table_refuses() {
-    let place = Place::new().await;
+    let place = Namespace::new(TICKETD).await;
     place.run(&["migrate"], &[]).await;
     sql(&place, NO_TICKET).await;
     let settings = [("ADMIN_LISTEN", "127.0.0.1:0")];

@@ -1,6 +1,8 @@
 //! Passwords in URLs: no part of one is shown, whatever is wrong with the URL and wherever it stands.
 
-use crate::support::*;
+use ticketd_testing::*;
+
+use crate::TICKETD;
 
 /// What stands for a password: pieces of it are looked for in all that is shown.
 const SECRET: &str = "Xq7ZvJ9wKr2Y";
@@ -107,8 +109,8 @@ async fn a_wrong_url_is_refused_without_its_password() {
         let value = url.replace("{}", SECRET);
         let flag = format!("--{}", name.to_lowercase().replace('_', "-"));
         let none: [(&str, &str); 0] = [];
-        let by_flag = Process::run(&[role, &format!("{flag}={value}")], &none).await;
-        let by_environment = Process::run(&[role], &[(name, value)]).await;
+        let by_flag = Process::run(TICKETD, &[role, &format!("{flag}={value}")], &none).await;
+        let by_environment = Process::run(TICKETD, &[role], &[(name, value)]).await;
         for ended in [by_flag, by_environment] {
             assert_eq!(ended.code(), Some(2), "{role} {url}: {}", ended.log);
             assert!(ended.log.contains(name), "{role} {url}: {}", ended.log);
@@ -138,7 +140,7 @@ async fn a_url_in_the_wrong_place_is_not_shown() {
     ];
     let none: [(&str, &str); 0] = [];
     for args in cases {
-        let ended = Process::run(args, &none).await;
+        let ended = Process::run(TICKETD, args, &none).await;
         assert_eq!(ended.code(), Some(2), "{args:?}: {}", ended.log);
         assert_hidden(&format!("{}{}", ended.text(), ended.log), &args.join(" "));
     }
@@ -149,7 +151,7 @@ async fn a_url_in_the_wrong_place_is_not_shown() {
         "LOG_FORMAT",
         "RUST_LOG",
     ] {
-        let ended = Process::run(&["accept"], &[(setting, &url)]).await;
+        let ended = Process::run(TICKETD, &["accept"], &[(setting, &url)]).await;
         assert_ne!(ended.code(), Some(0), "{setting}");
         let flag = format!("--{}", setting.to_lowercase().replace('_', "-"));
         assert!(ended.log.contains(&flag), "{setting}: {}", ended.log);
@@ -167,7 +169,7 @@ async fn a_mistyped_word_is_shown() {
         (&["accept", "--body-max", "lots"], "lots"),
     ] {
         let none: [(&str, &str); 0] = [];
-        let ended = Process::run(args, &none).await;
+        let ended = Process::run(TICKETD, args, &none).await;
         assert_eq!(ended.code(), Some(2), "{}", ended.log);
         assert!(ended.log.contains(&format!("'{word}'")), "{}", ended.log);
     }
@@ -184,12 +186,12 @@ async fn passwords_are_not_logged() {
         ("LISTEN", "127.0.0.1:0"),
         ("RUST_LOG", "trace"),
     ];
-    let ticketd = Process::start(&["serve"], &settings);
+    let ticketd = Process::start(TICKETD, &["serve"], &settings);
     ticketd.logged("no link to RabbitMQ").await;
     ticketd.logged("schema migration failed").await;
     assert_hidden(&ticketd.log(), "the log");
     for role in ["serve", "accept", "consume", "migrate", "dead"] {
-        let help = Process::run(&[role, "--help"], &settings).await;
+        let help = Process::run(TICKETD, &[role, "--help"], &settings).await;
         assert_hidden(help.text(), "the help");
     }
 }
@@ -198,7 +200,7 @@ async fn passwords_are_not_logged() {
 /// as the bytes that it writes numbers for: connects with every trace asked for.
 #[tokio::test]
 async fn a_password_in_use_is_not_traced() {
-    let place = Place::new().await;
+    let place = Namespace::new(TICKETD).await;
     let password = place.amqp_url();
     let password = password.split_once("://").unwrap().1;
     let (login, _) = password.split_once('@').expect("a login in AMQP_URL");

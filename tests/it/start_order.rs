@@ -3,13 +3,15 @@
 
 use serde_json::Value;
 
-use crate::support::*;
+use ticketd_testing::*;
+
+use crate::TICKETD;
 
 /// Starts a role with one of its servers missing, checks that it is alive and not ready for that
 /// reason, opens the way to the server, and checks that it becomes ready without help. The way must
 /// be kept for as long as the process runs.
 async fn becomes_ready(
-    place: &Place,
+    place: &Namespace,
     role: &str,
     setting: &str,
     check: &str,
@@ -63,7 +65,7 @@ async fn takes_without_a_database(ticketd: &mut Process) {
 /// serve before the broker: then a ticket goes all the way.
 #[tokio::test]
 async fn serve_waits_for_the_broker() {
-    let place = Place::new().await;
+    let place = Namespace::new(TICKETD).await;
     let (mut ticketd, _way) = becomes_ready(&place, "serve", "AMQP_URL", "publishing").await;
     let id = place
         .accepted(&mut ticketd.client().await, &[], EXAMPLE)
@@ -75,7 +77,7 @@ async fn serve_waits_for_the_broker() {
 /// serve before the database: tickets taken meanwhile are stored too.
 #[tokio::test]
 async fn serve_waits_for_the_database() {
-    let place = Place::new().await;
+    let place = Namespace::new(TICKETD).await;
     let (mut ticketd, _way) = becomes_ready(&place, "serve", "DATABASE_URL", "database").await;
     let id = place
         .accepted(&mut ticketd.client().await, &[], EXAMPLE)
@@ -94,7 +96,7 @@ async fn serve_waits_for_the_database() {
 /// accept before the broker: then tickets are taken.
 #[tokio::test]
 async fn accept_waits_for_the_broker() {
-    let place = Place::new().await;
+    let place = Namespace::new(TICKETD).await;
     let (mut ticketd, _way) = becomes_ready(&place, "accept", "AMQP_URL", "publishing").await;
     place
         .accepted(&mut ticketd.client().await, &[], EXAMPLE)
@@ -106,7 +108,7 @@ async fn accept_waits_for_the_broker() {
 /// consume before the broker: then what is published is stored.
 #[tokio::test]
 async fn consume_waits_for_the_broker() {
-    let place = Place::new().await;
+    let place = Namespace::new(TICKETD).await;
     let (ticketd, _way) = becomes_ready(&place, "consume", "AMQP_URL", "consuming").await;
     store_one(&place).await;
     ticketd.drained().await;
@@ -115,13 +117,13 @@ async fn consume_waits_for_the_broker() {
 /// consume before the database: then what is published is stored.
 #[tokio::test]
 async fn consume_waits_for_the_database() {
-    let place = Place::new().await;
+    let place = Namespace::new(TICKETD).await;
     let (ticketd, _way) = becomes_ready(&place, "consume", "DATABASE_URL", "database").await;
     store_one(&place).await;
     ticketd.drained().await;
 }
 
-async fn store_one(place: &Place) {
+async fn store_one(place: &Namespace) {
     let id = uuid::Uuid::now_v7();
     place
         .publish(ticket_properties(id, 1), EXAMPLE.as_bytes())
@@ -140,7 +142,7 @@ async fn without_servers_it_still_ends_well() {
             ("LISTEN", "127.0.0.1:0"),
             ("LAME_DUCK", "0"),
         ];
-        let ticketd = Process::start(&[role], &settings);
+        let ticketd = Process::start(TICKETD, &[role], &settings);
         ticketd.logged("WARN").await;
         ticketd.drained().await;
     }

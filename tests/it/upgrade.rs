@@ -5,7 +5,9 @@ mod online;
 
 use tokio_postgres::types::ToSql;
 
-use crate::support::*;
+use ticketd_testing::*;
+
+use crate::TICKETD;
 
 /// Tables as the Go service may have made them.
 struct Shape {
@@ -93,12 +95,12 @@ const KEPT_TICKETS: &str = "select concat_ws('|', id, order_id, vat::numeric(20,
 const KEPT_PRODUCTS: &str = "select concat_ws('|', id, name, product_id, price::numeric(20,4), \
     created_at::timestamptz) from products where id in (3, 9) order by id";
 
-async fn lines(place: &Place, query: &str) -> Vec<String> {
+async fn lines(place: &Namespace, query: &str) -> Vec<String> {
     let rows = place.database.query(query, &[]).await.unwrap();
     rows.iter().map(|row| row.get(0)).collect()
 }
 
-async fn make(place: &Place, shape: &Shape, rows: &str) {
+async fn make(place: &Namespace, shape: &Shape, rows: &str) {
     let script = [shape.tickets, shape.products, rows].join(";");
     place.database.batch_execute(&script).await.unwrap();
 }
@@ -129,7 +131,7 @@ async fn odd_types_are_upgraded_with_their_rows() {
 }
 
 async fn upgraded(shape: &Shape) {
-    let place = Place::new().await;
+    let place = Namespace::new(TICKETD).await;
     make(&place, shape, ROWS).await;
     let kept = async || {
         (
@@ -154,11 +156,11 @@ async fn upgraded(shape: &Shape) {
 }
 
 /// Upgraded tables take valid and invalid tickets, and new products.
-async fn takes_tickets(place: &Place) {
+async fn takes_tickets(place: &Namespace) {
     let mut ticketd = place.ready("serve", &[]).await;
     let mut client = ticketd.client().await;
-    let wide = "w".repeat(255);
-    for body in [EXAMPLE, "nonsense", &ticket(&wide[..200])] {
+    let wide = ticket(&"w".repeat(200));
+    for body in [EXAMPLE, "nonsense", &wide] {
         let id = place.accepted(&mut client, &[], body).await;
         let row = place.row(id).await;
         assert_eq!(row.valid, body != "nonsense", "{row:?}");
@@ -180,7 +182,7 @@ async fn takes_tickets(place: &Place) {
 /// What the old tables leave open is filled in, never lost: upgrades rows full of nulls.
 #[tokio::test]
 async fn old_rows_with_nulls_are_kept() {
-    let place = Place::new().await;
+    let place = Namespace::new(TICKETD).await;
     let rows = "insert into tickets (order_id) values (null), (null); \
         update tickets set created_at = null, valid = null where id = 1; \
         insert into products (product_id) values ('p'), (null); \
@@ -202,7 +204,7 @@ async fn old_rows_with_nulls_are_kept() {
 /// An old ticket's text is read like a new one's where it is shown line by line: upgrades one.
 #[tokio::test]
 async fn the_view_reads_old_tickets_too() {
-    let place = Place::new().await;
+    let place = Namespace::new(TICKETD).await;
     make(&place, &SHAPES[0], "").await;
     let insert = "insert into tickets (order_id, vat, total, valid, ticket_text) values ('1', 1, 1, true, $1)";
     let body = EXAMPLE.replace('\n', "\r\n");
@@ -223,7 +225,7 @@ async fn an_upgraded_table_has_the_columns_of_a_new_one() {
         numeric_precision, numeric_scale, is_nullable, is_identity, \
         case when table_name in ('tickets', 'products') then column_default end) from information_schema.columns \
         where table_schema = current_schema order by table_name, column_name";
-    let fresh = Place::new().await;
+    let fresh = Namespace::new(TICKETD).await;
     fresh.run(&["migrate"], &[]).await;
     let expected = lines(&fresh, columns).await;
     assert!(expected.len() > 20, "{expected:?}");
@@ -231,7 +233,7 @@ async fn an_upgraded_table_has_the_columns_of_a_new_one() {
     let as_told = |line: &String| !line.starts_with("products|product_id|");
     let expected: Vec<_> = expected.into_iter().filter(as_told).collect();
     for shape in [&SHAPES[0], &SHAPES[1]] {
-        let place = Place::new().await;
+        let place = Namespace::new(TICKETD).await;
         make(&place, shape, "").await;
         place.run(&["migrate"], &[]).await;
         let upgraded: Vec<_> = lines(&place, columns)
@@ -248,13 +250,13 @@ async fn an_upgraded_table_has_the_columns_of_a_new_one() {
 #[tokio::test]
 async fn processes_may_upgrade_at_once() {
     for rows in [Some(ROWS), None] {
-        let place = Place::new().await;
+        let place = Namespace::new(TICKETD).await;
         if let Some(rows) = rows {
             make(&place, &SHAPES[0], rows).await;
         }
         let mut serving = [place.start("serve", &[]), place.start("consume", &[])];
-        let migrating =
-            [(); 3].map(|()| Process::start(&["migrate"], &place.settings("migrate", &[])));
+        let migrating = [(); 3]
+            .map(|()| Process::start(TICKETD, &["migrate"], &place.settings("migrate", &[])));
         for migrate in migrating {
             let ended = migrate.ended().await;
             assert_eq!(ended.code(), Some(0), "{}", ended.log);
@@ -278,7 +280,7 @@ async fn processes_may_upgrade_at_once() {
 /// Serving upgrades an old database by itself and goes on from there: starts serve on one.
 #[tokio::test]
 async fn serve_upgrades_at_its_start() {
-    let place = Place::new().await;
+    let place = Namespace::new(TICKETD).await;
     make(&place, &SHAPES[0], ROWS).await;
     let before = lines(&place, KEPT_TICKETS).await;
     takes_tickets(&place).await;
@@ -290,7 +292,7 @@ async fn serve_upgrades_at_its_start() {
 /// rows of every table.
 #[tokio::test]
 async fn migrating_again_waits_for_nobody() {
-    let place = Place::new().await;
+    let place = Namespace::new(TICKETD).await;
     place.run(&["migrate"], &[]).await;
     let writing = "begin; \
         insert into tickets (ticket_id, valid, received_at) values (gen_random_uuid(), false, now()); \
@@ -308,11 +310,11 @@ async fn migrating_again_waits_for_nobody() {
 #[tokio::test]
 async fn a_failed_migration_says_so() {
     let nowhere = [("DATABASE_URL", "postgres://nobody@127.0.0.1:1/nothing")];
-    let ended = Process::run(&["migrate"], &nowhere).await;
+    let ended = Process::run(TICKETD, &["migrate"], &nowhere).await;
     assert_eq!(ended.code(), Some(1));
     assert!(ended.log.contains("DATABASE_URL"), "{}", ended.log);
 
-    let place = Place::new().await;
+    let place = Namespace::new(TICKETD).await;
     place
         .database
         .batch_execute("create table tickets (something int)")
@@ -338,7 +340,7 @@ async fn a_failed_migration_says_so() {
 /// received no later: makes the table of that version, upgrades it, and replays.
 #[tokio::test]
 async fn old_dead_tickets_can_be_replayed() {
-    let place = Place::new().await;
+    let place = Namespace::new(TICKETD).await;
     let insert = "insert into dead_tickets (ticket_id, reason, body) \
         select * from unnest($1::uuid[], $2::text[], $3::bytea[]) on conflict do nothing";
     let old = "create table dead_tickets (id bigint generated by default as identity primary key, \
@@ -374,7 +376,7 @@ async fn old_dead_tickets_can_be_replayed() {
 /// has read the table of the version before, starts serve, and lets `migrate` finish once it has ended.
 #[tokio::test]
 async fn an_old_dead_table_in_use_is_upgraded_later() {
-    let place = Place::new().await;
+    let place = Namespace::new(TICKETD).await;
     place.run(&["migrate"], &[]).await;
     let old = "alter table dead_tickets drop column received_at";
     place.database.batch_execute(old).await.unwrap();
@@ -395,7 +397,7 @@ async fn an_old_dead_table_in_use_is_upgraded_later() {
 /// Without the column, `dead replay` says what to do: tries it on the table of the version before.
 #[tokio::test]
 async fn a_replay_from_an_old_table_asks_for_the_upgrade() {
-    let place = Place::new().await;
+    let place = Namespace::new(TICKETD).await;
     place.run(&["migrate"], &[]).await;
     let old = "alter table dead_tickets drop column received_at";
     place.database.batch_execute(old).await.unwrap();

@@ -6,8 +6,8 @@ use super::{Lasts, alone, plan};
 use crate::fault::Fault;
 use crate::rig::Rig;
 use crate::stack::Share;
-use crate::support::wait_within;
 use crate::ticketd::Role;
+use ticketd_testing::wait_within;
 
 /// Connections that wait with a batch each, and longest for all of them to have one.
 const WRITERS: i64 = 4;

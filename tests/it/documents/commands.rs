@@ -4,7 +4,9 @@ use std::collections::BTreeSet;
 use std::process::{Command, Stdio};
 
 use super::{NO_SETTINGS, codes, rows_of};
-use crate::support::*;
+use ticketd_testing::*;
+
+use crate::TICKETD;
 
 /// Every command and every action on dead tickets is in the page, and the page has no other:
 /// compares it with what `--help` lists.
@@ -29,7 +31,7 @@ async fn every_command_is_in_the_reference() {
 async fn every_exit_code_is_in_the_reference() {
     let valid = sample("valid/example.txt");
     let valid = valid.to_str().unwrap();
-    let code = async |args: &[&str]| Process::run(args, NO_SETTINGS).await.code();
+    let code = async |args: &[&str]| Process::run(TICKETD, args, NO_SETTINGS).await.code();
     let mut codes = BTreeSet::new();
     for (args, expected) in [
         (&["check", valid][..], 0),
@@ -56,7 +58,7 @@ async fn every_exit_code_is_in_the_reference() {
 
 /// The names that a help text lists.
 async fn listed(args: &[&str]) -> BTreeSet<String> {
-    let help = Process::run(args, NO_SETTINGS).await;
+    let help = Process::run(TICKETD, args, NO_SETTINGS).await;
     let (_, commands) = help.text().split_once("Commands:\n").expect("commands");
     let names = commands.lines().take_while(|line| !line.is_empty());
     let names = names.filter_map(|line| line.split_whitespace().next());

@@ -5,7 +5,9 @@ use std::fs;
 use std::net::SocketAddr;
 
 use super::{codes, rows_of};
-use crate::support::*;
+use ticketd_testing::*;
+
+use crate::TICKETD;
 
 /// Nothing listens there.
 const NOBODY: &str = "127.0.0.1:1";
@@ -18,7 +20,7 @@ type Problem = (Option<String>, u16, String);
 /// each on both listeners of `serve` and on that of `consume`.
 #[tokio::test]
 async fn every_route_in_the_reference_answers() {
-    let place = Place::new().await;
+    let place = Namespace::new(TICKETD).await;
     let admin = [("ADMIN_LISTEN", "127.0.0.1:0")];
     let mut serve = place.ready("serve", &admin).await;
     let mut consume = place.ready("consume", &[]).await;
@@ -67,7 +69,7 @@ async fn allowed(address: SocketAddr, path: &str) -> Option<String> {
 /// reads /metrics.
 #[tokio::test]
 async fn every_reason_and_status_is_in_the_reference() {
-    let place = Place::new().await;
+    let place = Namespace::new(TICKETD).await;
     let mut ticketd = place.ready("accept", &[]).await;
     let metrics = ticketd.client().await.ask(get("/metrics")).await;
     let rows = rows_of("http", "reason").into_iter();
@@ -98,7 +100,7 @@ async fn every_reason_and_status_is_in_the_reference() {
 /// that it is counted by: asks for each. Of the others the binary has the words.
 #[tokio::test]
 async fn every_problem_is_in_the_reference() {
-    let place = Place::new().await;
+    let place = Namespace::new(TICKETD).await;
     let documented = documented();
     let mut seen = of_requests(&place).await;
     seen.extend(of_absent_servers(&place).await);
@@ -113,7 +115,7 @@ async fn every_problem_is_in_the_reference() {
 }
 
 /// What is wrong with a request itself.
-async fn of_requests(place: &Place) -> BTreeSet<Problem> {
+async fn of_requests(place: &Namespace) -> BTreeSet<Problem> {
     let mut ticketd = place.ready("serve", &[]).await;
     let unfinished =
         "POST /ticket HTTP/1.1\r\nhost: test\r\ntransfer-encoding: chunked\r\n\r\nx\r\n";
@@ -140,7 +142,7 @@ async fn of_requests(place: &Place) -> BTreeSet<Problem> {
 }
 
 /// What comes of RabbitMQ's and PostgreSQL's absence.
-async fn of_absent_servers(place: &Place) -> BTreeSet<Problem> {
+async fn of_absent_servers(place: &Namespace) -> BTreeSet<Problem> {
     let (amqp, database) = (
         format!("amqp://{NOBODY}"),
         format!("postgres://x@{NOBODY}/x"),
@@ -160,7 +162,7 @@ async fn of_absent_servers(place: &Place) -> BTreeSet<Problem> {
 }
 
 /// What comes of a ticket whose last byte comes after SIGTERM.
-async fn of_a_drain(place: &Place) -> Problem {
+async fn of_a_drain(place: &Namespace) -> Problem {
     let mut ticketd = place.ready("accept", &[]).await;
     let address = ticketd.address("LISTEN").await;
     let mut client = ticketd.client().await;

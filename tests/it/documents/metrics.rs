@@ -4,7 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 
 use super::{codes, root, rows_of};
-use crate::support::*;
+use ticketd_testing::*;
+
+use crate::TICKETD;
 
 /// What is known of a metric.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -20,7 +22,7 @@ type Metrics = BTreeMap<String, Metric>;
 /// of each.
 #[tokio::test]
 async fn every_metric_of_each_role_is_in_the_reference() {
-    let place = Place::new().await;
+    let place = Namespace::new(TICKETD).await;
     for role in ["serve", "accept", "consume"] {
         let kinds = |metrics: Metrics| -> BTreeMap<String, String> {
             let kind = |(name, metric): (String, Metric)| (name, metric.kind);
@@ -35,7 +37,7 @@ async fn every_metric_of_each_role_is_in_the_reference() {
 /// buckets: reads /metrics of `serve`.
 #[tokio::test]
 async fn every_label_and_bucket_is_in_the_reference() {
-    let place = Place::new().await;
+    let place = Namespace::new(TICKETD).await;
     let text = scrape(&place, "serve").await;
     let mut served = metrics(&text);
     let build = served.get_mut("ticketd_build_info").unwrap();
@@ -54,7 +56,7 @@ async fn every_label_and_bucket_is_in_the_reference() {
 }
 
 /// /metrics of a process of that role.
-async fn scrape(place: &Place, role: &str) -> String {
+async fn scrape(place: &Namespace, role: &str) -> String {
     let admin = [("ADMIN_LISTEN", "127.0.0.1:0")];
     let mut ticketd = place.ready(role, &admin).await;
     let answer = ticketd.admin().await.ask(get("/metrics")).await;

@@ -3,7 +3,9 @@
 use std::collections::BTreeSet;
 
 use super::{NO_SETTINGS, codes, rows_of};
-use crate::support::*;
+use ticketd_testing::*;
+
+use crate::TICKETD;
 
 /// A command, its setting, and the setting's default.
 type Setting = (String, String, String);
@@ -16,7 +18,7 @@ async fn every_setting_is_in_the_reference() {
     let commands = rows.map(|row| codes(&row[0])[0].split(' ').next().unwrap().to_owned());
     let mut real = BTreeSet::new();
     for command in commands.collect::<BTreeSet<_>>() {
-        let help = Process::run(&[&command, "--help"], NO_SETTINGS).await;
+        let help = Process::run(TICKETD, &[&command, "--help"], NO_SETTINGS).await;
         real.extend(settings(&command, help.text()));
     }
     let documented: BTreeSet<_> = documented().collect();
@@ -102,7 +104,7 @@ fn flag_of(variable: &str) -> String {
 /// Whether a command takes that value: what is wrong is told before the help that is asked for.
 async fn takes(command: &str, name: &str, value: &str) -> bool {
     let flag = format!("--{}={value}", flag_of(name));
-    let ended = Process::run(&[command, &flag, "--help"], NO_SETTINGS).await;
+    let ended = Process::run(TICKETD, &[command, &flag, "--help"], NO_SETTINGS).await;
     ended.code() == Some(0)
 }
 

@@ -3,7 +3,9 @@
 use std::collections::BTreeSet;
 
 use super::{codes, reference};
-use crate::support::*;
+use ticketd_testing::*;
+
+use crate::TICKETD;
 
 /// Each column of each table and view, with its type, whether it may be null, and its default.
 const COLUMNS: &str = "select c.relname::text, a.attname::text, format_type(a.atttypid, a.atttypmod) \
@@ -23,7 +25,7 @@ const INDEXES: &str = "select t.relname::text, i.relname::text from pg_index x \
 /// indexes: compares the page with the catalogue of a schema that `ticketd migrate` has filled.
 #[tokio::test]
 async fn every_column_and_index_is_in_the_reference() {
-    let place = Place::new().await;
+    let place = Namespace::new(TICKETD).await;
     let migrated = place.run(&["migrate"], &[]).await;
     assert_eq!(migrated.code(), Some(0), "{}", migrated.log);
     for (first, query, kept) in [("column", COLUMNS, 2), ("index", INDEXES, 1)] {

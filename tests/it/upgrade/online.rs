@@ -9,7 +9,9 @@ use tokio_postgres::{Client, NoTls};
 use tokio_util::sync::CancellationToken;
 
 use super::{IDENTITY, ODD, ROWS, SHAPES, Shape, lines, make, takes_tickets};
-use crate::support::*;
+use ticketd_testing::*;
+
+use crate::TICKETD;
 
 /// Longest that an INSERT of the old service may take.
 const INSERT_MAX: Duration = Duration::from_secs(2);
@@ -54,7 +56,7 @@ impl Written {
 
 impl OldService {
     /// Writes until it is told to stop.
-    async fn start(place: &Place) -> Self {
+    async fn start(place: &Namespace) -> Self {
         let client = session(place).await;
         let stop = CancellationToken::new();
         let attempts = Arc::new(AtomicU64::new(0));
@@ -99,7 +101,7 @@ impl OldService {
 }
 
 /// A connection like one of the old service's.
-async fn session(place: &Place) -> Client {
+async fn session(place: &Namespace) -> Client {
     let url = in_zone(place);
     let (client, connection) = tokio_postgres::connect(&url, NoTls).await.unwrap();
     tokio::spawn(connection);
@@ -107,7 +109,7 @@ async fn session(place: &Place) -> Client {
 }
 
 /// The URL of a server that keeps another zone.
-fn in_zone(place: &Place) -> String {
+fn in_zone(place: &Namespace) -> String {
     format!("{}%20-c%20TimeZone%3D{ZONE}", place.database_url())
 }
 
@@ -157,7 +159,7 @@ async fn write(client: Client, stop: CancellationToken, attempts: Arc<AtomicU64>
 }
 
 /// Tables with the known rows and many more.
-async fn make_large(place: &Place, shape: &Shape, tickets: u32, products: u32) {
+async fn make_large(place: &Namespace, shape: &Shape, tickets: u32, products: u32) {
     let many = format!(
         "insert into tickets (id, order_id, vat, total, valid, ticket_text, created_at) \
             overriding system value select n, 'o' || n, 3.10, n / 100.0, n % 2 = 0, repeat('ticket ', 30), \
@@ -171,8 +173,8 @@ async fn make_large(place: &Place, shape: &Shape, tickets: u32, products: u32) {
 }
 
 /// Starts `migrate` as on a server that keeps another zone.
-fn start_migrate(place: &Place) -> Process {
-    Process::start(&["migrate"], &[("DATABASE_URL", in_zone(place))])
+fn start_migrate(place: &Namespace) -> Process {
+    Process::start(TICKETD, &["migrate"], &[("DATABASE_URL", in_zone(place))])
 }
 
 /// Waits for its end, which may take a while.
@@ -182,14 +184,14 @@ async fn ended_in_time(mut migrate: Process) -> Ended {
 }
 
 /// Runs `migrate` to its end, which must be a good one.
-async fn migrated(place: &Place) -> Ended {
+async fn migrated(place: &Namespace) -> Ended {
     let ended = ended_in_time(start_migrate(place)).await;
     assert_eq!(ended.code(), Some(0), "{}", ended.log);
     ended
 }
 
 /// All that the old service wrote, in few words: a line for each table.
-async fn contents(place: &Place) -> Vec<String> {
+async fn contents(place: &Namespace) -> Vec<String> {
     let query = "select concat_ws('|', 'a', count(*), md5(string_agg(concat_ws('|', id, order_id, vat::numeric(20,4), \
             total::numeric(20,4), valid, ticket_text, created_at::timestamptz), ';' order by id))) from tickets \
         union all select concat_ws('|', 'b', count(*), md5(string_agg(concat_ws('|', id, name, product_id, \
@@ -203,7 +205,7 @@ async fn lines_of(client: &Client, query: &str) -> Vec<String> {
 }
 
 /// Everything that PostgreSQL knows of the two tables.
-async fn definitions(place: &Place) -> Vec<String> {
+async fn definitions(place: &Namespace) -> Vec<String> {
     let query = "select concat_ws('|', c.relname, a.attname, format_type(a.atttypid, a.atttypmod), a.attnotnull, \
             a.attidentity, pg_get_expr(d.adbin, d.adrelid)) from pg_class c \
             join pg_attribute a on a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped \
@@ -221,8 +223,8 @@ async fn definitions(place: &Place) -> Vec<String> {
 
 /// No INSERT of the old service fails before, during or after the upgrade, or waits for long:
 /// upgrades large tables under it.
-async fn upgraded_under_the_old_service(tickets: u32, products: u32) -> Place {
-    let place = Place::new().await;
+async fn upgraded_under_the_old_service(tickets: u32, products: u32) -> Namespace {
+    let place = Namespace::new(TICKETD).await;
     make_large(&place, &SHAPES[0], tickets, products).await;
     let before = place.count("tickets").await;
     let old = OldService::start(&place).await;
@@ -257,14 +259,14 @@ async fn no_insert_of_the_old_service_fails_or_waits_on_five_million_rows() {
 /// their owner's: upgrades each, and compares it with new tables.
 #[tokio::test]
 async fn large_tables_of_every_shape_are_upgraded() {
-    let fresh = Place::new().await;
+    let fresh = Namespace::new(TICKETD).await;
     fresh.run(&["migrate"], &[]).await;
-    let columns = async |place: &Place| lines(place, COLUMNS).await;
+    let columns = async |place: &Namespace| lines(place, COLUMNS).await;
     let expected = columns(&fresh).await;
     assert!(expected.len() > 10, "{expected:?}");
     for shape in SHAPES.iter().chain([&IDENTITY, &ODD]) {
         eprintln!("shape: {}", shape.name);
-        let place = Place::new().await;
+        let place = Namespace::new(TICKETD).await;
         let products = if shape.name == "floats" {
             LARGE_PRODUCTS
         } else {
@@ -299,7 +301,7 @@ const COLUMNS: &str = "select concat_ws('|', table_name, column_name, data_type,
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_killed_upgrade_goes_on() {
     const LATER: Duration = Duration::from_millis(50);
-    let place = Place::new().await;
+    let place = Namespace::new(TICKETD).await;
     make_large(&place, &SHAPES[2], LARGE, 9).await;
     let before = contents(&place).await;
     let old = OldService::start(&place).await;
@@ -335,7 +337,7 @@ async fn a_killed_upgrade_goes_on() {
 /// one, which ends only once the upgrade has said that it waits for it.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_long_transaction_makes_no_insert_wait() {
-    let place = Place::new().await;
+    let place = Namespace::new(TICKETD).await;
     make_large(&place, &SHAPES[0], LARGE, 9).await;
     let reader = session(&place).await;
     let read = "begin; select from tickets limit 1; select from products limit 1";
@@ -357,7 +359,7 @@ async fn a_long_transaction_makes_no_insert_wait() {
 /// only once the upgrade has met it.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_long_vacuum_makes_no_insert_wait() {
-    let place = Place::new().await;
+    let place = Namespace::new(TICKETD).await;
     make_large(&place, &SHAPES[0], LARGE, 9).await;
     let vacuum = session(&place).await;
     let slowly = "set vacuum_cost_delay = 100; set vacuum_cost_limit = 1";
@@ -386,7 +388,7 @@ async fn a_long_vacuum_makes_no_insert_wait() {
 /// whoever holds it is named: upgrades beside one, which ends only then.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_long_snapshot_is_named_and_makes_no_insert_wait() {
-    let place = Place::new().await;
+    let place = Namespace::new(TICKETD).await;
     make_large(&place, &SHAPES[0], LARGE, 9).await;
     let dump = session(&place).await;
     let pid = "select pg_backend_pid()";
@@ -409,7 +411,7 @@ async fn a_long_snapshot_is_named_and_makes_no_insert_wait() {
 /// with some.
 #[tokio::test]
 async fn duplicates_are_named_and_nothing_is_changed() {
-    let place = Place::new().await;
+    let place = Namespace::new(TICKETD).await;
     let rows = "alter table products drop constraint once; \
         insert into products (name, product_id) select 'a', 'twice' || n % 12 from generate_series(1, 24) n; \
         insert into products (name, product_id) values ('b', 'thrice'), ('c', 'thrice'), ('d', 'thrice'), (null, null), (null, null)";
@@ -437,7 +439,7 @@ async fn duplicates_are_named_and_nothing_is_changed() {
 /// upgrades a large table with such things.
 #[tokio::test]
 async fn dependents_are_named_and_nothing_is_changed() {
-    let place = Place::new().await;
+    let place = Namespace::new(TICKETD).await;
     make_large(&place, &SHAPES[2], LARGE, 9).await;
     let own = "create view sums as select sum(total) as total from tickets; \
         alter table tickets add constraint not_negative check (vat >= 0); \
@@ -464,7 +466,7 @@ async fn dependents_are_named_and_nothing_is_changed() {
 /// themselves: starts both before it.
 #[tokio::test]
 async fn storing_waits_for_the_upgrade_and_accepting_does_not() {
-    let place = Place::new().await;
+    let place = Namespace::new(TICKETD).await;
     make_large(&place, &SHAPES[0], LARGE, LARGE_PRODUCTS).await;
     let before = definitions(&place).await;
     let (mut serve, mut consume) = (place.start("serve", &[]), place.start("consume", &[]));
@@ -496,7 +498,7 @@ async fn storing_waits_for_the_upgrade_and_accepting_does_not() {
 /// Two upgrades at once are as good as one: starts both on large tables.
 #[tokio::test]
 async fn two_upgrades_take_turns() {
-    let place = Place::new().await;
+    let place = Namespace::new(TICKETD).await;
     make_large(&place, &SHAPES[4], LARGE, 9).await;
     let before = contents(&place).await;
     let both = [start_migrate(&place), start_migrate(&place)];
@@ -514,7 +516,7 @@ async fn two_upgrades_take_turns() {
 /// locked for that; `migrate` gives them, but waits for nobody: does both beside an open transaction.
 #[tokio::test]
 async fn tables_of_an_earlier_ticketd_are_not_locked() {
-    let place = Place::new().await;
+    let place = Namespace::new(TICKETD).await;
     place.run(&["migrate"], &[]).await;
     let earlier = "alter table tickets alter ticket_id drop default, alter valid drop default, \
             alter received_at drop default; \
@@ -543,7 +545,7 @@ async fn tables_of_an_earlier_ticketd_are_not_locked() {
 /// A role that may write rows and nothing else stores tickets: starts serve as one.
 #[tokio::test]
 async fn a_role_that_may_only_write_rows_stores_tickets() {
-    let place = Place::new().await;
+    let place = Namespace::new(TICKETD).await;
     place.run(&["migrate"], &[]).await;
     let (schema, role) = (place.schema(), format!("{}_writer", place.schema()));
     let grant = format!(

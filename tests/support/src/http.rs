@@ -22,9 +22,11 @@ pub struct Client<S = TcpStream> {
 /// What came back for one request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Answer {
+    /// The status code.
     pub status: u16,
     /// Names in lower case.
     pub headers: Vec<(String, String)>,
+    /// What came after the headers.
     pub body: Vec<u8>,
 }
 

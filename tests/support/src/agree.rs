@@ -1,9 +1,11 @@
 //! The comparison of the parser with the oracle, for every test that has a text to compare them on.
 
-use super::{Ticket, naive, parse};
+use ticketd::ticket::{Ticket, parse};
 
-/// What the parser read, in the naive parser's terms.
-pub(super) fn read(input: &str) -> naive::NaiveTicket {
+use crate::oracle;
+
+/// What the parser read, in the oracle's terms.
+pub fn read(input: &str) -> oracle::Reading {
     let mut products = Vec::new();
     let Ticket {
         order_id,
@@ -18,7 +20,7 @@ pub(super) fn read(input: &str) -> naive::NaiveTicket {
             it.price.to_string(),
         ]
     });
-    naive::NaiveTicket {
+    oracle::Reading {
         order_id: order_id.map(str::to_owned),
         vat: vat.map(|it| it.to_string()),
         total: total.map(|it| it.to_string()),
@@ -28,6 +30,6 @@ pub(super) fn read(input: &str) -> naive::NaiveTicket {
 }
 
 /// Asserts that both parsers read the same.
-pub(super) fn agree(input: &str) {
-    assert_eq!(read(input), naive::parse(input), "{input:?}");
+pub fn agree(input: &str) {
+    assert_eq!(read(input), oracle::parse(input), "{input:?}");
 }

@@ -10,8 +10,8 @@ use ticketd::ticket::text;
 use ticketd::{Delivered, rows_of};
 
 use super::copy::{self, Row};
-use super::naive::{self, NaiveTicket};
 use super::{deliver, tickets};
+use crate::oracle::{self, Reading};
 
 /// Microseconds from 1970 to 2000, where PostgreSQL's time begins.
 const EPOCH_US: i128 = 946_684_800_000_000;
@@ -26,7 +26,7 @@ const TOO_EARLY: &str = "its time of receipt is before 4714 BC, which PostgreSQL
 #[derive(Default)]
 struct Expected<'a> {
     /// Those that become rows, as the oracle reads them.
-    read: Vec<(Record<'a>, NaiveTicket)>,
+    read: Vec<(Record<'a>, Reading)>,
     /// Those that cannot, and why.
     dead: Vec<(Record<'a>, &'static str)>,
 }
@@ -51,7 +51,7 @@ impl<'a> Expected<'a> {
                 _ if ticket.received_at_us < EARLIEST_US => {
                     expected.dead.push((ticket, TOO_EARLY));
                 }
-                Ok(text) => expected.read.push((ticket, naive::parse(text))),
+                Ok(text) => expected.read.push((ticket, oracle::parse(text))),
                 Err(why) => expected.dead.push((ticket, why)),
             }
         }
@@ -93,7 +93,7 @@ fn readable(body: &[u8]) -> Result<&str, &'static str> {
     readable
 }
 
-fn is_ticket(row: &Row<'_>, sent: &Record<'_>, ticket: &NaiveTicket) {
+fn is_ticket(row: &Row<'_>, sent: &Record<'_>, ticket: &Reading) {
     let &[
         id,
         order_id,
@@ -128,7 +128,7 @@ fn time(unix_us: i64) -> [u8; 8] {
 
 /// One row for each product of the valid tickets, as the newest has it: by time, then by id, then
 /// by its line.
-fn are_products(rows: &[ProductRow<'_>], read: &[(Record<'_>, NaiveTicket)]) {
+fn are_products(rows: &[ProductRow<'_>], read: &[(Record<'_>, Reading)]) {
     let mut newest = BTreeMap::new();
     for (sent, ticket) in read {
         for (line, [name, product_id, price]) in ticket.products.iter().enumerate() {

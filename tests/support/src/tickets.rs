@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 /// The ticket that the documentation shows.
-pub const EXAMPLE: &str = include_str!("../tickets/valid/example.txt");
+pub const EXAMPLE: &str = include_str!("../../tickets/valid/example.txt");
 
 /// A valid ticket of that order with one product of its own; tickets of different orders differ.
 pub fn ticket(order: &str) -> String {
@@ -15,7 +15,7 @@ pub fn ticket(order: &str) -> String {
 /// Where one of the sample tickets lies, such as `valid/quotes.txt`.
 pub fn sample(name: &str) -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR"))
-        .join("tests/tickets")
+        .join("../tickets")
         .join(name)
 }
 

@@ -1,9 +1,8 @@
 //! The parser: what the oracle says, and never more than the columns hold.
 
-use ticketd::ticket::{CHARACTERS_MAX, DECIMAL_DIGITS_MAX, DECIMAL_SCALE_MAX, text};
+use ticketd::ticket::{CHARACTERS_MAX, DECIMAL_DIGITS_MAX, DECIMAL_SCALE_MAX, parse, text};
 
-use super::agree::agree;
-use super::parse;
+use crate::agree::agree;
 
 /// The line where the first product should stand: a ticket may be said to be wrong there even if it
 /// ends before.

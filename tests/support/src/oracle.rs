@@ -4,20 +4,25 @@
 //! Slow on purpose. It shares nothing with the parser but the reasons: it looks at lines and
 //! characters one by one, and adds digit by digit as on paper.
 
-use super::Reason;
+use ticketd::ticket::Reason;
 
-/// What the naive parser read, as owned text.
+/// What the oracle read, as owned text.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct NaiveTicket {
-    pub(super) order_id: Option<String>,
-    pub(super) vat: Option<String>,
-    pub(super) total: Option<String>,
-    pub(super) invalid: Option<(Reason, usize)>,
+pub struct Reading {
+    /// The order id, as far as it was read, like VAT and total.
+    pub order_id: Option<String>,
+    /// The VAT, as the decimal type shows it.
+    pub vat: Option<String>,
+    /// The total.
+    pub total: Option<String>,
+    /// The first rule that is broken, and its line.
+    pub invalid: Option<(Reason, usize)>,
     /// Name, product id and price of each product of a valid ticket.
-    pub(super) products: Vec<[String; 3]>,
+    pub products: Vec<[String; 3]>,
 }
 
-pub(super) fn parse(text: &str) -> NaiveTicket {
+/// Reads a ticket.
+pub fn parse(text: &str) -> Reading {
     let lines = lines(text);
     let mut at = 0;
     let mut problems = Vec::new();
@@ -50,7 +55,7 @@ pub(super) fn parse(text: &str) -> NaiveTicket {
     if invalid.is_some() {
         products.clear();
     }
-    NaiveTicket {
+    Reading {
         order_id,
         vat: vat.map(|number| number.render()),
         total: total.map(|number| number.render()),

@@ -1,14 +1,6 @@
 //! The properties that `make fuzz` attacks, on the inputs that it left and on generated tickets;
 //! neither needs servers or libFuzzer. `PROPTEST_CASES` raises the number of tries.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    reason = "a test that fails panics"
-)]
-
 use std::fs;
 use std::path::Path;
 
@@ -16,16 +8,9 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::Index;
 use ticketd::message::{self, Record};
+use ticketd_testing::generate::{line_by_line, mutated, piece, rendered};
+use ticketd_testing::properties::{SEPARATOR, group, parser, row};
 use uuid::Uuid;
-
-#[allow(dead_code, reason = "the parser's own tests use all of it")]
-#[path = "../src/ticket/parser/generate.rs"]
-mod generate;
-#[path = "../fuzz/src/lib.rs"]
-mod properties;
-
-use generate::{line_by_line, mutated, piece, rendered};
-use properties::{SEPARATOR, group, parser, row};
 
 /// The usual 256 are few for what can differ from ticket to ticket.
 const CASES_MIN: u32 = 1000;

@@ -1,5 +1,6 @@
 //! A ticketd that runs.
 
+use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{Read, Write};
 use std::net::SocketAddr;
@@ -7,11 +8,8 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 
-use super::http::{Client, get};
-use super::wait::{wait_for, wait_until};
-
-/// The binary under test.
-pub const TICKETD: &str = env!("CARGO_BIN_EXE_ticketd");
+use crate::http::{Client, get};
+use crate::wait::{wait_for, wait_until};
 
 /// Sends a signal, by its name without SIG, to all of these processes at once.
 pub fn signal(name: &str, pids: &[u32]) {
@@ -38,8 +36,11 @@ pub struct Process {
 /// What is left of a process that has ended.
 #[derive(Debug)]
 pub struct Ended {
+    /// How it ended.
     pub status: ExitStatus,
+    /// All of its standard output.
     pub out: Vec<u8>,
+    /// All of its standard error.
     pub log: String,
 }
 
@@ -83,9 +84,13 @@ impl Capture {
 }
 
 impl Process {
-    /// Starts ticketd with these arguments, and with these settings as its whole environment.
-    pub fn start<V: AsRef<str>>(args: &[&str], settings: &[(&str, V)]) -> Self {
-        let mut command = Command::new(TICKETD);
+    /// Starts that ticketd with these arguments, and with these settings as its whole environment.
+    pub fn start<V: AsRef<str>>(
+        binary: impl AsRef<OsStr>,
+        args: &[&str],
+        settings: &[(&str, V)],
+    ) -> Self {
+        let mut command = Command::new(binary);
         command.args(args).env_clear();
         for (name, value) in settings {
             command.env(name, value.as_ref());
@@ -116,8 +121,12 @@ impl Process {
     }
 
     /// Starts ticketd and waits for its end.
-    pub async fn run<V: AsRef<str>>(args: &[&str], settings: &[(&str, V)]) -> Ended {
-        Self::start(args, settings).ended().await
+    pub async fn run<V: AsRef<str>>(
+        binary: impl AsRef<OsStr>,
+        args: &[&str],
+        settings: &[(&str, V)],
+    ) -> Ended {
+        Self::start(binary, args, settings).ended().await
     }
 
     /// What it has logged so far.

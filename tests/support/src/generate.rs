@@ -1,7 +1,5 @@
 //! Tickets by chance: valid ones in every way in which they may be written, and ones that are nearly
 //! so.
-//!
-//! Knows nothing of the crate, so that the properties in `tests/` can use it too.
 
 use std::fmt::Write;
 
@@ -11,12 +9,17 @@ use proptest::sample::{Index, select};
 
 /// A ticket that must be valid, as it is written and as it must be read.
 #[derive(Clone, Debug)]
-pub(super) struct Rendered {
-    pub(super) text: String,
-    pub(super) order_id: String,
-    pub(super) vat: String,
-    pub(super) total: String,
-    pub(super) products: Vec<[String; 3]>,
+pub struct Rendered {
+    /// The ticket as written.
+    pub text: String,
+    /// Its order id, as every value below as it must be read.
+    pub order_id: String,
+    /// Its VAT.
+    pub vat: String,
+    /// Its total.
+    pub total: String,
+    /// Name, product id and price of each product.
+    pub products: Vec<[String; 3]>,
 }
 
 /// Money in units of 10^-scale, and that scale.
@@ -123,7 +126,7 @@ fn add_up(prices: &[(i128, u32)]) -> Option<(i128, u32)> {
 }
 
 /// A valid ticket in any of the ways in which it may be written.
-pub(super) fn rendered() -> impl Strategy<Value = Rendered> {
+pub fn rendered() -> impl Strategy<Value = Rendered> {
     let header = (value(), money(), vec(blanks(), 8), vec(line_end(), 5));
     (any::<bool>(), header, vec(product(), 1..6), any::<bool>()).prop_filter_map(
         "the total must be a decimal, and a CR at the end of the id would belong to the line end",
@@ -157,7 +160,7 @@ pub(super) fn rendered() -> impl Strategy<Value = Rendered> {
 }
 
 /// Pieces that tickets are made of, and pieces that have no business there.
-pub(super) fn piece() -> impl Strategy<Value = String> {
+pub fn piece() -> impl Strategy<Value = String> {
     let known = select(vec![
         "Order:",
         "VAT:",
@@ -198,7 +201,7 @@ pub(super) fn piece() -> impl Strategy<Value = String> {
 }
 
 /// A valid ticket with a few pieces put in, taken out or doubled, or cut short.
-pub(super) fn mutated() -> impl Strategy<Value = String> {
+pub fn mutated() -> impl Strategy<Value = String> {
     let edit = (0..4u8, any::<Index>(), 0..12usize, piece());
     (rendered(), vec(edit, 1..4)).prop_map(|(ticket, edits)| {
         let mut text: Vec<char> = ticket.text.chars().collect();
@@ -217,7 +220,7 @@ pub(super) fn mutated() -> impl Strategy<Value = String> {
 }
 
 /// A ticket line by line, each near to what should stand there; lines may be missing.
-pub(super) fn line_by_line() -> impl Strategy<Value = String> {
+pub fn line_by_line() -> impl Strategy<Value = String> {
     let amount = prop_oneof![
         3 => money().prop_map(|(units, scale)| render_money(units, scale)),
         1 => "[0-9.+e -]{0,6}",

@@ -5,9 +5,9 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::Index;
 
-use super::agree::{agree, read};
-use super::generate::{line_by_line, mutated, piece, rendered};
-use crate::ticket::text;
+use ticketd::ticket::text;
+use ticketd_testing::agree::{agree, read};
+use ticketd_testing::generate::{line_by_line, mutated, piece, rendered};
 
 /// A failing input is printed by the test; a seed file beside the sources would say no more.
 fn config() -> ProptestConfig {

@@ -1,5 +1,6 @@
 //! A schema and queues of a test's own.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use lapin::message::Delivery;
@@ -12,14 +13,14 @@ use lapin::{BasicProperties, Channel, Confirmation, Connection, ConnectionProper
 use tokio_postgres::{Client, NoTls};
 use uuid::Uuid;
 
-use super::http::{Answer, Client as Http, post};
-use super::process::{Ended, Process};
-use super::wait::{wait_for, wait_until};
+use crate::http::{Answer, Client as Http, post};
+use crate::process::{Ended, Process};
+use crate::wait::{wait_for, wait_until};
 
 /// Longest for cleaning up after a test, whose servers may be in any state.
 const CLEANING_DEADLINE: Duration = Duration::from_secs(20);
 
-/// Rows as [`Place::products`] gives them.
+/// Rows as [`Namespace::products`] gives them.
 pub fn owned(products: &[(&str, &str, &str)]) -> Vec<(String, String, String)> {
     let owned = |&(id, name, price): &(&str, &str, &str)| (id.into(), name.into(), price.into());
     products.iter().map(owned).collect()
@@ -27,8 +28,10 @@ pub fn owned(products: &[(&str, &str, &str)]) -> Vec<(String, String, String)> {
 
 /// Somewhere to work: names in both servers that nobody else uses, and connections to look at them
 /// with. Dropping it deletes all that is there, also when the test fails.
-pub struct Place {
+pub struct Namespace {
     name: String,
+    /// The ticketd that is started in it.
+    binary: PathBuf,
     /// Sees the schema and nothing else.
     pub database: Client,
     broker: Connection,
@@ -37,28 +40,40 @@ pub struct Place {
 /// A row of `tickets`; decimals as PostgreSQL writes them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Row {
+    /// The id that the 202 gave.
     pub ticket_id: Uuid,
+    /// Null where it was not read, like VAT and total.
     pub order_id: Option<String>,
+    /// The VAT.
     pub vat: Option<String>,
+    /// The total.
     pub total: Option<String>,
+    /// Whether no rule is broken.
     pub valid: bool,
+    /// The code of the rule that is, and its line.
     pub invalid_reason: Option<String>,
+    /// The body as it was sent.
     pub ticket_text: Option<String>,
+    /// Microseconds since the Unix epoch.
     pub received_at_us: i64,
 }
 
 /// A row of `dead_tickets`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Dead {
+    /// Counts what was set aside.
     pub number: i64,
+    /// The id that the 202 gave.
     pub ticket_id: Uuid,
+    /// Why it could not be stored.
     pub reason: String,
+    /// The body as it was sent.
     pub body: Vec<u8>,
 }
 
-impl Place {
-    /// Makes an empty schema; queues come with the first ticketd.
-    pub async fn new() -> Self {
+impl Namespace {
+    /// Makes an empty schema for that ticketd; queues come with the first of its processes.
+    pub async fn new(binary: impl Into<PathBuf>) -> Self {
         let name = format!("it_{}", Uuid::now_v7().simple());
         // Before the schema: without a broker there would be nobody to take it away.
         let broker = connect_broker().await;
@@ -67,6 +82,7 @@ impl Place {
         database.batch_execute(&schema).await.unwrap();
         Self {
             name,
+            binary: binary.into(),
             database,
             broker,
         }
@@ -128,7 +144,7 @@ impl Place {
 
     /// Starts a role.
     pub fn start(&self, role: &str, more: &[(&str, &str)]) -> Process {
-        Process::start(&[role], &self.settings(role, more))
+        Process::start(&self.binary, &[role], &self.settings(role, more))
     }
 
     /// Starts a role and waits until it is ready.
@@ -145,7 +161,7 @@ impl Place {
 
     /// Runs a command to its end.
     pub async fn run(&self, args: &[&str], more: &[(&str, &str)]) -> Ended {
-        Process::run(args, &self.settings(args[0], more)).await
+        Process::run(&self.binary, args, &self.settings(args[0], more)).await
     }
 
     /// Sends a ticket, with header lines, to a ticketd, which must accept it; returns its id.
@@ -317,7 +333,7 @@ impl Place {
     }
 }
 
-impl Drop for Place {
+impl Drop for Namespace {
     fn drop(&mut self) {
         let name = self.name.clone();
         // On a thread of its own, because this one may be in the middle of a runtime or of a panic.

@@ -1,27 +1,13 @@
 //! What must hold of ticketd whatever bytes it is sent.
 //!
 //! Each property takes bytes and panics if it does not hold of them. libFuzzer calls them from
-//! `fuzz_targets/`, and `tests/properties.rs` includes this file to call them on the kept corpus and
-//! on generated tickets, without libFuzzer.
-
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    reason = "a property that does not hold panics"
-)]
+//! `fuzz/fuzz_targets/`, and `tests/parser/` on the kept corpus and on generated tickets, without
+//! libFuzzer.
 
 mod copy;
 mod group;
 mod parser;
 mod row;
-
-// The parser's test oracle, and the comparison with it.
-#[path = "../../src/ticket/parser/agree.rs"]
-mod agree;
-#[path = "../../src/ticket/parser/naive.rs"]
-mod naive;
 
 pub use group::group;
 pub use parser::parser;
@@ -29,8 +15,6 @@ pub use row::row;
 
 use lapin::message::Delivery;
 use ticketd::message::Record;
-use ticketd::ticket::parse;
-use ticketd::ticket::{Reason, Ticket};
 use ticketd::{Delivered, Group};
 use uuid::Uuid;
 
