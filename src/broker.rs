@@ -1,69 +1,32 @@
-//! RabbitMQ: connecting, and letting go.
+//! RabbitMQ: connecting and disconnecting, the topology, and how many messages wait.
 //!
 //! lapin's own recovery stays off: it would renumber confirms under live
-//! publishers. A link that fails is dropped whole, and its user opens another.
+//! publishers. A connection that fails is dropped whole, and its user opens another.
 
 mod depth;
+mod error;
+mod link;
 mod refusal;
 mod socket;
 mod topology;
 
 pub use depth::watch as watch_depth;
+pub use error::BrokerError;
+pub use link::{Link, within};
 
 use std::io::ErrorKind;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
 
 use async_compat::CompatExt;
-use futures_util::Stream;
-use lapin::options::{ConfirmSelectOptions, QueueDeclareOptions};
 use lapin::tcp::AsyncTcpStream;
-use lapin::types::{FieldTable, ShortString};
-use lapin::{Channel, Connection, ConnectionProperties, Event};
+use lapin::types::ShortString;
+use lapin::{Connection, ConnectionProperties};
 use tokio::time::timeout;
-use tracing::info;
 
 use crate::config::{self, AmqpUrl, BrokerSettings};
+use link::CONNECT_TIMEOUT;
 use socket::{SocketSlot, connect_tcp, io_error};
 use topology::Topology;
-
-/// Longest wait for a connection, its handshake and the topology.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(8);
-
-/// Longest wait for a polite close, after which the socket is shut.
-const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
-
-/// Why there is no link.
-#[derive(Debug)]
-pub enum BrokerError {
-    /// RabbitMQ, or the way to it, failed.
-    Amqp(lapin::Error),
-    /// It did not answer in time.
-    Timeout,
-    /// Something of our name is there, or is missing, so that the promise would not
-    /// be kept.
-    Unsafe(String),
-    /// Our user may not do what is ours to do.
-    Forbidden(String),
-}
-
-impl std::fmt::Display for BrokerError {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::Amqp(error) => write!(f, "{error}"),
-            Self::Timeout => write!(f, "no answer in time"),
-            Self::Unsafe(why) | Self::Forbidden(why) => write!(f, "{why}"),
-        }
-    }
-}
-
-impl std::error::Error for BrokerError {}
-
-impl From<lapin::Error> for BrokerError {
-    fn from(error: lapin::Error) -> Self {
-        Self::Amqp(error)
-    }
-}
 
 /// Where RabbitMQ is and what things are called there.
 #[derive(Debug, Clone)]
@@ -104,9 +67,11 @@ impl Broker {
         [self.topology.queue.clone(), self.topology.unrouted.clone()]
     }
 
-    /// Where RabbitMQ puts what it gives up delivering; nothing reads it.
-    pub fn dead_queue(&self) -> ShortString {
-        self.topology.dead.clone()
+    /// All queues, in the order of their labels in the metrics: those, and where RabbitMQ
+    /// puts what it gives up delivering, which nothing reads.
+    pub fn all_queues(&self) -> [ShortString; 3] {
+        let [main, unrouted] = self.queues();
+        [main, unrouted, self.topology.dead.clone()]
     }
 
     /// Connects and makes sure of the topology. `purpose` names the
@@ -114,11 +79,8 @@ impl Broker {
     pub async fn connect(&self, purpose: &str) -> Result<Link, BrokerError> {
         let socket = Arc::new(SocketSlot::default());
         let opened = timeout(CONNECT_TIMEOUT, async {
-            let link = Link {
-                connection: self.open(purpose, &socket).await?,
-                socket: socket.clone(),
-            };
-            let ensured = self.topology.ensure(&link.connection, self.declared);
+            let link = Link::new(self.open(purpose, &socket).await?, socket.clone());
+            let ensured = self.topology.ensure(link.connection(), self.declared);
             ensured.await?;
             Ok(link)
         })
@@ -150,75 +112,4 @@ impl Broker {
         );
         Ok(connection.await?)
     }
-}
-
-/// A connection to RabbitMQ; dropping it shuts the socket.
-pub struct Link {
-    connection: Connection,
-    socket: Arc<SocketSlot>,
-}
-
-impl Link {
-    /// Opens a channel on which every publish is confirmed.
-    pub async fn publishing_channel(&self) -> Result<Channel, BrokerError> {
-        within(async {
-            let channel = self.connection.create_channel().await?;
-            channel
-                .confirm_select(ConfirmSelectOptions::default())
-                .await?;
-            Ok(channel)
-        })
-        .await
-    }
-
-    /// Opens a plain channel.
-    pub async fn channel(&self) -> Result<Channel, BrokerError> {
-        within(self.connection.create_channel()).await
-    }
-
-    /// How many messages wait in a queue and are with no consumer. On a channel of
-    /// its own, which RabbitMQ closes if there is no such queue.
-    pub async fn waiting(&self, queue: ShortString) -> Result<u32, BrokerError> {
-        within(async {
-            let channel = self.connection.create_channel().await?;
-            let options = QueueDeclareOptions {
-                passive: true,
-                ..Default::default()
-            };
-            let declared = channel.queue_declare(queue, options, FieldTable::default());
-            let messages = declared.await?.message_count();
-            channel.close(200, "asked".into()).await?;
-            Ok(messages)
-        })
-        .await
-    }
-
-    /// What happens to the connection. To be called once: a second listener
-    /// would take events away from the first.
-    pub fn events(&self) -> impl Stream<Item = Event> + Send + 'static {
-        self.connection.events_listener()
-    }
-
-    /// Closes politely, within a bound.
-    pub async fn close(self) {
-        let closed = timeout(CLOSE_TIMEOUT, self.connection.close(200, "closing".into())).await;
-        if !matches!(closed, Ok(Ok(()))) {
-            info!("RabbitMQ did not take part in closing the connection");
-        }
-    }
-}
-
-impl Drop for Link {
-    fn drop(&mut self) {
-        self.socket.shut();
-    }
-}
-
-/// Bounds a call to RabbitMQ, which a hung broker never answers.
-pub async fn within<T>(
-    call: impl Future<Output = Result<T, lapin::Error>>,
-) -> Result<T, BrokerError> {
-    Ok(timeout(CONNECT_TIMEOUT, call)
-        .await
-        .map_err(|_late| BrokerError::Timeout)??)
 }

@@ -174,7 +174,7 @@ impl Consumer {
                 }
                 // A right that was never there will not come by itself; one that was may.
                 Err(BrokerError::Forbidden(why)) if !was_up => return self.health.give_up(why),
-                Err(error) => error.to_string(),
+                Err(error) => format!("{error:#}"),
             };
             warn!("consuming from RabbitMQ stopped: {failed}");
             drain.run_until_cancelled(sleep(backoff.next())).await;
@@ -237,10 +237,10 @@ impl Consumer {
         info!("consuming from RabbitMQ");
         self.health.consuming(true);
         self.metrics.amqp_connected.increment(1.0);
-        let (queues, metrics) = (self.broker.clone(), self.queue_metrics.clone());
+        let (queues, metrics) = (self.broker.all_queues(), self.queue_metrics.clone());
         let end = tokio::select! {
             end = self.pump(session, deliveries) => end,
-            never = watch_depth(&queues, link, &metrics) => match never {},
+            never = watch_depth(link, queues, &metrics) => match never {},
         };
         metrics.unknown();
         self.oddities.tell_now();

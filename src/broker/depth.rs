@@ -7,17 +7,15 @@ use lapin::types::ShortString;
 use tokio::time::{MissedTickBehavior, interval};
 use tracing::debug;
 
-use crate::broker::{Broker, Link};
+use super::link::Link;
 use crate::metrics::QueueMetrics;
 
 /// How often RabbitMQ is asked: more often than metrics are usually collected.
 const ASK_EVERY: Duration = Duration::from_secs(10);
 
-/// Asks again and again, for as long as it is polled. Whatever becomes of that is
+/// Counts the messages of these queues again and again, for as long as it is polled. A failure is
 /// no reason to stop consuming.
-pub async fn watch(broker: &Broker, link: &Link, metrics: &QueueMetrics) -> Infallible {
-    let [main, unrouted] = broker.queues();
-    let queues = [main, unrouted, broker.dead_queue()];
+pub async fn watch(link: &Link, queues: [ShortString; 3], metrics: &QueueMetrics) -> Infallible {
     let mut tick = interval(ASK_EVERY);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
@@ -31,8 +29,9 @@ pub async fn watch(broker: &Broker, link: &Link, metrics: &QueueMetrics) -> Infa
 }
 
 async fn waiting(link: &Link, queue: &ShortString) -> Option<u32> {
-    link.waiting(queue.clone())
-        .await
-        .inspect_err(|error| debug!(%queue, "it is not known how many messages wait: {error}"))
-        .ok()
+    let waiting = link.waiting(queue.clone()).await;
+    let logged = waiting.inspect_err(|error| {
+        debug!(%queue, error = %format_args!("{error:#}"), "counting the messages of a queue failed");
+    });
+    logged.ok()
 }

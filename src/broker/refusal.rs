@@ -1,12 +1,12 @@
-//! What RabbitMQ refuses to declare, in words that say what to do about it.
+//! What RabbitMQ refuses to declare, as an error that says what to do.
 
 use std::fmt::Display;
 
 use lapin::types::{AMQPValue, FieldTable, ShortString};
 
-use super::BrokerError;
+use super::error::BrokerError;
 
-/// A right that a declaration takes.
+/// A right that a declaration needs.
 pub struct Need {
     /// As RabbitMQ names it.
     resource: String,
@@ -14,14 +14,14 @@ pub struct Need {
 }
 
 impl Need {
-    /// What is to be done to a queue or an exchange of this name.
+    /// The right to do this with a queue or an exchange of this name.
     pub fn new(kind: &str, name: impl Display, right: &'static str) -> Self {
         let resource = format!("{kind} '{name}'");
         Self { resource, right }
     }
 }
 
-/// Which of these rights is missing: the reason names the resource, and only in newer
+/// The error for a missing right: RabbitMQ's reason names the resource, and only in newer
 /// versions the right.
 pub fn forbidden(needs: &[Need], why: &str) -> BrokerError {
     let missing = needs.iter().find(|need| why.contains(&need.resource));
@@ -35,7 +35,7 @@ pub fn forbidden(needs: &[Need], why: &str) -> BrokerError {
     ))
 }
 
-/// A queue that is there with other arguments than these.
+/// The error for a queue that exists with other arguments than these.
 pub fn other_queue(
     name: &ShortString,
     setting: &str,
@@ -44,8 +44,8 @@ pub fn other_queue(
 ) -> BrokerError {
     let arguments: Vec<_> = arguments.inner().iter().map(argument).collect();
     BrokerError::Unsafe(format!(
-        "the queue {name} is there, but not as it must be to lose no ticket: durable, with {} and no other \
-         arguments; delete it once it is empty, or set {setting} to another name, or, where a policy gives a \
+        "the queue {name} exists with other properties than it needs to lose no ticket: durable, with {} and no \
+         other arguments; delete it once it is empty, or set {setting} to another name, or, where a policy gives a \
          quorum queue what it lacks, set TOPOLOGY=existing ({why})",
         arguments.join(", ")
     ))

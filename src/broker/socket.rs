@@ -1,4 +1,4 @@
-//! The TCP connection under a link.
+//! The TCP connection under a connection.
 
 use std::io::ErrorKind;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -9,9 +9,9 @@ use socket2::{SockRef, Socket, TcpKeepalive};
 use tokio::net::{TcpStream, lookup_host};
 use tokio::time::timeout;
 
-use super::BrokerError;
+use super::error::BrokerError;
 
-/// Longest wait for one TCP connection.
+/// Maximum wait for one TCP connection.
 const TCP_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// Unacknowledged bytes longer than this mean a dead peer (Linux, tcp(7)).
@@ -47,7 +47,7 @@ pub async fn connect_tcp(uri: &AMQPUri) -> Result<TcpStream, BrokerError> {
     let host = (uri.authority.host.as_str(), uri.authority.port);
     let addresses = timeout(TCP_TIMEOUT, lookup_host(host)).await;
     let addresses = addresses
-        .map_err(|_late| BrokerError::Timeout)?
+        .map_err(|_elapsed| BrokerError::Timeout)?
         .map_err(io_error)?;
     let mut last = BrokerError::from(io_error(ErrorKind::NotFound.into()));
     for address in addresses {
@@ -57,7 +57,7 @@ pub async fn connect_tcp(uri: &AMQPUri) -> Result<TcpStream, BrokerError> {
                 return Ok(socket);
             }
             Ok(Err(error)) => last = io_error(error).into(),
-            Err(_late) => last = BrokerError::Timeout,
+            Err(_elapsed) => last = BrokerError::Timeout,
         }
     }
     Err(last)

@@ -4,7 +4,7 @@ use lapin::options::{ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptio
 use lapin::types::{AMQPValue, FieldTable, ReplyCode, ShortString};
 use lapin::{Channel, Connection, ExchangeKind};
 
-use super::BrokerError;
+use super::error::BrokerError;
 use super::refusal::{self, Need};
 use crate::config;
 
@@ -18,10 +18,10 @@ const NOT_ALLOWED: ReplyCode = 403;
 /// The reply code of not-found.
 const NOT_FOUND: ReplyCode = 404;
 
-/// The reply code of precondition-failed: it is there, and different.
+/// The reply code of precondition-failed: it exists with other arguments.
 const PRECONDITION_FAILED: ReplyCode = 406;
 
-/// The queue argument that names where messages go that RabbitMQ gives up.
+/// The queue argument that names where undeliverable messages go.
 const DEAD_LETTERS: &str = "x-dead-letter-exchange";
 
 /// The exchange argument that names where unroutable messages go.
@@ -36,12 +36,12 @@ pub struct Topology {
     pub queue: ShortString,
     /// Where they wait while that queue or its binding is missing.
     pub unrouted: ShortString,
-    /// Where RabbitMQ puts what it gives up.
+    /// Where RabbitMQ puts what it gives up delivering.
     pub dead: ShortString,
 }
 
 impl Topology {
-    /// Makes sure of what is needed, as far as that is ours to do.
+    /// Declares what is needed or, where others declare it, checks that it exists.
     pub async fn ensure(
         &self,
         connection: &Connection,
@@ -49,7 +49,7 @@ impl Topology {
     ) -> Result<(), BrokerError> {
         match topology {
             config::Topology::Declare => self.declare(connection).await,
-            config::Topology::Existing => self.look(connection).await,
+            config::Topology::Existing => self.check(connection).await,
         }
     }
 
@@ -78,10 +78,10 @@ impl Topology {
         bind(connection, &self.queue, &self.exchange).await
     }
 
-    /// Only whether that is there which tickets are published to and read from: more
-    /// cannot be asked for, and RabbitMQ 4.3 answers not even that to a user who may
-    /// not configure it.
-    async fn look(&self, connection: &Connection) -> Result<(), BrokerError> {
+    /// Checks only that what tickets are published to and read from exists: AMQP tells no
+    /// more, and RabbitMQ 4.3 tells not even that to a user without the right to
+    /// configure it.
+    async fn check(&self, connection: &Connection) -> Result<(), BrokerError> {
         let exchange = on_channel(connection, async |channel| {
             let options = ExchangeDeclareOptions {
                 passive: true,
@@ -91,7 +91,7 @@ impl Topology {
             let name = self.exchange.clone();
             channel.exchange_declare(name, kind, options, none).await
         });
-        there(
+        existing(
             "exchange",
             Named(&self.exchange, "EXCHANGE"),
             exchange.await,
@@ -100,7 +100,7 @@ impl Topology {
             Named(&self.queue, "QUEUE"),
             Named(&self.unrouted, "UNROUTED_QUEUE"),
         ] {
-            let looked = on_channel(connection, async |channel| {
+            let checked = on_channel(connection, async |channel| {
                 let options = QueueDeclareOptions {
                     passive: true,
                     ..Default::default()
@@ -109,7 +109,7 @@ impl Topology {
                     channel.queue_declare(queue.0.clone(), options, FieldTable::default());
                 declared.await.map(drop)
             });
-            there("queue", queue, looked.await)?;
+            existing("queue", queue, checked.await)?;
         }
         Ok(())
     }
@@ -136,11 +136,11 @@ impl Topology {
     }
 }
 
-/// A name, and the setting that it is from.
+/// A name, and the setting it comes from.
 #[derive(Clone, Copy)]
 struct Named<'a>(&'a ShortString, &'static str);
 
-/// Declares an exchange. One that would send tickets elsewhere is not taken.
+/// Declares an exchange; fails if one exists that would send tickets elsewhere.
 async fn ensure_exchange(
     connection: &Connection,
     Named(name, setting): Named<'_>,
@@ -166,16 +166,16 @@ async fn ensure_exchange(
             .await
     });
     declared.await.map_err(|refused| match refused {
-        Declared::Refused(NOT_ALLOWED, why) => refusal::forbidden(&needs, &why),
-        Declared::Refused(_, why) => BrokerError::Unsafe(format!(
-            "the exchange {name} is there, but is another one: delete it, or set {setting} to another name ({why})"
+        DeclareError::Refused(NOT_ALLOWED, why) => refusal::forbidden(&needs, &why),
+        DeclareError::Refused(_, why) => BrokerError::Unsafe(format!(
+            "the exchange {name} exists with other properties: delete it, or set {setting} to another name ({why})"
         )),
-        Declared::Failed(error) => error,
+        DeclareError::Failed(error) => error,
     })
 }
 
-/// Declares a queue. One with other arguments is not taken: in some of those a
-/// confirmed ticket would not be safe, and of policies AMQP tells nothing.
+/// Declares a queue; fails if one exists with other arguments: with some of them a
+/// confirmed ticket would not be safe, and AMQP tells nothing of policies.
 async fn ensure_queue(
     connection: &Connection,
     Named(name, setting): Named<'_>,
@@ -197,9 +197,9 @@ async fn ensure_queue(
         declared.await.map(drop)
     });
     declared.await.map_err(|refused| match refused {
-        Declared::Refused(NOT_ALLOWED, why) => refusal::forbidden(&needs, &why),
-        Declared::Refused(_, why) => refusal::other_queue(name, setting, &arguments, &why),
-        Declared::Failed(error) => error,
+        DeclareError::Refused(NOT_ALLOWED, why) => refusal::forbidden(&needs, &why),
+        DeclareError::Refused(_, why) => refusal::other_queue(name, setting, &arguments, &why),
+        DeclareError::Failed(error) => error,
     })
 }
 
@@ -220,41 +220,41 @@ async fn bind(
             .await
     });
     bound.await.map_err(|refused| match refused {
-        Declared::Refused(NOT_ALLOWED, why) => refusal::forbidden(&needs, &why),
-        Declared::Refused(_, why) => BrokerError::Unsafe(why),
-        Declared::Failed(error) => error,
+        DeclareError::Refused(NOT_ALLOWED, why) => refusal::forbidden(&needs, &why),
+        DeclareError::Refused(_, why) => BrokerError::Unsafe(why),
+        DeclareError::Failed(error) => error,
     })
 }
 
-/// What a look at something says. That RabbitMQ does not let us look says nothing.
-fn there(
+/// Fails if it does not exist. A missing right to ask tells nothing.
+fn existing(
     what: &str,
     Named(name, setting): Named<'_>,
-    looked: Result<(), Declared>,
+    checked: Result<(), DeclareError>,
 ) -> Result<(), BrokerError> {
-    match looked {
-        Ok(()) | Err(Declared::Refused(NOT_ALLOWED, _)) => Ok(()),
-        Err(Declared::Refused(_, why)) => Err(BrokerError::Unsafe(format!(
-            "the {what} {name} is not there, and with TOPOLOGY=existing it is not for ticketd to make: \
+    match checked {
+        Ok(()) | Err(DeclareError::Refused(NOT_ALLOWED, _)) => Ok(()),
+        Err(DeclareError::Refused(_, why)) => Err(BrokerError::Unsafe(format!(
+            "the {what} {name} does not exist, and with TOPOLOGY=existing ticketd declares nothing: \
              declare it, or set {setting} to another name ({why})"
         ))),
-        Err(Declared::Failed(error)) => Err(error),
+        Err(DeclareError::Failed(error)) => Err(error),
     }
 }
 
-/// How a declaration can go wrong.
-enum Declared {
-    /// RabbitMQ will not have it: the reply code and its reason.
+/// How a declaration can fail.
+enum DeclareError {
+    /// RabbitMQ refuses it: the reply code and its reason.
     Refused(ReplyCode, String),
     Failed(BrokerError),
 }
 
-/// Runs a call on a channel of its own, because a refusal closes the channel.
+/// Runs a call on a channel of its own, because RabbitMQ closes the channel when it refuses.
 async fn on_channel(
     connection: &Connection,
     call: impl AsyncFnOnce(&Channel) -> Result<(), lapin::Error>,
-) -> Result<(), Declared> {
-    let failed = |error: lapin::Error| Declared::Failed(error.into());
+) -> Result<(), DeclareError> {
+    let failed = |error: lapin::Error| DeclareError::Failed(error.into());
     let channel = connection.create_channel().await.map_err(failed)?;
     let Err(error) = call(&channel).await else {
         return channel.close(200, "done".into()).await.map_err(failed);
@@ -266,7 +266,7 @@ async fn on_channel(
                 NOT_ALLOWED | NOT_FOUND | PRECONDITION_FAILED
             ) =>
         {
-            Err(Declared::Refused(
+            Err(DeclareError::Refused(
                 refusal.get_id(),
                 refusal.get_message().to_string(),
             ))

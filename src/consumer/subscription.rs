@@ -80,7 +80,7 @@ impl Session {
             .basic_ack(tag, BasicAckOptions { multiple: true });
         within(acknowledged)
             .await
-            .map_err(|error| error.to_string())?;
+            .map_err(|error| format!("{error:#}"))?;
         self.acknowledged = true;
         Ok(())
     }

@@ -126,7 +126,7 @@ impl Actor {
                 opened = &mut attempt => match opened {
                     Ok(session) => return Some(session),
                     Err(error) => {
-                        warn!("no link to RabbitMQ for publishing: {error}");
+                        warn!("no link to RabbitMQ for publishing: {error:#}");
                         self.give_up(error);
                         attempt.set(open(&broker, self.backoff.next()).fuse());
                     }

@@ -271,7 +271,7 @@ async fn an_existing_topology_is_used_as_it_is() {
     // RabbitMQ 4.3 tells what is missing to none but those who could make it.
     let existing = [("TOPOLOGY", "existing")];
     let mut accept = site.start("accept", &existing);
-    let missing = format!("the exchange {} is not there", site.name);
+    let missing = format!("the exchange {} does not exist", site.name);
     accept.logged(&missing).await;
     let mut admin = accept.admin().await;
     assert_eq!(admin.ask(get("/readyz")).await.status, 503);
@@ -293,7 +293,7 @@ async fn an_existing_topology_is_used_as_it_is() {
     site.delete_queue(".unrouted").await;
     let mut accept = site.start("accept", &existing);
     let mut consume = site.start("consume", &existing);
-    let missing = format!("the queue {} is not there", site.named(".unrouted"));
+    let missing = format!("the queue {} does not exist", site.named(".unrouted"));
     accept.logged(&missing).await;
     consume.logged(&missing).await;
     site.declare(".unrouted", &quorum).await;

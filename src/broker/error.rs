@@ -1,0 +1,62 @@
+//! Why there is no connection to RabbitMQ.
+
+use std::error::Error;
+use std::fmt;
+
+/// Why there is no connection to RabbitMQ, or a call on it failed. The alternate form (`{:#}`) adds
+/// the source, as one line for a log.
+#[derive(Debug)]
+pub enum BrokerError {
+    /// The connection, a channel or the way to RabbitMQ failed.
+    Amqp(lapin::Error),
+    /// RabbitMQ did not answer in time.
+    Timeout,
+    /// An exchange or a queue is missing or has other properties, so that tickets could
+    /// be lost.
+    Unsafe(String),
+    /// Our user lacks the right to something that is ours to do.
+    Forbidden(String),
+}
+
+impl fmt::Display for BrokerError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Amqp(_) => f.write_str("the connection to RabbitMQ failed")?,
+            Self::Timeout => f.write_str("RabbitMQ did not answer in time")?,
+            Self::Unsafe(why) | Self::Forbidden(why) => f.write_str(why)?,
+        }
+        match self.source() {
+            Some(source) if f.alternate() => write!(f, ": {source}"),
+            _ => Ok(()),
+        }
+    }
+}
+
+impl Error for BrokerError {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        match self {
+            Self::Amqp(error) => Some(error),
+            Self::Timeout | Self::Unsafe(_) | Self::Forbidden(_) => None,
+        }
+    }
+}
+
+impl From<lapin::Error> for BrokerError {
+    fn from(error: lapin::Error) -> Self {
+        Self::Amqp(error)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_source_is_kept_and_added_on_request() {
+        let error = BrokerError::from(lapin::Error::from(lapin::ErrorKind::MissingHeartbeatError));
+        let source = error.source().expect("lapin's error").to_string();
+        assert!(!error.to_string().contains(&source), "{error}");
+        assert_eq!(format!("{error:#}"), format!("{error}: {source}"));
+        assert!(BrokerError::Timeout.source().is_none());
+    }
+}
