@@ -45,7 +45,7 @@ pub use service::Service;
 
 // The way from a body to its row without the servers in between, for `fuzz/` and `benches/`.
 #[doc(hidden)]
-pub use consumer::{KnownProducts, Message as Delivered, rows_of};
+pub use consumer::{DeliveredMessage, KnownProducts, rows_of};
 #[doc(hidden)]
 pub use publisher::Group;
 #[doc(hidden)]

@@ -4,6 +4,10 @@
 //! base units, `_total` for counters, labels of a few fixed values. Handles are
 //! made once and kept by the part that counts, so the hot paths look nothing up.
 
+mod link_guard;
+
+pub use link_guard::LinkGuard;
+
 use std::time::Duration;
 
 use ::metrics::{

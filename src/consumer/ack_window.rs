@@ -9,7 +9,7 @@ use std::collections::VecDeque;
 /// handed out only once it and all before it are stored, in whatever order
 /// batches finish.
 #[derive(Debug)]
-pub struct Window {
+pub struct AckWindow {
     first_open: u64,
     deliveries: VecDeque<Delivery>,
     queues: Vec<Queue>,
@@ -30,7 +30,7 @@ struct Queue {
     unacknowledged: usize,
 }
 
-impl Window {
+impl AckWindow {
     /// For a channel on which nothing was delivered yet, subscribed to queues with
     /// these prefetches.
     pub fn new(prefetches: &[u16]) -> Self {
@@ -45,7 +45,7 @@ impl Window {
         }
     }
 
-    /// Takes note of a delivery from a queue, by its place among the prefetches.
+    /// Records a delivery from a queue, by its place among the prefetches.
     pub fn deliver(&mut self, tag: u64, queue: usize) {
         if let Some(delivery) = self.delivery(tag)
             && delivery.queue.replace(queue).is_none()
@@ -63,7 +63,7 @@ impl Window {
             .any(|queue| queue.unacknowledged >= queue.prefetch)
     }
 
-    /// Takes note that these tags are stored. Returns the tag up to which all
+    /// Records that these tags are stored. Returns the tag up to which all
     /// are, if it has moved.
     pub fn store(&mut self, tags: &[u64]) -> Option<u64> {
         for tag in tags {
@@ -101,7 +101,7 @@ mod tests {
 
     #[test]
     fn a_gap_holds_back_what_comes_after_it() {
-        let mut window = Window::new(&[]);
+        let mut window = AckWindow::new(&[]);
         assert_eq!(window.store(&[2, 3]), None);
         assert_eq!(window.store(&[5]), None);
         assert_eq!(window.store(&[1]), Some(3));
@@ -111,7 +111,7 @@ mod tests {
 
     #[test]
     fn a_tag_seen_twice_or_never_delivered_changes_nothing() {
-        let mut window = Window::new(&[]);
+        let mut window = AckWindow::new(&[]);
         assert_eq!(window.store(&[1, 1, 0]), Some(1));
         assert_eq!(window.store(&[1]), None);
         assert_eq!(window.store(&[2]), Some(2));
@@ -119,7 +119,7 @@ mod tests {
 
     #[test]
     fn nothing_more_can_come_once_a_queue_has_delivered_its_prefetch() {
-        let mut window = Window::new(&[3, 2]);
+        let mut window = AckWindow::new(&[3, 2]);
         for (tag, queue) in [(1, 0), (2, 0), (4, 1), (4, 1)] {
             window.deliver(tag, queue);
         }
@@ -139,7 +139,7 @@ mod tests {
     proptest! {
         #[test]
         fn what_is_acknowledged_is_stored(order in Just((1..=60_u64).collect::<Vec<_>>()).prop_shuffle(), size in 1..9_usize) {
-            let mut window = Window::new(&[]);
+            let mut window = AckWindow::new(&[]);
             let mut stored = std::collections::BTreeSet::<u64>::new();
             let mut acknowledged = 0;
             for batch in order.chunks(size) {

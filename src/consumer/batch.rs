@@ -8,19 +8,19 @@ const LOW_LOAD_ROWS: usize = 256;
 
 /// The bounds of one batch.
 #[derive(Debug, Clone, Copy)]
-pub struct Limits {
-    /// Most rows.
+pub struct BatchLimits {
+    /// Maximum of rows.
     pub rows: usize,
-    /// Most bytes of tickets.
+    /// Maximum of bytes of tickets.
     pub bytes: usize,
-    /// Longest wait to fill while tickets keep coming.
+    /// Maximum wait to fill while tickets keep coming.
     pub age: Duration,
 }
 
 /// What is gathered for the next transaction. The first item always fits.
 #[derive(Debug)]
 pub struct Batch<T> {
-    limits: Limits,
+    limits: BatchLimits,
     items: Vec<T>,
     rows: usize,
     bytes: usize,
@@ -31,7 +31,7 @@ pub struct Batch<T> {
 
 impl<T> Batch<T> {
     /// An empty batch.
-    pub fn new(limits: Limits) -> Self {
+    pub fn new(limits: BatchLimits) -> Self {
         Self {
             limits,
             items: Vec::new(),
@@ -56,7 +56,7 @@ impl<T> Batch<T> {
         self.rows >= self.limits.rows || self.bytes >= self.limits.bytes
     }
 
-    /// Says whether all is in hand that can come before something is written: then
+    /// Sets whether nothing more can be delivered before something is stored: then
     /// there is nothing to wait for.
     pub fn complete(&mut self, complete: bool) {
         self.complete = complete;
@@ -77,10 +77,10 @@ impl<T> Batch<T> {
         Some(since + self.limits.age)
     }
 
-    /// How much longer than it must its writing may take: not at all when it
+    /// How much longer than necessary its COPY may take: not at all when it
     /// cannot grow, as more is waiting then; else half the age, which under load
     /// is less than the next batch takes to fill.
-    pub fn leeway(&self) -> Duration {
+    pub fn pacing_budget(&self) -> Duration {
         if self.cannot_grow() {
             Duration::ZERO
         } else {
@@ -92,7 +92,7 @@ impl<T> Batch<T> {
         self.complete || self.is_full()
     }
 
-    /// Hands out what was gathered and begins anew.
+    /// Takes what was gathered, and starts over.
     pub fn take(&mut self) -> Vec<T> {
         self.last_rows = self.rows;
         self.rows = 0;
@@ -109,7 +109,7 @@ mod tests {
     const AGE: Duration = Duration::from_millis(10);
 
     fn batch() -> Batch<u32> {
-        Batch::new(Limits {
+        Batch::new(BatchLimits {
             rows: 1000,
             bytes: 100_000,
             age: AGE,
@@ -147,12 +147,12 @@ mod tests {
     }
 
     #[test]
-    fn only_a_batch_that_is_not_full_is_written_at_ease() {
+    fn only_a_batch_that_is_not_full_is_paced() {
         let mut batch = batch();
         batch.push(1, 999, 100, Instant::now());
-        assert_eq!(batch.leeway(), AGE / 2);
+        assert_eq!(batch.pacing_budget(), AGE / 2);
         batch.push(2, 1, 100, Instant::now());
-        assert_eq!(batch.leeway(), Duration::ZERO);
+        assert_eq!(batch.pacing_budget(), Duration::ZERO);
     }
 
     #[test]
@@ -164,11 +164,17 @@ mod tests {
 
         batch.push(2, 1, 100, now);
         batch.complete(true);
-        assert_eq!((batch.due(), batch.leeway()), (Some(now), Duration::ZERO));
+        assert_eq!(
+            (batch.due(), batch.pacing_budget()),
+            (Some(now), Duration::ZERO)
+        );
         assert!(!batch.is_full(), "more may be added, should it come");
 
         batch.complete(false);
-        assert_eq!((batch.due(), batch.leeway()), (Some(now + AGE), AGE / 2));
+        assert_eq!(
+            (batch.due(), batch.pacing_budget()),
+            (Some(now + AGE), AGE / 2)
+        );
         batch.complete(true);
         assert_eq!(batch.take(), [2]);
         assert_eq!(batch.due(), None, "nothing is in it");

@@ -1,4 +1,5 @@
-//! What is to be done with each ticket of a batch. Pure.
+//! What is to be done with each ticket of a batch: stored, left out as a duplicate, or
+//! dead-lettered. Pure, no clock of its own.
 
 use std::collections::{HashMap, HashSet};
 use std::ops::Range;
@@ -6,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use uuid::Uuid;
 
-use super::delivery::Message;
+use super::delivery::DeliveredMessage;
 use super::evidence::{Evidence, Kind, Sample};
 use super::known_products::{Changes, KnownProducts};
 use crate::message::Record;
@@ -19,12 +20,13 @@ const ROW_OVERHEAD_BYTES: usize = 128;
 
 /// Why the second text of a key is dead.
 const KEY_REUSED: &str = "the idempotency key was used with another body";
+
 /// Of so many tickets of a transaction copies are kept, to compare refused ones
 /// with: enough to have one of each kind, soon.
 const SAMPLES: usize = 4;
 
-/// Why a ticket is dead that PostgreSQL would refuse for its time. It is not even
-/// asked: what it refuses has been made so by somebody.
+/// Why a ticket is dead that PostgreSQL would refuse for its time. It is not tried, as a
+/// refusal means that somebody has changed the tables.
 const TOO_EARLY: &str = "its time of receipt is before 4714 BC, which PostgreSQL cannot hold";
 
 /// What is to be done with one ticket.
@@ -45,24 +47,24 @@ enum Verdict {
 pub struct Plan<'a> {
     records: Vec<Record<'a>>,
     verdicts: Vec<Verdict>,
-    /// Ids that may well be stored already, and are asked for first, with their lengths.
-    pub suspects: Vec<(Uuid, usize)>,
-    /// How long PostgreSQL may take over the rows.
-    pub spread: Duration,
+    /// Ids that are probably stored already, with the lengths of their bodies; these are looked up first.
+    pub possible_duplicates: Vec<(Uuid, usize)>,
+    /// How long COPY of the rows may be stretched.
+    pub pacing: Duration,
     /// Some of them were delivered before.
     redelivered: bool,
 }
 
 impl<'a> Plan<'a> {
     /// Everything is to be stored, except what cannot even be read.
-    pub fn new(messages: &'a [Message], spread: Duration) -> Self {
-        let mut suspects = Vec::new();
+    pub fn new(messages: &'a [DeliveredMessage], pacing: Duration) -> Self {
+        let mut possible_duplicates = Vec::new();
         let mut tickets = Vec::new();
         for message in messages {
             for (record, dead) in message.records() {
                 // Ids of version 7 are ours, and new with each ticket; others are made from keys.
                 if message.redelivered || record.id.get_version_num() != 7 {
-                    suspects.push((record.id, record.body.len()));
+                    possible_duplicates.push((record.id, record.body.len()));
                 }
                 let too_early = record.received_at_us < RECEIVED_AT_MIN_US;
                 let verdict = match dead.or(too_early.then_some(TOO_EARLY)) {
@@ -78,24 +80,24 @@ impl<'a> Plan<'a> {
         Self {
             records,
             verdicts,
-            suspects,
-            spread,
+            possible_duplicates,
+            pacing,
             redelivered: messages.iter().any(|message| message.redelivered),
         }
     }
 
-    /// A copy of a stored ticket, under an id of its own.
-    pub fn copy_of(sample: &'a Sample) -> Self {
+    /// A copy of a stored ticket, under another id.
+    pub fn copy_of(sample: &'a Sample, id: Uuid) -> Self {
         let record = Record {
-            id: Uuid::now_v7(),
+            id,
             received_at_us: sample.received_at_us,
             body: &sample.body,
         };
         Self {
             records: vec![record],
             verdicts: vec![Verdict::Store],
-            suspects: Vec::new(),
-            spread: Duration::ZERO,
+            possible_duplicates: Vec::new(),
+            pacing: Duration::ZERO,
             redelivered: false,
         }
     }
@@ -225,7 +227,7 @@ impl<'a> Plan<'a> {
     }
 
     /// Sends a ticket to `dead_tickets`.
-    pub fn bury(&mut self, at: usize, why: &str) {
+    pub fn dead_letter(&mut self, at: usize, why: &str) {
         if let Some(verdict) = self.verdicts.get_mut(at) {
             *verdict = Verdict::Dead(why.to_owned());
         }
@@ -276,7 +278,7 @@ impl<'a> Plan<'a> {
 }
 
 /// What is stored of these messages at this time, if nothing was stored before.
-pub fn rows_of(messages: &[Message], now: Instant) -> (Encoded<'_>, Vec<ProductRow<'_>>) {
+pub fn rows_of(messages: &[DeliveredMessage], now: Instant) -> (Encoded<'_>, Vec<ProductRow<'_>>) {
     let plan = Plan::new(messages, Duration::ZERO);
     let mut known = KnownProducts::new(Duration::ZERO);
     let (encoded, changes) = plan.encode(plan.all(), &mut known, now);

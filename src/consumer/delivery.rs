@@ -4,31 +4,32 @@ use lapin::BasicProperties;
 use lapin::message::Delivery;
 use uuid::Uuid;
 
-use super::received_at::{self, Odd};
+use super::error::SubscriptionError;
+use super::received_at::{self, Anomaly};
 use crate::clock::now_us;
 use crate::message::{self, Record};
 
 /// What a subscription yields.
 pub enum Delivered {
     /// A message, and which of the queues it came from.
-    Message(usize, Message),
+    Message(usize, DeliveredMessage),
     /// Nothing more comes, for this reason.
-    Ended(String),
+    Ended(SubscriptionError),
 }
 
 impl Delivered {
     /// What came from one of the queues.
     pub fn of(queue: usize, delivery: Result<Delivery, lapin::Error>) -> Self {
         match delivery {
-            Ok(delivery) => Self::Message(queue, Message::new(delivery, now_us())),
-            Err(error) => Self::Ended(error.to_string()),
+            Ok(delivery) => Self::Message(queue, DeliveredMessage::new(delivery, now_us())),
+            Err(error) => Self::Ended(SubscriptionError::Delivery(error)),
         }
     }
 }
 
 /// A delivered message, which the batch owns until it is stored.
 #[derive(Debug)]
-pub struct Message {
+pub struct DeliveredMessage {
     /// What acknowledges it.
     pub tag: u64,
     /// How many tickets it holds.
@@ -36,7 +37,7 @@ pub struct Message {
     /// RabbitMQ has delivered it before, so it may be stored already.
     pub redelivered: bool,
     /// What is wrong with the times of its tickets.
-    pub odd: Odd,
+    pub anomaly: Anomaly,
     read_at_us: i64,
     data: Vec<u8>,
     content: Content,
@@ -57,20 +58,20 @@ enum Content {
     },
 }
 
-impl Message {
+impl DeliveredMessage {
     /// Reads a delivery; none of its tickets counts as received later than now.
     pub fn new(delivery: Delivery, now_us: i64) -> Self {
         let (properties, data) = (&delivery.properties, &delivery.data);
-        let (received_at_us, mut odd) = received_at::of_ticket(properties, now_us);
+        let (received_at_us, mut anomaly) = received_at::of_ticket(properties, now_us);
         let (content, tickets) = read(properties, data, received_at_us);
         if matches!(content, Content::Group) {
-            odd = received_at::of_group(data, now_us);
+            anomaly = received_at::of_group(data, now_us);
         }
         Self {
             tag: delivery.delivery_tag,
             tickets,
             redelivered: delivery.redelivered,
-            odd,
+            anomaly,
             read_at_us: now_us,
             data: delivery.data,
             content,
@@ -165,13 +166,13 @@ mod tests {
     const NOW_US: i64 = 1_700_000_000_000_000;
     const ID: &str = "018f0000-0000-7000-8000-000000000001";
 
-    fn message(properties: BasicProperties, data: &[u8]) -> Message {
+    fn message(properties: BasicProperties, data: &[u8]) -> DeliveredMessage {
         let mut delivery = Delivery::mock(7, "".into(), "".into(), false, data.to_vec());
         delivery.properties = properties;
-        Message::new(delivery, NOW_US)
+        DeliveredMessage::new(delivery, NOW_US)
     }
 
-    fn only(message: &Message) -> (Record<'_>, Option<&str>) {
+    fn only(message: &DeliveredMessage) -> (Record<'_>, Option<&str>) {
         let mut records = message.records();
         let record = records.next().expect("a record");
         assert_eq!((records.next(), message.tickets), (None, 1));
@@ -250,8 +251,12 @@ mod tests {
         let message = message(properties, &payload);
         let read_us: Vec<_> = message.records().map(|(r, _)| r.received_at_us).collect();
         assert_eq!(read_us, [5, NOW_US, NOW_US, NOW_US, NOW_US, i64::MIN]);
-        let odd = (message.odd.ahead, message.odd.ahead_us);
-        assert_eq!(odd, (2, i64::MAX - NOW_US), "the third is as good as now");
+        let anomaly = (message.anomaly.ahead, message.anomaly.ahead_us);
+        assert_eq!(
+            anomaly,
+            (2, i64::MAX - NOW_US),
+            "the third is as good as now"
+        );
     }
 
     #[test]

@@ -4,34 +4,34 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
-use super::delivery::Message;
+use super::delivery::DeliveredMessage;
 
 /// A batch to store.
 pub struct Job {
-    /// The subscription it came from.
-    pub session: u64,
+    /// The number of the subscription that it came from.
+    pub subscription: u64,
     /// Its number there.
     pub batch: u64,
     /// Its messages.
-    pub messages: Vec<Message>,
-    /// How long PostgreSQL may take over its rows, so as to leave the cores to others.
-    pub spread: Duration,
+    pub messages: Vec<DeliveredMessage>,
+    /// How long COPY of its rows may be stretched, to leave the cores to accepting.
+    pub pacing: Duration,
     /// Set when nobody can acknowledge it any more: it will be delivered again.
     pub abandoned: Arc<AtomicBool>,
 }
 
 /// What a writer tells the consumer.
-pub enum Event {
-    /// This writer is connected and has nothing to do.
+pub enum WriterEvent {
+    /// The writer of this index is connected and has nothing to do.
     Idle(usize),
     /// This batch is committed.
-    Stored(Stored),
+    Stored(StoredBatch),
 }
 
 /// A committed batch.
-pub struct Stored {
-    /// The subscription it came from.
-    pub session: u64,
+pub struct StoredBatch {
+    /// The number of the subscription that it came from.
+    pub subscription: u64,
     /// Its number there.
     pub batch: u64,
     /// The delivery tags of its messages.

@@ -8,15 +8,15 @@ use tracing::warn;
 
 use crate::message::{self, RECEIVED_AT};
 
-/// Clocks that differ by less are as good as clocks get.
+/// Clocks that differ by less count as equal.
 const TOLERATED_US: i64 = 1_000_000;
 
-/// A producer that is wrong is so with every message: it is told no more often.
-const TELL_EVERY: Duration = Duration::from_secs(10);
+/// A producer that is wrong is so with every message: it is logged no more often.
+const LOG_EVERY: Duration = Duration::from_secs(10);
 
-/// What is wrong with the times of a message.
+/// What is wrong with the times of receipt of a message.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Odd {
+pub struct Anomaly {
     /// How many tickets were received in the future, by more than clocks may differ.
     pub ahead: u64,
     /// By how much at most, in µs.
@@ -25,9 +25,9 @@ pub struct Odd {
     pub mistyped: Option<AMQPType>,
 }
 
-impl Odd {
-    /// Takes note of the time of one ticket.
-    fn see(&mut self, received_at_us: i64, now_us: i64) {
+impl Anomaly {
+    /// Adds the time of one ticket.
+    fn add(&mut self, received_at_us: i64, now_us: i64) {
         let ahead_us = received_at_us.saturating_sub(now_us);
         if ahead_us > TOLERATED_US {
             self.ahead += 1;
@@ -38,16 +38,16 @@ impl Odd {
 
 /// When the ticket of a message was received, but not later than now: what came
 /// later would never count as newer.
-pub fn of_ticket(properties: &BasicProperties, now_us: i64) -> (i64, Odd) {
+pub fn of_ticket(properties: &BasicProperties, now_us: i64) -> (i64, Anomaly) {
     let header = properties
         .headers()
         .as_ref()
         .and_then(|headers| headers.inner().get(RECEIVED_AT));
-    let mut odd = Odd::default();
+    let mut anomaly = Anomaly::default();
     let said = header.and_then(|value| {
         let whole = whole_number(value);
         if whole.is_none() {
-            odd.mistyped = Some(value.get_type());
+            anomaly.mistyped = Some(value.get_type());
         }
         whole
     });
@@ -56,17 +56,17 @@ pub fn of_ticket(properties: &BasicProperties, now_us: i64) -> (i64, Odd) {
         Some(seconds.saturating_mul(1_000_000))
     });
     let received_at_us = said.unwrap_or(now_us);
-    odd.see(received_at_us, now_us);
-    (received_at_us.min(now_us), odd)
+    anomaly.add(received_at_us, now_us);
+    (received_at_us.min(now_us), anomaly)
 }
 
 /// What is wrong with the times of a group.
-pub fn of_group(group: &[u8], now_us: i64) -> Odd {
-    let mut odd = Odd::default();
+pub fn of_group(group: &[u8], now_us: i64) -> Anomaly {
+    let mut anomaly = Anomaly::default();
     for record in message::records(group) {
-        odd.see(record.received_at_us, now_us);
+        anomaly.add(record.received_at_us, now_us);
     }
-    odd
+    anomaly
 }
 
 fn whole_number(value: &AMQPValue) -> Option<i64> {
@@ -82,44 +82,45 @@ fn whole_number(value: &AMQPValue) -> Option<i64> {
     }
 }
 
-/// What was wrong with the times of many messages, told in a line or two for all of them.
+/// What was wrong with the times of many messages, logged in a line or two for all of them.
 #[derive(Debug, Default)]
-pub struct Oddities {
-    sum: Odd,
+pub struct AnomalyLog {
+    sum: Anomaly,
     mistyped: u64,
-    told: Option<Instant>,
+    logged: Option<Instant>,
 }
 
-impl Oddities {
-    /// Takes note of a message.
-    pub fn note(&mut self, odd: Odd) {
-        self.sum.ahead += odd.ahead;
-        self.sum.ahead_us = self.sum.ahead_us.max(odd.ahead_us);
-        self.sum.mistyped = self.sum.mistyped.or(odd.mistyped);
-        self.mistyped += u64::from(odd.mistyped.is_some());
+impl AnomalyLog {
+    /// Adds a message's.
+    pub fn add(&mut self, anomaly: Anomaly) {
+        self.sum.ahead += anomaly.ahead;
+        self.sum.ahead_us = self.sum.ahead_us.max(anomaly.ahead_us);
+        self.sum.mistyped = self.sum.mistyped.or(anomaly.mistyped);
+        self.mistyped += u64::from(anomaly.mistyped.is_some());
     }
 
-    /// Tells what there is, unless it did so just before.
-    pub fn tell(&mut self, now: Instant) {
-        let waits = |told: Instant| now.saturating_duration_since(told) < TELL_EVERY;
-        if self.sum != Odd::default() && !self.told.is_some_and(waits) {
-            self.tell_now();
-            self.told = Some(now);
+    /// Logs what there is, unless it did so just before.
+    pub fn log(&mut self, now: Instant) {
+        let waits = |logged: Instant| now.saturating_duration_since(logged) < LOG_EVERY;
+        if self.sum != Anomaly::default() && !self.logged.is_some_and(waits) {
+            self.flush();
+            self.logged = Some(now);
         }
     }
 
-    /// Tells what there is.
-    pub fn tell_now(&mut self) {
-        let Odd {
+    /// Logs what there is.
+    pub fn flush(&mut self) {
+        let Anomaly {
             ahead,
             ahead_us,
             mistyped,
         } = std::mem::take(&mut self.sum);
         if ahead > 0 {
-            let most = Duration::from_secs(ahead_us.unsigned_abs() / 1_000_000);
+            let maximum = Duration::from_secs(ahead_us.unsigned_abs() / 1_000_000);
             warn!(
                 tickets = ahead,
-                "tickets were received in the future, up to {most:?} ahead, and count as received now: \
+                ahead = ?maximum,
+                "tickets were received in the future and count as received now: \
                  a producer's clock is wrong, or this one"
             );
         }
@@ -127,7 +128,9 @@ impl Oddities {
         if let Some(kind) = mistyped {
             warn!(
                 messages,
-                "the header {RECEIVED_AT} is no whole number but, for one, a {kind:?}, and was not used"
+                header = RECEIVED_AT,
+                r#type = ?kind,
+                "a header is not a whole number, and was not used"
             );
         }
     }
@@ -155,11 +158,11 @@ mod tests {
     #[test]
     fn the_header_counts_before_the_timestamp_and_that_before_now() {
         let header = with_header(AMQPValue::LongLongInt(42));
-        assert_eq!(of_ticket(&header, NOW_US), (42, Odd::default()));
+        assert_eq!(of_ticket(&header, NOW_US), (42, Anomaly::default()));
         let seconds = BasicProperties::default().with_timestamp(3);
-        assert_eq!(of_ticket(&seconds, NOW_US), (3_000_000, Odd::default()));
+        assert_eq!(of_ticket(&seconds, NOW_US), (3_000_000, Anomaly::default()));
         let bare = BasicProperties::default();
-        assert_eq!(of_ticket(&bare, NOW_US), (NOW_US, Odd::default()));
+        assert_eq!(of_ticket(&bare, NOW_US), (NOW_US, Anomaly::default()));
     }
 
     #[test]
@@ -168,10 +171,14 @@ mod tests {
         cases.extend([(NOW_US + TOLERATED_US, 0), (NOW_US + 1, 0)]);
         for (said_us, ahead) in cases {
             let header = with_header(AMQPValue::LongLongInt(said_us));
-            let (received_at_us, odd) = of_ticket(&header, NOW_US);
-            assert_eq!((received_at_us, odd.ahead), (NOW_US, ahead), "{said_us}");
+            let (received_at_us, anomaly) = of_ticket(&header, NOW_US);
+            assert_eq!(
+                (received_at_us, anomaly.ahead),
+                (NOW_US, ahead),
+                "{said_us}"
+            );
             let most_us = if ahead > 0 { said_us - NOW_US } else { 0 };
-            assert_eq!(odd.ahead_us, most_us);
+            assert_eq!(anomaly.ahead_us, most_us);
         }
         let far = BasicProperties::default().with_timestamp(u64::MAX);
         assert_eq!(time(&far), NOW_US);
@@ -181,12 +188,12 @@ mod tests {
     fn any_time_that_has_passed_is_kept() {
         for said_us in [i64::MIN, i64::MIN + 1, -1, 0, NOW_US - 1, NOW_US] {
             let header = with_header(AMQPValue::LongLongInt(said_us));
-            assert_eq!(of_ticket(&header, NOW_US), (said_us, Odd::default()));
+            assert_eq!(of_ticket(&header, NOW_US), (said_us, Anomaly::default()));
         }
     }
 
     #[test]
-    fn whole_numbers_of_any_type_are_taken_and_other_types_told() {
+    fn whole_numbers_of_any_type_are_taken_and_other_types_reported() {
         let numbers = [
             (AMQPValue::LongInt(-7), -7),
             (AMQPValue::LongUInt(u32::MAX), 4_294_967_295),
@@ -196,7 +203,10 @@ mod tests {
             (AMQPValue::ShortShortUInt(7), 7),
         ];
         for (value, us) in numbers {
-            assert_eq!(of_ticket(&with_header(value), NOW_US), (us, Odd::default()));
+            assert_eq!(
+                of_ticket(&with_header(value), NOW_US),
+                (us, Anomaly::default())
+            );
         }
         for value in [
             AMQPValue::LongString("42".into()),
@@ -205,33 +215,33 @@ mod tests {
             AMQPValue::Boolean(true),
             AMQPValue::Void,
         ] {
-            let odd = Odd {
+            let anomaly = Anomaly {
                 mistyped: Some(value.get_type()),
-                ..Odd::default()
+                ..Anomaly::default()
             };
-            assert_eq!(of_ticket(&with_header(value), NOW_US), (3_000_000, odd));
+            assert_eq!(of_ticket(&with_header(value), NOW_US), (3_000_000, anomaly));
         }
     }
 
     #[test]
-    fn oddities_are_added_up_and_told_now_and_then() {
+    fn anomalies_are_added_up_and_logged_now_and_then() {
         let now = Instant::now();
-        let mut oddities = Oddities::default();
-        let odd = Odd {
+        let mut anomalies = AnomalyLog::default();
+        let anomaly = Anomaly {
             ahead: 2,
             ahead_us: 5_000_000,
             mistyped: Some(AMQPType::Void),
         };
-        oddities.note(odd);
-        oddities.note(Odd::default());
-        assert_eq!((oddities.sum, oddities.mistyped), (odd, 1));
-        oddities.tell(now);
-        assert_eq!((oddities.sum, oddities.mistyped), (Odd::default(), 0));
-        oddities.note(odd);
-        oddities.tell(now + TELL_EVERY / 2);
-        oddities.note(odd);
-        assert_eq!((oddities.sum.ahead, oddities.mistyped), (4, 2), "not yet");
-        oddities.tell(now + TELL_EVERY);
-        assert_eq!(oddities.sum, Odd::default());
+        anomalies.add(anomaly);
+        anomalies.add(Anomaly::default());
+        assert_eq!((anomalies.sum, anomalies.mistyped), (anomaly, 1));
+        anomalies.log(now);
+        assert_eq!((anomalies.sum, anomalies.mistyped), (Anomaly::default(), 0));
+        anomalies.add(anomaly);
+        anomalies.log(now + LOG_EVERY / 2);
+        anomalies.add(anomaly);
+        assert_eq!((anomalies.sum.ahead, anomalies.mistyped), (4, 2), "not yet");
+        anomalies.log(now + LOG_EVERY);
+        assert_eq!(anomalies.sum, Anomaly::default());
     }
 }

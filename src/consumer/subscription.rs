@@ -2,47 +2,75 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use futures_util::StreamExt;
+use futures_util::stream::{BoxStream, SelectAll, once};
 use lapin::Channel;
-use lapin::options::BasicAckOptions;
+use lapin::options::{BasicAckOptions, BasicConsumeOptions, BasicQosOptions};
+use lapin::types::{FieldTable, ShortString};
+use tokio::time::sleep_until;
 
-use super::ack_window::Window;
-use super::batch::{Batch, Limits};
-use super::delivery::{Delivered, Message};
-use super::job::Stored;
-use super::received_at::Oddities;
-use crate::broker::within;
+use super::ack_window::AckWindow;
+use super::batch::{Batch, BatchLimits};
+use super::delivery::{Delivered, DeliveredMessage};
+use super::error::SubscriptionError;
+use super::job::{Job, StoredBatch};
+use super::received_at::AnomalyLog;
+use crate::broker::{BrokerError, within};
 
 /// A subscription that lasted for so long worked, even if there was nothing to store.
 const LASTING: Duration = Duration::from_secs(60);
 
+/// The deliveries of all queues of a subscription.
+pub type Deliveries = SelectAll<BoxStream<'static, Delivered>>;
+
+/// Subscribes to a queue, the `at`th of the subscription. At most `prefetch` messages are
+/// delivered without being acknowledged.
+pub async fn subscribe(
+    channel: &Channel,
+    queue: ShortString,
+    prefetch: u16,
+    at: usize,
+) -> Result<BoxStream<'static, Delivered>, BrokerError> {
+    within(channel.basic_qos(prefetch, BasicQosOptions::default())).await?;
+    let (options, arguments) = (BasicConsumeOptions::default(), FieldTable::default());
+    let consumer = within(channel.basic_consume(queue, "".into(), options, arguments)).await?;
+    // The stream of a consumer that RabbitMQ cancels just ends: say so.
+    let ended = once(std::future::ready(Delivered::Ended(
+        SubscriptionError::Cancelled,
+    )));
+    let delivered = consumer.map(move |delivery| Delivered::of(at, delivery));
+    Ok(delivered.chain(ended).boxed())
+}
+
 /// One subscription: a channel and what was delivered on it.
-pub struct Session {
+pub struct Subscription {
+    number: u64,
     channel: Channel,
     /// What is gathered for the next transaction.
-    pub batch: Batch<Message>,
-    window: Window,
+    batch: Batch<DeliveredMessage>,
+    window: AckWindow,
     /// When each batch that is not yet stored was begun, by its number.
-    pub under_way: BTreeMap<u64, Instant>,
-    /// The number of the batch that was begun last.
-    pub last_batch: u64,
+    under_way: BTreeMap<u64, Instant>,
+    last_batch: u64,
     /// Set once nothing of it can be acknowledged any more.
-    pub abandoned: Arc<AtomicBool>,
+    abandoned: Arc<AtomicBool>,
     begun: Instant,
     acknowledged: bool,
     /// It takes nothing new.
-    pub draining: bool,
+    draining: bool,
 }
 
-impl Session {
+impl Subscription {
     /// Nothing was delivered yet. The channel is subscribed to queues with these prefetches.
-    pub fn new(channel: Channel, limits: Limits, prefetches: &[u16]) -> Self {
+    pub fn new(number: u64, channel: Channel, limits: BatchLimits, prefetches: &[u16]) -> Self {
         Self {
+            number,
             channel,
             batch: Batch::new(limits),
-            window: Window::new(prefetches),
+            window: AckWindow::new(prefetches),
             under_way: BTreeMap::new(),
             last_batch: 0,
             abandoned: Arc::default(),
@@ -52,37 +80,86 @@ impl Session {
         }
     }
 
+    /// Whether another delivery may be taken.
+    pub fn has_room(&self) -> bool {
+        !self.draining && !self.batch.is_full()
+    }
+
     /// Takes a delivery into the batch; an error if no more can come.
-    pub fn take(&mut self, delivered: Delivered, oddities: &mut Oddities) -> Result<(), String> {
+    pub fn take(
+        &mut self,
+        delivered: Delivered,
+        anomalies: &mut AnomalyLog,
+    ) -> Result<(), SubscriptionError> {
         match delivered {
             Delivered::Message(queue, message) => {
                 let (tickets, bytes) = (message.tickets, message.bytes());
-                oddities.note(message.odd);
+                anomalies.add(message.anomaly);
                 self.window.deliver(message.tag, queue);
                 self.batch.push(message, tickets, bytes, Instant::now());
                 self.batch.complete(self.window.is_exhausted());
                 Ok(())
             }
-            Delivered::Ended(why) => Err(why),
+            Delivered::Ended(error) => Err(error),
         }
     }
 
-    /// Acknowledges all that is stored without a gap. Only here, and only
-    /// after a writer reported a COMMIT.
-    pub async fn acknowledge(&mut self, stored: &Stored) -> Result<(), String> {
+    /// Waits until the batch is due; for ever while it is empty.
+    pub async fn due(&self) {
+        match self.batch.due() {
+            Some(at) => sleep_until(at.into()).await,
+            None => std::future::pending().await,
+        }
+    }
+
+    /// The batch, if it is due or nothing can be added to it any more.
+    pub fn take_due(&mut self, now: Instant) -> Option<Job> {
+        let begun = self.batch.begun()?;
+        let due = self.batch.due().is_some_and(|due| due <= now);
+        if !due && !self.draining {
+            return None;
+        }
+        self.last_batch += 1;
+        self.under_way.insert(self.last_batch, begun);
+        Some(Job {
+            subscription: self.number,
+            batch: self.last_batch,
+            pacing: self.batch.pacing_budget(),
+            messages: self.batch.take(),
+            abandoned: self.abandoned.clone(),
+        })
+    }
+
+    /// Acknowledges all that is stored without a gap, unless this batch is another subscription's.
+    /// Only here, and only after a writer reported a COMMIT.
+    pub async fn acknowledge(&mut self, stored: &StoredBatch) -> Result<(), SubscriptionError> {
+        if stored.subscription != self.number {
+            return Ok(());
+        }
         self.under_way.remove(&stored.batch);
         let Some(tag) = self.window.store(&stored.tags) else {
             return Ok(());
         };
         self.batch.complete(self.window.is_exhausted());
-        let acknowledged = self
-            .channel
-            .basic_ack(tag, BasicAckOptions { multiple: true });
-        within(acknowledged)
-            .await
-            .map_err(|error| format!("{error:#}"))?;
+        let options = BasicAckOptions { multiple: true };
+        within(self.channel.basic_ack(tag, options)).await?;
         self.acknowledged = true;
         Ok(())
+    }
+
+    /// Nothing new is taken from now on.
+    pub fn drain(&mut self) {
+        self.draining = true;
+    }
+
+    /// Whether nothing new is taken.
+    pub fn is_draining(&self) -> bool {
+        self.draining
+    }
+
+    /// Whether nothing new is taken and everything that was taken is acknowledged.
+    pub fn is_drained(&self) -> bool {
+        self.draining && self.under_way.is_empty() && self.batch.begun().is_none()
     }
 
     /// Whether the next one may follow at once. One that fails as soon as it is
@@ -93,15 +170,18 @@ impl Session {
 
     /// RabbitMQ ends a subscription whose deliveries wait for too long; before
     /// it does, they go back to the queue on our own terms.
-    pub fn check_age(&self, hold_max: Duration) -> Result<(), String> {
-        let oldest = self
-            .under_way
-            .values()
-            .any(|since| since.elapsed() > hold_max);
-        if oldest {
-            Err("PostgreSQL has stored nothing for too long to hold deliveries".into())
-        } else {
-            Ok(())
+    pub fn check_age(&self, hold_max: Duration) -> Result<(), SubscriptionError> {
+        let mut under_way = self.under_way.values();
+        if under_way.any(|since| since.elapsed() > hold_max) {
+            return Err(SubscriptionError::HeldTooLong);
         }
+        Ok(())
+    }
+}
+
+impl Drop for Subscription {
+    fn drop(&mut self) {
+        // What a writer still holds of it will be delivered again.
+        self.abandoned.store(true, Ordering::Relaxed);
     }
 }

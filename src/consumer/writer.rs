@@ -13,12 +13,13 @@ use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 use tokio::time::sleep_until;
 use tracing::{debug, error, info, warn};
+use uuid::Uuid;
 
 use super::bisect::{Next, Search};
 use super::dedup::Plan;
 use super::evidence::{Evidence, Kind};
 use super::held::Held;
-use super::job::{Event, Job, Stored};
+use super::job::{Job, StoredBatch, WriterEvent};
 use super::known_products::KnownProducts;
 use crate::backoff::Backoff;
 use crate::clock::now_us;
@@ -33,7 +34,7 @@ pub struct Writer {
     index: usize,
     config: DatabaseConfig,
     jobs: mpsc::Receiver<Job>,
-    events: mpsc::Sender<Event>,
+    events: mpsc::Sender<WriterEvent>,
     health: Arc<Health>,
     metrics: StoreMetrics,
     store: Option<Store>,
@@ -60,7 +61,7 @@ impl Writer {
         index: usize,
         config: DatabaseConfig,
         jobs: mpsc::Receiver<Job>,
-        events: mpsc::Sender<Event>,
+        events: mpsc::Sender<WriterEvent>,
         health: Arc<Health>,
         known: Arc<Mutex<KnownProducts>>,
         evidence: Arc<Evidence>,
@@ -87,7 +88,13 @@ impl Writer {
         let mut said_idle = false;
         loop {
             self.connect(&AtomicBool::new(false)).await;
-            if !said_idle && self.events.send(Event::Idle(self.index)).await.is_err() {
+            if !said_idle
+                && self
+                    .events
+                    .send(WriterEvent::Idle(self.index))
+                    .await
+                    .is_err()
+            {
                 return;
             }
             said_idle = true;
@@ -137,12 +144,12 @@ impl Writer {
             Outcome::Stored => {
                 let tags = job.messages.iter().map(|message| message.tag).collect();
                 // Without a listener the whole consumer has ended.
-                let stored = Stored {
-                    session: job.session,
+                let stored = StoredBatch {
+                    subscription: job.subscription,
                     batch: job.batch,
                     tags,
                 };
-                let _unheard = self.events.send(Event::Stored(stored)).await;
+                let _unheard = self.events.send(WriterEvent::Stored(stored)).await;
             }
         }
         true
@@ -159,7 +166,7 @@ impl Writer {
 
     /// Stores a batch, or as much of it as the search gets to.
     async fn write(&mut self, job: &Job, search: &mut Search) -> Outcome {
-        let mut plan = Plan::new(&job.messages, job.spread);
+        let mut plan = Plan::new(&job.messages, job.pacing);
         let mut backoff = Backoff::new();
         while let Some(range) = search.next(&self.evidence) {
             let failure = match self.attempt(&mut plan, range.clone()).await {
@@ -225,7 +232,7 @@ impl Writer {
         match search.refused(at, kind, plan.is_alone(at), &self.evidence) {
             Next::SetAside => {
                 error!("a ticket cannot be stored and goes to dead_tickets: {why}");
-                plan.bury(at, &why.to_string());
+                plan.dead_letter(at, &why.to_string());
                 self.dismiss(plan, range.clone());
                 search.again(range.clone());
             }
@@ -242,7 +249,7 @@ impl Writer {
         let Some(sample) = self.evidence.sample(kind) else {
             return Ok(false);
         };
-        let plan = Plan::copy_of(&sample);
+        let plan = Plan::copy_of(&sample, Uuid::now_v7());
         let mut none_known = KnownProducts::new(Duration::ZERO);
         let (rows, changes) = plan.encode(plan.all(), &mut none_known, Instant::now());
         let tried = self.store()?.try_out(&rows, &changes.rows).await;
@@ -266,10 +273,13 @@ impl Writer {
         plan: &mut Plan<'_>,
         range: Range<usize>,
     ) -> Result<(), StoreError> {
-        if !plan.suspects.is_empty() {
-            let stored = self.store()?.stored_texts(&plan.suspects).await?;
+        if !plan.possible_duplicates.is_empty() {
+            let stored = self
+                .store()?
+                .stored_texts(&plan.possible_duplicates)
+                .await?;
             plan.settle(plan.all(), &stored);
-            plan.suspects.clear();
+            plan.possible_duplicates.clear();
         }
         match self.flush(plan, range.clone()).await {
             Err(StoreError::Conflict(why)) => {
@@ -291,7 +301,7 @@ impl Writer {
         let (rows, changes) = plan.encode(range.clone(), &mut self.known(), started);
         self.metrics.encode.record(started.elapsed());
         let flushed = match self.store() {
-            Ok(store) => store.flush(&rows, &changes.rows, plan.spread).await,
+            Ok(store) => store.flush(&rows, &changes.rows, plan.pacing).await,
             Err(failure) => Err(failure),
         };
         match flushed {

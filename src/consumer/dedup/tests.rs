@@ -6,18 +6,18 @@ const FIRST: &str = "018f0000-0000-7000-8000-000000000001";
 const SECOND: &str = "018f0000-0000-7000-8000-000000000002";
 const OF_A_KEY: &str = "018f0000-0000-5000-8000-000000000003";
 
-fn message(id: &str, body: &str, redelivered: bool) -> Message {
+fn message(id: &str, body: &str, redelivered: bool) -> DeliveredMessage {
     let data = body.as_bytes().to_vec();
     let mut delivery = Delivery::mock(1, "".into(), "".into(), redelivered, data);
     delivery.properties = BasicProperties::default().with_message_id(id.into());
-    Message::new(delivery, 0)
+    DeliveredMessage::new(delivery, 0)
 }
 
 fn id(text: &str) -> Uuid {
     text.parse().expect("an id")
 }
 
-fn plan(messages: &[Message]) -> Plan<'_> {
+fn plan(messages: &[DeliveredMessage]) -> Plan<'_> {
     Plan::new(messages, Duration::ZERO)
 }
 
@@ -38,14 +38,14 @@ fn tickets_are_in_the_order_of_their_ids() {
 }
 
 #[test]
-fn redelivered_tickets_and_ids_made_from_keys_are_asked_for_first() {
+fn redelivered_tickets_and_ids_made_from_keys_are_looked_up_first() {
     let messages = [
         message(FIRST, "a", false),
         message(SECOND, "b", true),
         message(OF_A_KEY, "c", false),
     ];
     assert_eq!(
-        plan(&messages).suspects,
+        plan(&messages).possible_duplicates,
         [(id(SECOND), 1), (id(OF_A_KEY), 1)]
     );
 }
@@ -107,7 +107,7 @@ fn an_id_is_settled_as_a_whole() {
 }
 
 #[test]
-fn a_buried_ticket_is_not_stored_and_tells_nothing_more() {
+fn a_dead_lettered_ticket_is_not_stored_and_tells_nothing_more() {
     let messages = [
         message(FIRST, "a", false),
         message(SECOND, "\0", false),
@@ -126,7 +126,7 @@ fn a_buried_ticket_is_not_stored_and_tells_nothing_more() {
     );
     assert_eq!(plan.kind(second), None);
     assert!(!plan.is_alone(first));
-    plan.bury(third, "too wide");
+    plan.dead_letter(third, "too wide");
     assert!(plan.is_alone(first));
     assert_eq!(
         (plan.kind(first), plan.kind(third)),
@@ -138,7 +138,7 @@ fn a_buried_ticket_is_not_stored_and_tells_nothing_more() {
 }
 
 #[test]
-fn a_time_before_all_calendars_is_dead_without_asking() {
+fn a_time_before_all_calendars_is_dead_without_trying() {
     for (received_at_us, stored) in [(RECEIVED_AT_MIN_US, 1), (RECEIVED_AT_MIN_US - 1, 0)] {
         let mut data = Vec::new();
         let record = Record {
@@ -151,7 +151,7 @@ fn a_time_before_all_calendars_is_dead_without_asking() {
         delivery.properties =
             BasicProperties::default().with_content_type(crate::message::GROUP.into());
         assert_eq!(
-            stored_and_dead(&plan(&[Message::new(delivery, 0)])).0,
+            stored_and_dead(&plan(&[DeliveredMessage::new(delivery, 0)])).0,
             stored
         );
     }

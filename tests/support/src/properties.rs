@@ -15,7 +15,7 @@ pub use row::row;
 
 use lapin::message::Delivery;
 use ticketd::message::Record;
-use ticketd::{Delivered, Group};
+use ticketd::{DeliveredMessage, Group};
 use uuid::Uuid;
 
 /// Parts the tickets of an input: ASCII's record separator, which tickets have no use for.
@@ -57,7 +57,7 @@ fn tickets(input: &[u8]) -> Vec<Record<'_>> {
 }
 
 /// Publishes tickets as one message, and takes it as RabbitMQ would deliver it.
-fn deliver(tickets: &[Record<'_>]) -> Delivered {
+fn deliver(tickets: &[Record<'_>]) -> DeliveredMessage {
     let mut group = Group::default();
     for ticket in tickets {
         let _outcome = group.push(*ticket, std::time::Instant::now(), 0);
@@ -67,5 +67,5 @@ fn deliver(tickets: &[Record<'_>]) -> Delivered {
     let mut delivery = Delivery::mock(1, "".into(), "".into(), false, payload);
     delivery.properties = message.properties;
     // At the end of time, no ticket is from the future.
-    Delivered::new(delivery, i64::MAX)
+    DeliveredMessage::new(delivery, i64::MAX)
 }

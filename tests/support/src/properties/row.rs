@@ -7,7 +7,7 @@ use std::str::from_utf8;
 use ticketd::copy::{ProductRow, Recency};
 use ticketd::message::Record;
 use ticketd::ticket::text;
-use ticketd::{Delivered, rows_of};
+use ticketd::{DeliveredMessage, rows_of};
 
 use super::copy::{self, Row};
 use super::{deliver, tickets};
@@ -59,7 +59,7 @@ impl<'a> Expected<'a> {
     }
 
     /// These messages become that.
-    fn holds(&self, messages: &[Delivered]) {
+    fn holds(&self, messages: &[DeliveredMessage]) {
         let (encoded, products) = rows_of(messages, std::time::Instant::now());
         let dead = encoded.dead.iter();
         let dead = dead.map(|it| (it.ticket_id, it.body, it.reason.as_str()));
