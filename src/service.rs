@@ -30,7 +30,7 @@ use crate::consumer;
 use crate::health::Health;
 use crate::http::{Bodies, Listener, PostTicket, Probes, TicketState, Workers, admin, public};
 use crate::metrics::{HttpMetrics, Prometheus, UPKEEP_EVERY};
-use crate::publisher::{Limits, publishers};
+use crate::publisher::{PublishLimits, publishers};
 use crate::store::status;
 use crate::thread::run_on_thread;
 
@@ -302,8 +302,8 @@ impl Part {
     }
 }
 
-fn limits(publish: &PublishSettings) -> Limits {
-    Limits {
+fn limits(publish: &PublishSettings) -> PublishLimits {
+    PublishLimits {
         group: publish.publish_group_max as usize,
         inflight: publish.inflight_max as usize,
         inflight_bytes: INFLIGHT_BYTES_MAX,

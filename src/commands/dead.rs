@@ -14,7 +14,7 @@ use crate::clock::unix_us;
 use crate::config::{BrokerSettings, DeadAction, DeadSettings, INFLIGHT_BYTES_MAX};
 use crate::health::Health;
 use crate::message::Record;
-use crate::publisher::{Limits, publishers};
+use crate::publisher::{PublishLimits, publishers};
 use crate::store::{DeadTickets, Identity, TakenTicket};
 
 /// Longest for one ticket's way back into RabbitMQ.
@@ -98,7 +98,7 @@ async fn publish(
     let broker = Broker::new(settings)
         .map_err(anyhow::Error::msg)
         .context("AMQP_URL")?;
-    let limits = Limits {
+    let limits = PublishLimits {
         group: 1,
         inflight: 1,
         inflight_bytes: INFLIGHT_BYTES_MAX,
@@ -113,22 +113,17 @@ async fn publish(
         while !health.readiness().is_ready() {
             sleep(LINK_TICK).await;
         }
-        publisher
-            .submit(record)
-            .map_err(|refusal| refusal.reason())?
-            .await
-            .map_err(|_gone| "gone")?
-            .map_err(|refusal| refusal.reason())
+        let confirmed = publisher.submit(record)?;
+        anyhow::Ok(confirmed.await.context("the publisher has ended")??)
     };
     let published = async {
         tokio::select! {
-            published = published => published.map_err(str::to_owned),
-            why = health.given_up() => Err(why),
+            published = published => published,
+            why = health.given_up() => Err(anyhow::Error::msg(why)),
         }
     };
     match timeout(REPLAY_TIMEOUT, published).await {
-        Ok(Ok(())) => Ok(()),
-        Ok(Err(reason)) => bail!("RabbitMQ did not take it: {reason}"),
-        Err(_late) => bail!("RabbitMQ did not answer in time"),
+        Ok(published) => published.context("RabbitMQ did not accept the ticket"),
+        Err(_elapsed) => bail!("RabbitMQ did not answer in time"),
     }
 }

@@ -16,7 +16,7 @@ use uuid::Uuid;
 use super::handlers::{PostTicket, Progress, TicketHead};
 use super::response::FullResponse;
 use crate::metrics::HttpMetrics;
-use crate::publisher::Outcome;
+use crate::publisher::PublishResult;
 
 /// The response to one request, counted and timed when it is there.
 pub struct PendingResponse {
@@ -31,7 +31,7 @@ pub enum State {
     /// before what came of its body, and has that when the response is polled.
     ReadBody(Arc<PostTicket>, TicketHead, Incoming),
     /// The confirm of the ticket of this id.
-    AwaitConfirm(Arc<PostTicket>, Uuid, oneshot::Receiver<Outcome>),
+    AwaitConfirm(Arc<PostTicket>, Uuid, oneshot::Receiver<PublishResult>),
     /// Everything that is rare.
     Boxed(Pin<Box<dyn Future<Output = FullResponse> + Send>>),
     /// Nothing: it is taken out, or was returned.

@@ -4,7 +4,7 @@ use hyper::StatusCode;
 use hyper::header::{ALLOW, HeaderName, HeaderValue, RETRY_AFTER};
 
 use super::response::{FullResponse, closing, response, with};
-use crate::publisher::Refusal;
+use crate::publisher::PublishError;
 
 const PROBLEM: HeaderValue = HeaderValue::from_static("application/problem+json");
 
@@ -67,15 +67,17 @@ pub fn too_large(bytes_max: usize) -> FullResponse {
 }
 
 /// 503: the ticket is not confirmed, and its sender may retry.
-pub fn not_published(error: Refusal) -> FullResponse {
+pub fn not_published(error: PublishError) -> FullResponse {
     unavailable(match error {
-        Refusal::Away => "the message broker is unavailable",
-        Refusal::Blocked => "the message broker accepts no messages for want of memory or disk",
-        Refusal::Nacked => "the message broker refused the ticket",
-        Refusal::Returned => "the message broker has no queue for the ticket",
-        Refusal::Deadline => "no confirmation in time; the ticket may be stored all the same",
-        Refusal::Overloaded => "too many tickets are waiting",
-        Refusal::Draining => "the service is shutting down",
+        PublishError::Unavailable => "the message broker is unavailable",
+        PublishError::Blocked => {
+            "the message broker accepts no messages for want of memory or disk"
+        }
+        PublishError::Nacked => "the message broker refused the ticket",
+        PublishError::Returned => "the message broker has no queue for the ticket",
+        PublishError::Timeout => "no confirmation in time; the ticket may be stored all the same",
+        PublishError::Overloaded => "too many tickets are waiting",
+        PublishError::Draining => "the service is shutting down",
     })
 }
 

@@ -7,20 +7,20 @@ use lapin::BasicProperties;
 use lapin::types::{AMQPValue, FieldTable};
 use tokio::sync::oneshot;
 
-use super::Outcome;
-use super::replies::{Desks, Waiting};
+use super::error::PublishResult;
+use super::replies::{ReplyRouter, Waiter};
 use crate::message::{self, RECORD_HEAD_BYTES, Record};
 
 /// RabbitMQ's "persistent" (AMQP 0-9-1, basic class, delivery-mode).
 const PERSISTENT: u8 = 2;
 
 /// Tickets that share a message, already in the message's form, and who waits
-/// for their outcome.
+/// for their results.
 #[derive(Default)]
 pub struct Group {
     records: Arc<Vec<u8>>,
     tickets: usize,
-    waiting: Vec<Waiting>,
+    waiting: Vec<Waiter>,
 }
 
 impl Group {
@@ -34,22 +34,22 @@ impl Group {
         }
     }
 
-    /// Adds a ticket, whose handler waits at this desk: the one copy of its body on our side.
+    /// Adds a ticket, whose handler runs on this worker: the one copy of its body on our side.
     pub fn push(
         &mut self,
         record: Record<'_>,
         deadline: Instant,
-        desk: usize,
-    ) -> oneshot::Receiver<Outcome> {
-        let (reply, outcome) = oneshot::channel();
+        worker: usize,
+    ) -> oneshot::Receiver<PublishResult> {
+        let (reply, result) = oneshot::channel();
         message::append(Arc::make_mut(&mut self.records), record);
         self.tickets += 1;
-        self.waiting.push(Waiting {
+        self.waiting.push(Waiter {
             deadline,
-            desk,
+            worker,
             reply,
         });
-        outcome
+        result
     }
 
     /// How many tickets it holds.
@@ -57,7 +57,7 @@ impl Group {
         self.tickets
     }
 
-    /// How many of them have no answer yet.
+    /// How many of them have no result yet.
     pub fn unanswered(&self) -> usize {
         self.waiting.len()
     }
@@ -67,26 +67,31 @@ impl Group {
         self.records.len()
     }
 
-    /// Whether a ticket waits that should have been answered by now.
-    pub fn is_late(&self, now: Instant) -> bool {
-        self.waiting.iter().any(|waiting| waiting.deadline <= now)
+    /// Whether the deadline of a waiting ticket has passed.
+    pub fn is_overdue(&self, now: Instant) -> bool {
+        self.waiting.iter().any(|waiter| waiter.deadline <= now)
     }
 
-    /// Gives all that wait their answer.
-    pub fn answer(&mut self, outcome: Outcome, desks: &Desks) {
-        desks.answer(self.waiting.drain(..), outcome);
+    /// Sends all that wait their result.
+    pub fn reply(&mut self, result: PublishResult, router: &ReplyRouter) {
+        router.reply(self.waiting.drain(..), result);
     }
 
-    /// Gives those their answer whose time is up; returns how many.
-    pub fn answer_late(&mut self, outcome: Outcome, now: Instant, desks: &Desks) -> usize {
+    /// Sends a result to those whose deadline has passed; returns how many.
+    pub fn reply_overdue(
+        &mut self,
+        result: PublishResult,
+        now: Instant,
+        router: &ReplyRouter,
+    ) -> usize {
         let before = self.waiting.len();
-        let late = |waiting: &mut Waiting| waiting.deadline <= now;
-        desks.answer(self.waiting.extract_if(.., late), outcome);
+        let overdue = |waiter: &mut Waiter| waiter.deadline <= now;
+        router.reply(self.waiting.extract_if(.., overdue), result);
         before - self.waiting.len()
     }
 
     /// What is published for it: a single ticket as it came, several as a group.
-    pub fn message(&self) -> Message {
+    pub fn message(&self) -> GroupMessage {
         let first = message::records(&self.records).next();
         let received_at_us = first.map_or(0, |record| record.received_at_us);
         let properties = BasicProperties::default()
@@ -105,7 +110,7 @@ impl Group {
                     .with_message_id(record.id.to_string().into())
                     .with_headers(headers);
                 let start = RECORD_HEAD_BYTES;
-                Message {
+                GroupMessage {
                     records,
                     start,
                     properties,
@@ -115,7 +120,7 @@ impl Group {
                 let properties = properties
                     .with_content_type(message::GROUP.into())
                     .with_type("ticket-group".into());
-                Message {
+                GroupMessage {
                     records,
                     start: 0,
                     properties,
@@ -130,15 +135,15 @@ impl Group {
     }
 }
 
-/// A message to publish.
-pub struct Message {
+/// The message of a group, to publish.
+pub struct GroupMessage {
     records: Arc<Vec<u8>>,
     start: usize,
     /// Its properties.
     pub properties: BasicProperties,
 }
 
-impl Message {
+impl GroupMessage {
     /// Its payload.
     pub fn payload(&self) -> &[u8] {
         self.records.get(self.start..).unwrap_or_default()
@@ -148,7 +153,7 @@ impl Message {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::publisher::replies::desks;
+    use crate::publisher::replies::reply_channels;
     use std::time::Duration;
     use uuid::Uuid;
 
@@ -163,12 +168,12 @@ mod tests {
     fn group(tickets: u128) -> Group {
         let mut group = Group::default();
         for n in 0..tickets {
-            let _outcome = group.push(record(n), Instant::now(), 0);
+            let _result = group.push(record(n), Instant::now(), 0);
         }
         group
     }
 
-    fn content_type(message: &Message) -> &str {
+    fn content_type(message: &GroupMessage) -> &str {
         message
             .properties
             .content_type()
@@ -198,17 +203,17 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn only_those_whose_time_is_up_are_answered() {
-        let (desks, served) = desks(1);
+    async fn only_overdue_tickets_get_a_result() {
+        let (router, workers) = reply_channels(1);
         let (now, mut group) = (Instant::now(), Group::default());
         let mut soon = group.push(record(1), now, 0);
         let mut later = group.push(record(2), now + Duration::from_secs(5), 0);
-        assert!(group.is_late(now));
-        assert_eq!(group.answer_late(Ok(()), now, &desks), 1);
+        assert!(group.is_overdue(now));
+        assert_eq!(group.reply_overdue(Ok(()), now, &router), 1);
         assert_eq!((group.unanswered(), group.tickets()), (1, 2));
-        drop(desks);
-        for desk in served {
-            desk.serve().await;
+        drop(router);
+        for worker in workers {
+            worker.forward().await;
         }
         assert_eq!(soon.try_recv(), Ok(Ok(())));
         assert!(later.try_recv().is_err());

@@ -9,78 +9,78 @@ use std::time::Instant;
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{mpsc, oneshot};
 
-use super::Outcome;
+use super::error::PublishResult;
 
-/// The handler of one ticket.
-pub struct Waiting {
-    /// When it must have its answer.
+/// The handler that waits for one ticket's result.
+pub struct Waiter {
+    /// When it must have the result.
     pub deadline: Instant,
-    /// The desk of its worker.
-    pub desk: usize,
-    /// Where it waits.
-    pub reply: oneshot::Sender<Outcome>,
+    /// The index of its worker.
+    pub worker: usize,
+    /// Where the result goes.
+    pub reply: oneshot::Sender<PublishResult>,
 }
 
-/// Answers that may wait at a desk.
-const ANSWERS_MAX: usize = 64;
+/// Maximum of replies that wait for one worker.
+const REPLIES_MAX: usize = 64;
 
-/// Handlers of one worker that get the same answer.
-struct Answer {
-    replies: Vec<oneshot::Sender<Outcome>>,
-    outcome: Outcome,
+/// Handlers of one worker that get the same result.
+struct Reply {
+    handlers: Vec<oneshot::Sender<PublishResult>>,
+    result: PublishResult,
 }
 
-impl Answer {
-    fn give(self) {
-        for reply in self.replies {
+impl Reply {
+    fn send(self) {
+        for handler in self.handlers {
             // The handler is gone when its client hung up; the ticket is no less stored.
-            let _unheard = reply.send(self.outcome);
+            let _unheard = handler.send(self.result);
         }
     }
 }
 
-/// The publisher's end: a desk for each worker, by its number.
-pub struct Desks(Vec<mpsc::Sender<Answer>>);
+/// The publisher's end: a channel to each worker, by its index.
+pub struct ReplyRouter(Vec<mpsc::Sender<Reply>>);
 
-/// A worker's end.
-pub struct Desk(mpsc::Receiver<Answer>);
+/// The end of one worker.
+pub struct WorkerReplies(mpsc::Receiver<Reply>);
 
-/// Makes so many desks.
-pub fn desks(count: usize) -> (Desks, Vec<Desk>) {
+/// Makes a reply channel for each of so many workers.
+pub fn reply_channels(workers: usize) -> (ReplyRouter, Vec<WorkerReplies>) {
     let (senders, receivers): (Vec<_>, Vec<_>) =
-        (0..count).map(|_| mpsc::channel(ANSWERS_MAX)).unzip();
-    let desks = receivers.into_iter().map(Desk).collect();
-    (Desks(senders), desks)
+        (0..workers).map(|_| mpsc::channel(REPLIES_MAX)).unzip();
+    let workers = receivers.into_iter().map(WorkerReplies).collect();
+    (ReplyRouter(senders), workers)
 }
 
-impl Desks {
-    /// Gives all of these their answer.
-    pub fn answer(&self, waiting: impl Iterator<Item = Waiting>, outcome: Outcome) {
-        let mut replies: Vec<Vec<_>> = self.0.iter().map(|_| Vec::new()).collect();
-        for Waiting { desk, reply, .. } in waiting {
-            if let Some(replies) = replies.get_mut(desk) {
-                replies.push(reply);
+impl ReplyRouter {
+    /// Sends all of these their result.
+    pub fn reply(&self, waiters: impl Iterator<Item = Waiter>, result: PublishResult) {
+        let mut by_worker: Vec<Vec<_>> = self.0.iter().map(|_| Vec::new()).collect();
+        for Waiter { worker, reply, .. } in waiters {
+            if let Some(handlers) = by_worker.get_mut(worker) {
+                handlers.push(reply);
             }
         }
-        for (desk, replies) in self.0.iter().zip(replies) {
-            if replies.is_empty() {
+        for (worker, handlers) in self.0.iter().zip(by_worker) {
+            if handlers.is_empty() {
                 continue;
             }
-            if let Err(TrySendError::Full(answer) | TrySendError::Closed(answer)) =
-                desk.try_send(Answer { replies, outcome })
+            if let Err(TrySendError::Full(reply) | TrySendError::Closed(reply)) =
+                worker.try_send(Reply { handlers, result })
             {
-                // Dearer, but a worker that is behind must not hold up the others.
-                answer.give();
+                // This costs more, but a worker that is behind must not delay the others.
+                reply.send();
             }
         }
     }
 }
 
-impl Desk {
-    /// Answers the handlers of this worker, until the publisher's task has ended.
-    pub async fn serve(mut self) {
-        while let Some(answer) = self.0.recv().await {
-            answer.give();
+impl WorkerReplies {
+    /// Wakes the handlers of this worker, until the publisher's task has ended.
+    pub async fn forward(mut self) {
+        while let Some(reply) = self.0.recv().await {
+            reply.send();
         }
     }
 }
@@ -88,47 +88,47 @@ impl Desk {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::publisher::Refusal;
+    use crate::publisher::error::PublishError;
     use tokio::sync::oneshot::error::TryRecvError;
 
-    fn waiting(desk: usize) -> (Waiting, oneshot::Receiver<Outcome>) {
-        let (reply, outcome) = oneshot::channel();
+    fn waiter(worker: usize) -> (Waiter, oneshot::Receiver<PublishResult>) {
+        let (reply, result) = oneshot::channel();
         let deadline = Instant::now();
-        let waiting = Waiting {
+        let waiter = Waiter {
             deadline,
-            desk,
+            worker,
             reply,
         };
-        (waiting, outcome)
+        (waiter, result)
     }
 
     #[tokio::test]
-    async fn each_desk_answers_its_own_handlers_and_ends_with_the_publisher() {
-        let (desks, served) = desks(2);
-        let (waiting, mut outcomes): (Vec<_>, Vec<_>) = [0, 1, 0].map(waiting).into_iter().unzip();
-        desks.answer(waiting.into_iter(), Err(Refusal::Nacked));
-        drop(desks);
-        let mut served = served.into_iter();
-        served.next().expect("the first desk").serve().await;
-        assert_eq!(outcomes[0].try_recv(), Ok(Err(Refusal::Nacked)));
-        assert_eq!(outcomes[1].try_recv(), Err(TryRecvError::Empty));
-        assert_eq!(outcomes[2].try_recv(), Ok(Err(Refusal::Nacked)));
-        served.next().expect("the second desk").serve().await;
-        assert_eq!(outcomes[1].try_recv(), Ok(Err(Refusal::Nacked)));
+    async fn each_worker_wakes_its_own_handlers_and_ends_with_the_publisher() {
+        let (router, workers) = reply_channels(2);
+        let (waiters, mut results): (Vec<_>, Vec<_>) = [0, 1, 0].map(waiter).into_iter().unzip();
+        router.reply(waiters.into_iter(), Err(PublishError::Nacked));
+        drop(router);
+        let mut workers = workers.into_iter();
+        workers.next().expect("the first worker").forward().await;
+        assert_eq!(results[0].try_recv(), Ok(Err(PublishError::Nacked)));
+        assert_eq!(results[1].try_recv(), Err(TryRecvError::Empty));
+        assert_eq!(results[2].try_recv(), Ok(Err(PublishError::Nacked)));
+        workers.next().expect("the second worker").forward().await;
+        assert_eq!(results[1].try_recv(), Ok(Err(PublishError::Nacked)));
     }
 
     #[test]
-    fn a_worker_that_is_behind_or_gone_holds_up_nobody() {
-        let (desks, served) = desks(1);
-        let answer = || {
-            let (waiting, outcome) = waiting(0);
-            desks.answer(std::iter::once(waiting), Ok(()));
-            outcome
+    fn a_worker_that_is_behind_or_gone_delays_nobody() {
+        let (router, workers) = reply_channels(1);
+        let reply = || {
+            let (waiter, result) = waiter(0);
+            router.reply(std::iter::once(waiter), Ok(()));
+            result
         };
-        let mut outcomes: Vec<_> = (0..=ANSWERS_MAX).map(|_| answer()).collect();
-        let last = outcomes.last_mut().map(oneshot::Receiver::try_recv);
+        let mut results: Vec<_> = (0..=REPLIES_MAX).map(|_| reply()).collect();
+        let last = results.last_mut().map(oneshot::Receiver::try_recv);
         assert_eq!(last, Some(Ok(Ok(()))));
-        drop(served);
-        assert_eq!(answer().try_recv(), Ok(Ok(())));
+        drop(workers);
+        assert_eq!(reply().try_recv(), Ok(Ok(())));
     }
 }

@@ -15,10 +15,10 @@ use tokio::task::yield_now;
 use tokio::time::{MissedTickBehavior, interval};
 use tracing::{info, warn};
 
-use super::Refusal;
-use super::group::{Group, Message};
-use super::queue::Intake;
-use super::queue::Link::{Away, Blocked, Up};
+use super::error::PublishError;
+use super::group::{Group, GroupMessage};
+use super::queue::LinkState::{Blocked, Down, Up};
+use super::queue::PublishQueue;
 use crate::backoff::Backoff;
 use crate::broker::{Broker, BrokerError, Link};
 use crate::health::Health;
@@ -63,9 +63,9 @@ enum End {
 }
 
 /// Publishes groups and answers their tickets.
-pub struct Actor {
+pub struct ChannelActor {
     broker: Broker,
-    intake: Arc<Intake>,
+    queue: Arc<PublishQueue>,
     /// Published and not confirmed, by their order.
     published: BTreeMap<u64, Published>,
     next_number: u64,
@@ -79,12 +79,12 @@ pub struct Actor {
     metrics: PublishMetrics,
 }
 
-impl Actor {
+impl ChannelActor {
     /// Not connected yet.
-    pub fn new(broker: Broker, intake: Arc<Intake>, health: Arc<Health>) -> Self {
+    pub fn new(broker: Broker, queue: Arc<PublishQueue>, health: Arc<Health>) -> Self {
         Self {
             broker,
-            intake,
+            queue,
             published: BTreeMap::new(),
             next_number: 0,
             backoff: Backoff::new(),
@@ -102,7 +102,7 @@ impl Actor {
             self.was_up = true;
             let end = self.serve(&mut session).await;
             self.link_up(false);
-            self.take_back();
+            self.requeue();
             match end {
                 End::Drained => {
                     session.link.close().await;
@@ -116,7 +116,7 @@ impl Actor {
     /// Opens a session, however long it takes. Tickets that wait meanwhile are
     /// answered when their time is up. None: no ticket is left and no more can come.
     async fn open(&mut self) -> Option<Session> {
-        let (broker, intake) = (self.broker.clone(), self.intake.clone());
+        let (broker, queue) = (self.broker.clone(), self.queue.clone());
         let mut tick = ticker();
         // The first attempt waits too, if little: a broker that takes sessions
         // only to end them is not hammered.
@@ -131,13 +131,13 @@ impl Actor {
                         attempt.set(open(&broker, self.backoff.next()).fuse());
                     }
                 },
-                () = intake.arrived() => {}
+                () = queue.arrived() => {}
                 _ = tick.tick() => {
                     self.report();
-                    self.intake.expire(Err(Refusal::Away), Instant::now());
+                    self.queue.expire(Err(PublishError::Unavailable), Instant::now());
                 }
             }
-            if self.intake.is_finished() {
+            if self.queue.is_finished() {
                 return None;
             }
         }
@@ -155,19 +155,19 @@ impl Actor {
     async fn serve(&mut self, session: &mut Session) -> End {
         let mut events = pin!(session.link.events());
         let mut tick = ticker();
-        let intake = self.intake.clone();
+        let queue = self.queue.clone();
         loop {
             // One turn of this worker's loop, in which every connection that has
             // a ticket hands it over: fewer and larger messages.
-            if intake.may_be_joined(session.unsettled.len()) {
+            if queue.should_linger(session.unsettled.len()) {
                 yield_now().await;
             }
             self.publish(session);
-            if self.published.is_empty() && intake.is_finished() {
+            if self.published.is_empty() && queue.is_finished() {
                 return End::Drained;
             }
             let step = tokio::select! {
-                () = intake.arrived() => Ok(()),
+                () = queue.arrived() => Ok(()),
                 Some(settled) = session.unsettled.next() => self.settle(settled),
                 event = events.next() => self.note(event),
                 _ = tick.tick() => {
@@ -183,11 +183,11 @@ impl Actor {
 
     /// Publishes as many groups as may leave now.
     fn publish(&mut self, session: &Session) {
-        if self.intake.link() == Blocked {
+        if self.queue.link() == Blocked {
             return;
         }
         while session.unsettled.len() < UNCONFIRMED_MAX
-            && let Some(group) = self.intake.next(session.unsettled.len())
+            && let Some(group) = self.queue.next(session.unsettled.len())
         {
             self.metrics.groups.increment(1);
             self.metrics.group_size.record(count(group.tickets()));
@@ -218,12 +218,12 @@ impl Actor {
                 self.metrics.confirm.record(at.elapsed());
                 self.backoff.reset();
                 self.refused_since = None;
-                self.intake.settle(group, Ok(()));
+                self.queue.settle(group, Ok(()));
                 Ok(())
             }
             Ok(Confirmation::Nack(None)) => {
                 self.metrics.failed("nack");
-                self.intake.settle(group, Err(Refusal::Nacked));
+                self.queue.settle(group, Err(PublishError::Nacked));
                 let since = *self.refused_since.get_or_insert_with(Instant::now);
                 if since.elapsed() > REFUSED_MAX {
                     return Err("RabbitMQ refuses every message".into());
@@ -238,7 +238,7 @@ impl Actor {
                 // lapin hands a returned message to whichever confirm comes
                 // next, so no further confirm of this channel is believed.
                 self.metrics.failed("returned");
-                self.intake.settle(group, Err(Refusal::Returned));
+                self.queue.settle(group, Err(PublishError::Returned));
                 Err("a message came back unroutable, or was not confirmed at all".into())
             }
             Err(error) => {
@@ -269,18 +269,18 @@ impl Actor {
 
     fn block(&self, why: &str) {
         warn!("RabbitMQ takes no messages: {why}");
-        if self.intake.link() != Blocked {
+        if self.queue.link() != Blocked {
             self.metrics.blocked.increment(1.0);
             self.health.publishing(false);
-            self.intake.set_link(Blocked);
+            self.queue.set_link(Blocked);
         }
     }
 
     fn unblock(&self) {
-        if self.intake.link() == Blocked {
+        if self.queue.link() == Blocked {
             self.metrics.blocked.decrement(1.0);
             self.health.publishing(true);
-            self.intake.set_link(Up);
+            self.queue.set_link(Up);
         }
     }
 
@@ -289,30 +289,30 @@ impl Actor {
     /// still go out, and dropping the link bounds how much.
     fn expire(&mut self) -> Result<(), String> {
         let now = Instant::now();
-        if self.intake.link() == Blocked {
-            let outcome = Err(Refusal::Blocked);
-            self.intake.expire(outcome, now);
+        if self.queue.link() == Blocked {
+            let outcome = Err(PublishError::Blocked);
+            self.queue.expire(outcome, now);
             for published in self.published.values_mut() {
-                self.intake.answer_late(&mut published.group, outcome, now);
+                self.queue.reply_overdue(&mut published.group, outcome, now);
             }
             // Nobody waits for their confirms any more, so nothing has to.
             let left = |_: &u64, published: &mut Published| published.group.unanswered() == 0;
             for (_, Published { group, .. }) in self.published.extract_if(.., left) {
-                self.intake.settle(group, outcome);
+                self.queue.settle(group, outcome);
             }
             return Ok(());
         }
-        let outcome = Err(Refusal::Deadline);
-        self.intake.expire(outcome, now);
+        let outcome = Err(PublishError::Timeout);
+        self.queue.expire(outcome, now);
         for published in self.published.values_mut() {
-            if published.group.is_late(now) {
-                self.intake.answer_late(&mut published.group, outcome, now);
+            if published.group.is_overdue(now) {
+                self.queue.reply_overdue(&mut published.group, outcome, now);
             }
         }
         // What the link is judged by is how long it has had a message: one that
         // waited elsewhere before may be late at once.
         let oldest = self.published.values().next();
-        if oldest.is_some_and(|oldest| now >= oldest.at + self.intake.confirm_timeout()) {
+        if oldest.is_some_and(|oldest| now >= oldest.at + self.queue.confirm_timeout()) {
             self.metrics.failed("timeout");
             return Err("no confirm in time".into());
         }
@@ -320,16 +320,17 @@ impl Actor {
     }
 
     fn report(&self) {
-        self.metrics.inflight.set(count(self.intake.tickets()));
+        self.metrics.inflight.set(count(self.queue.tickets()));
     }
 
     /// After a session: what it did not settle waits again, oldest first, and
     /// what has run out of time is answered.
-    fn take_back(&mut self) {
+    fn requeue(&mut self) {
         let published = std::mem::take(&mut self.published).into_values();
-        self.intake
-            .take_back(published.rev().map(|published| published.group));
-        self.intake.expire(Err(Refusal::Deadline), Instant::now());
+        self.queue
+            .requeue(published.rev().map(|published| published.group));
+        self.queue
+            .expire(Err(PublishError::Timeout), Instant::now());
     }
 
     fn link_up(&mut self, up: bool) {
@@ -342,7 +343,7 @@ impl Actor {
             self.metrics.connected.decrement(1.0);
         }
         self.health.publishing(up);
-        self.intake.set_link(if up { Up } else { Away });
+        self.queue.set_link(if up { Up } else { Down });
     }
 }
 
@@ -367,7 +368,7 @@ async fn confirm(
     channel: &Channel,
     exchange: ShortString,
     key: ShortString,
-    message: Message,
+    message: GroupMessage,
 ) -> Result<Confirmation, lapin::Error> {
     // Mandatory: should even the alternate exchange be missing, the message
     // comes back instead of being confirmed into nothing.

@@ -23,7 +23,7 @@ use crate::http::problem;
 use crate::http::response::{FullResponse, JSON, closing, response};
 use crate::message::Record;
 use crate::metrics::{HttpMetrics, Rejected};
-use crate::publisher::{Outcome, Publisher, Refusal};
+use crate::publisher::{PublishError, PublishResult, Publisher};
 use crate::ticket::{TextError, text};
 
 const BEFORE_ID: &[u8] = b"{\"id\":\"";
@@ -54,7 +54,7 @@ pub struct TicketHead {
 /// What a ticket's request waits for once its body was looked at.
 pub enum Progress {
     /// The confirm of the ticket of this id.
-    AwaitConfirm(Uuid, oneshot::Receiver<Outcome>),
+    AwaitConfirm(Uuid, oneshot::Receiver<PublishResult>),
     /// The rest of a body that comes in pieces, and then the confirm.
     ReadBody(Pin<Box<dyn Future<Output = FullResponse> + Send>>),
     /// Nothing: it is rejected.
@@ -66,11 +66,11 @@ enum Rejection {
     BadKey(&'static str),
     NotText(TextError),
     Body(BodyError),
-    NotPublished(Refusal),
+    NotPublished(PublishError),
 }
 
 /// A ticket on its way, by its id, and where the outcome comes from.
-type Submitted = (Uuid, oneshot::Receiver<Outcome>);
+type Submitted = (Uuid, oneshot::Receiver<PublishResult>);
 
 impl TicketHead {
     /// Reads a head; the ticket counts as received now.
@@ -100,9 +100,9 @@ impl PostTicket {
     }
 
     /// The response to a ticket that was submitted.
-    pub fn finish(&self, id: Uuid, outcome: Result<Outcome, RecvError>) -> FullResponse {
+    pub fn finish(&self, id: Uuid, outcome: Result<PublishResult, RecvError>) -> FullResponse {
         // A publisher that ends without an answer has not seen a confirm.
-        match outcome.unwrap_or(Err(Refusal::Draining)) {
+        match outcome.unwrap_or(Err(PublishError::Draining)) {
             Ok(()) => {
                 self.metrics.accepted.increment(1);
                 self.closing_near_the_end(accepted(id, self.has_ticket_state))
@@ -131,7 +131,7 @@ impl PostTicket {
         let id = head.id.map_err(Rejection::BadKey)?;
         text(body).map_err(Rejection::NotText)?;
         if self.health.is_draining() {
-            return Err(Rejection::NotPublished(Refusal::Draining));
+            return Err(Rejection::NotPublished(PublishError::Draining));
         }
         let record = Record {
             id,
@@ -157,7 +157,7 @@ impl PostTicket {
             Rejection::Body(BodyError::Timeout) => problem::body_timeout(),
             Rejection::Body(BodyError::Incomplete) => problem::incomplete_body(),
             Rejection::Body(BodyError::TooMany) => {
-                closing(problem::not_published(Refusal::Overloaded))
+                closing(problem::not_published(PublishError::Overloaded))
             }
             Rejection::NotPublished(error) => problem::not_published(*error),
         }
@@ -184,13 +184,13 @@ impl Rejection {
             Self::Body(BodyError::Incomplete) => Rejected::BrokenBody,
             Self::Body(BodyError::TooMany) => Rejected::Overloaded,
             Self::NotPublished(error) => match error {
-                Refusal::Away => Rejected::BrokerAway,
-                Refusal::Blocked => Rejected::BrokerBlocked,
-                Refusal::Nacked => Rejected::Nack,
-                Refusal::Returned => Rejected::Returned,
-                Refusal::Deadline => Rejected::ConfirmTimeout,
-                Refusal::Overloaded => Rejected::Overloaded,
-                Refusal::Draining => Rejected::Draining,
+                PublishError::Unavailable => Rejected::BrokerAway,
+                PublishError::Blocked => Rejected::BrokerBlocked,
+                PublishError::Nacked => Rejected::Nack,
+                PublishError::Returned => Rejected::Returned,
+                PublishError::Timeout => Rejected::ConfirmTimeout,
+                PublishError::Overloaded => Rejected::Overloaded,
+                PublishError::Draining => Rejected::Draining,
             },
         }
     }
