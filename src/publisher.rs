@@ -22,6 +22,7 @@
 //! - [`ChannelActor`](session): publishes groups and awaits their confirms.
 //! - [`ReplyRouter`](replies): the results back to each worker's handlers.
 
+mod channel;
 mod error;
 mod group;
 mod limits;

@@ -187,11 +187,6 @@ impl PublishQueue {
         state.bytes -= bytes;
     }
 
-    /// Whether tickets are accepted, and if not why.
-    pub fn link(&self) -> LinkState {
-        self.state().link
-    }
-
     /// Maximum wait for a confirm.
     pub fn confirm_timeout(&self) -> Duration {
         self.limits.confirm_timeout

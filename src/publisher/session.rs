@@ -8,23 +8,21 @@ use std::time::{Duration, Instant};
 use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesUnordered;
 use futures_util::{FutureExt, StreamExt};
-use lapin::options::BasicPublishOptions;
-use lapin::types::ShortString;
 use lapin::{Channel, Confirmation, Event};
 use tokio::task::yield_now;
 use tokio::time::{MissedTickBehavior, interval};
 use tracing::{info, warn};
 
-use super::error::PublishError;
-use super::group::{Group, GroupMessage};
-use super::queue::LinkState::{Blocked, Down, Up};
-use super::queue::PublishQueue;
+use super::channel::{confirm, open};
+use super::error::{PublishError, SessionError};
+use super::group::Group;
+use super::queue::{LinkState, PublishQueue};
 use crate::backoff::Backoff;
 use crate::broker::{Broker, BrokerError, Link};
 use crate::health::Health;
-use crate::metrics::PublishMetrics;
+use crate::metrics::{LinkGuard, PublishMetrics};
 
-/// Most messages waiting for their confirms: lapin's work for a confirm of
+/// Maximum of messages waiting for their confirms: lapin's work for a confirm of
 /// many grows with it, and beyond a few hundred RabbitMQ is no faster.
 const UNCONFIRMED_MAX: usize = 512;
 
@@ -32,49 +30,60 @@ const UNCONFIRMED_MAX: usize = 512;
 /// it may go on refusing there when there is room again.
 const REFUSED_MAX: Duration = Duration::from_secs(2);
 
-/// How often deadlines are looked at.
+/// How often deadlines are checked.
 const TICK: Duration = Duration::from_millis(50);
 
 /// A group that is published and not confirmed.
-struct Published {
+struct Unconfirmed {
     group: Group,
-    at: Instant,
+    published_at: Instant,
 }
 
 /// A confirm, or what came instead of one.
-struct Settled {
+struct Confirmed {
     number: u64,
     result: Result<Confirmation, lapin::Error>,
 }
 
-/// The channel and what is under way on it.
-struct Session {
+/// A connection with its channel, and what is under way on it.
+struct PublishSession {
+    // Dropped in this order, so that the last to be shown is that there is no connection.
+    blocked: Option<LinkGuard>,
+    _up: LinkGuard,
     link: Link,
     channel: Channel,
-    unsettled: FuturesUnordered<BoxFuture<'static, Settled>>,
+    confirms: FuturesUnordered<BoxFuture<'static, Confirmed>>,
+    /// Since when it has seen refusals and no confirm.
+    refused_since: Option<Instant>,
 }
 
-/// How a session ended.
-enum End {
-    /// Every ticket is answered and no more can come.
-    Drained,
-    /// The link cannot be trusted any more.
-    Failed(String),
+impl PublishSession {
+    /// One more message was refused; an error if that is all that happens.
+    fn refused(&mut self) -> Result<(), SessionError> {
+        let since = *self.refused_since.get_or_insert_with(Instant::now);
+        if since.elapsed() > REFUSED_MAX {
+            return Err(SessionError::EverythingRefused);
+        }
+        Ok(())
+    }
+
+    /// Ends it; the connection remains to be closed.
+    fn into_link(self) -> Link {
+        self.link
+    }
 }
 
-/// Publishes groups and answers their tickets.
+/// Publishes groups and sends their tickets the results.
 pub struct ChannelActor {
     broker: Broker,
     queue: Arc<PublishQueue>,
-    /// Published and not confirmed, by their order.
-    published: BTreeMap<u64, Published>,
+    /// Published and not confirmed, in their order.
+    unconfirmed: BTreeMap<u64, Unconfirmed>,
     next_number: u64,
     /// Starts over with the first confirm of a session.
     backoff: Backoff,
     /// There has been a session.
     was_up: bool,
-    /// Since when this session has seen refusals and no confirm.
-    refused_since: Option<Instant>,
     health: Arc<Health>,
     metrics: PublishMetrics,
 }
@@ -85,11 +94,10 @@ impl ChannelActor {
         Self {
             broker,
             queue,
-            published: BTreeMap::new(),
+            unconfirmed: BTreeMap::new(),
             next_number: 0,
             backoff: Backoff::new(),
             was_up: false,
-            refused_since: None,
             health,
             metrics: PublishMetrics::new(),
         }
@@ -97,36 +105,36 @@ impl ChannelActor {
 
     /// Publishes until no ticket is left and no more can come.
     pub async fn run(mut self) {
-        while let Some(mut session) = self.open().await {
-            self.link_up(true);
+        while let Some((link, channel)) = self.connect().await {
+            info!("publishing to RabbitMQ");
             self.was_up = true;
-            let end = self.serve(&mut session).await;
-            self.link_up(false);
+            let mut session = self.session(link, channel);
+            let served = self.serve(&mut session).await;
+            let link = session.into_link();
             self.requeue();
-            match end {
-                End::Drained => {
-                    session.link.close().await;
-                    return;
+            match served {
+                Ok(()) => return link.close().await,
+                Err(error) => {
+                    warn!(error = %format_args!("{error:#}"), "publishing to RabbitMQ stopped");
                 }
-                End::Failed(why) => warn!("publishing to RabbitMQ stopped: {why}"),
             }
         }
     }
 
-    /// Opens a session, however long it takes. Tickets that wait meanwhile are
-    /// answered when their time is up. None: no ticket is left and no more can come.
-    async fn open(&mut self) -> Option<Session> {
+    /// Connects, however long it takes. The tickets that wait meanwhile get their result when their
+    /// deadline has passed. None: no ticket is left and no more can come.
+    async fn connect(&mut self) -> Option<(Link, Channel)> {
         let (broker, queue) = (self.broker.clone(), self.queue.clone());
         let mut tick = ticker();
-        // The first attempt waits too, if little: a broker that takes sessions
+        // The first attempt waits too, if little: a broker that accepts sessions
         // only to end them is not hammered.
         let mut attempt = pin!(open(&broker, self.backoff.next()).fuse());
         loop {
             tokio::select! {
                 opened = &mut attempt => match opened {
-                    Ok(session) => return Some(session),
+                    Ok(opened) => return Some(opened),
                     Err(error) => {
-                        warn!("no link to RabbitMQ for publishing: {error:#}");
+                        warn!(error = %format_args!("{error:#}"), "no connection to RabbitMQ for publishing");
                         self.give_up(error);
                         attempt.set(open(&broker, self.backoff.next()).fuse());
                     }
@@ -152,83 +160,106 @@ impl ChannelActor {
         }
     }
 
-    async fn serve(&mut self, session: &mut Session) -> End {
+    /// From now on, and for as long as the session lasts, tickets are accepted.
+    fn session(&self, link: Link, channel: Channel) -> PublishSession {
+        let (queue, health) = (self.queue.clone(), self.health.clone());
+        let up = LinkGuard::new(self.metrics.connected.clone(), move |up| {
+            health.publishing(up);
+            queue.set_link(if up { LinkState::Up } else { LinkState::Down });
+        });
+        PublishSession {
+            blocked: None,
+            _up: up,
+            link,
+            channel,
+            confirms: FuturesUnordered::new(),
+            refused_since: None,
+        }
+    }
+
+    /// Ok: every ticket has its result and no more can come.
+    async fn serve(&mut self, session: &mut PublishSession) -> Result<(), SessionError> {
         let mut events = pin!(session.link.events());
         let mut tick = ticker();
         let queue = self.queue.clone();
         loop {
             // One turn of this worker's loop, in which every connection that has
-            // a ticket hands it over: fewer and larger messages.
-            if queue.should_linger(session.unsettled.len()) {
+            // a ticket submits it: fewer and larger messages.
+            if queue.should_linger(session.confirms.len()) {
                 yield_now().await;
             }
             self.publish(session);
-            if self.published.is_empty() && queue.is_finished() {
-                return End::Drained;
+            if self.unconfirmed.is_empty() && queue.is_finished() {
+                return Ok(());
             }
-            let step = tokio::select! {
-                () = queue.arrived() => Ok(()),
-                Some(settled) = session.unsettled.next() => self.settle(settled),
-                event = events.next() => self.note(event),
+            tokio::select! {
+                () = queue.arrived() => {}
+                Some(confirmed) = session.confirms.next() => self.settle(session, confirmed)?,
+                event = events.next() => self.on_event(session, event)?,
                 _ = tick.tick() => {
                     self.report();
-                    self.expire()
+                    self.expire(session)?;
                 }
-            };
-            if let Err(why) = step {
-                return End::Failed(why);
             }
         }
     }
 
-    /// Publishes as many groups as may leave now.
-    fn publish(&mut self, session: &Session) {
-        if self.queue.link() == Blocked {
+    /// Publishes as many groups as are ready now.
+    fn publish(&mut self, session: &PublishSession) {
+        if session.blocked.is_some() {
             return;
         }
-        while session.unsettled.len() < UNCONFIRMED_MAX
-            && let Some(group) = self.queue.next(session.unsettled.len())
+        while session.confirms.len() < UNCONFIRMED_MAX
+            && let Some(group) = self.queue.next(session.confirms.len())
         {
             self.metrics.groups.increment(1);
             self.metrics.group_size.record(count(group.tickets()));
             let (number, message) = (self.next_number, group.message());
             let (exchange, key) = (self.broker.exchange(), self.broker.routing_key());
             let channel = session.channel.clone();
-            session.unsettled.push(
+            session.confirms.push(
                 async move {
                     let result = confirm(&channel, exchange, key, message).await;
-                    Settled { number, result }
+                    Confirmed { number, result }
                 }
                 .boxed(),
             );
             self.next_number += 1;
-            let at = Instant::now();
-            self.published.insert(number, Published { group, at });
+            let unconfirmed = Unconfirmed {
+                group,
+                published_at: Instant::now(),
+            };
+            self.unconfirmed.insert(number, unconfirmed);
         }
     }
 
-    /// Answers a group. 202 hangs on this match: only an ack that returned
+    /// Settles a group. 202 hangs on this match: only an ack that returned
     /// nothing says that the message is safe.
-    fn settle(&mut self, settled: Settled) -> Result<(), String> {
-        let Some(Published { group, at }) = self.published.remove(&settled.number) else {
+    fn settle(
+        &mut self,
+        session: &mut PublishSession,
+        confirmed: Confirmed,
+    ) -> Result<(), SessionError> {
+        let number = confirmed.number;
+        let Some(Unconfirmed {
+            group,
+            published_at,
+        }) = self.unconfirmed.remove(&number)
+        else {
             return Ok(());
         };
-        match settled.result {
+        match confirmed.result {
             Ok(Confirmation::Ack(None)) => {
-                self.metrics.confirm.record(at.elapsed());
+                self.metrics.confirm.record(published_at.elapsed());
                 self.backoff.reset();
-                self.refused_since = None;
+                session.refused_since = None;
                 self.queue.settle(group, Ok(()));
                 Ok(())
             }
             Ok(Confirmation::Nack(None)) => {
                 self.metrics.failed("nack");
                 self.queue.settle(group, Err(PublishError::Nacked));
-                let since = *self.refused_since.get_or_insert_with(Instant::now);
-                if since.elapsed() > REFUSED_MAX {
-                    return Err("RabbitMQ refuses every message".into());
-                }
-                Ok(())
+                session.refused()
             }
             Ok(
                 Confirmation::Ack(Some(_))
@@ -239,148 +270,116 @@ impl ChannelActor {
                 // next, so no further confirm of this channel is believed.
                 self.metrics.failed("returned");
                 self.queue.settle(group, Err(PublishError::Returned));
-                Err("a message came back unroutable, or was not confirmed at all".into())
+                Err(SessionError::Returned)
             }
             Err(error) => {
                 self.metrics.failed("closed");
-                self.published
-                    .insert(settled.number, Published { group, at });
-                Err(error.to_string())
+                let unconfirmed = Unconfirmed {
+                    group,
+                    published_at,
+                };
+                self.unconfirmed.insert(number, unconfirmed);
+                Err(error.into())
             }
         }
     }
 
-    fn note(&mut self, event: Option<Event>) -> Result<(), String> {
+    fn on_event(
+        &self,
+        session: &mut PublishSession,
+        event: Option<Event>,
+    ) -> Result<(), SessionError> {
         match event {
-            Some(Event::ConnectionBlocked(why)) => {
-                self.block(&why);
+            Some(Event::ConnectionBlocked(reason)) => {
+                warn!(%reason, "RabbitMQ accepts no messages");
+                session.blocked.get_or_insert_with(|| self.blocked());
                 Ok(())
             }
             Some(Event::ConnectionUnblocked) => {
-                info!("RabbitMQ takes messages again");
-                self.unblock();
+                info!("RabbitMQ accepts messages again");
+                session.blocked = None;
                 Ok(())
             }
-            Some(Event::Error(error)) => Err(error.to_string()),
+            Some(Event::Error(error)) => Err(error.into()),
             Some(_) => Ok(()),
-            None => Err("the connection ended".into()),
+            None => Err(SessionError::ConnectionClosed),
         }
     }
 
-    fn block(&self, why: &str) {
-        warn!("RabbitMQ takes no messages: {why}");
-        if self.queue.link() != Blocked {
-            self.metrics.blocked.increment(1.0);
-            self.health.publishing(false);
-            self.queue.set_link(Blocked);
-        }
+    /// While it lives, tickets are rejected because RabbitMQ is blocked.
+    fn blocked(&self) -> LinkGuard {
+        let (queue, health) = (self.queue.clone(), self.health.clone());
+        LinkGuard::new(self.metrics.blocked.clone(), move |blocked| {
+            health.publishing(!blocked);
+            queue.set_link(if blocked {
+                LinkState::Blocked
+            } else {
+                LinkState::Up
+            });
+        })
     }
 
-    fn unblock(&self) {
-        if self.queue.link() == Blocked {
-            self.metrics.blocked.decrement(1.0);
-            self.health.publishing(true);
-            self.queue.set_link(Up);
-        }
-    }
-
-    /// Answers tickets whose time is up. A broker that says it is blocked is
+    /// Sends tickets whose deadline has passed their result. A broker that says it is blocked is
     /// waited for; one that is silent is not: what lies in lapin's buffers may
-    /// still go out, and dropping the link bounds how much.
-    fn expire(&mut self) -> Result<(), String> {
+    /// still go out, and dropping the connection bounds how much.
+    fn expire(&mut self, session: &PublishSession) -> Result<(), SessionError> {
         let now = Instant::now();
-        if self.queue.link() == Blocked {
-            let outcome = Err(PublishError::Blocked);
-            self.queue.expire(outcome, now);
-            for published in self.published.values_mut() {
-                self.queue.reply_overdue(&mut published.group, outcome, now);
-            }
-            // Nobody waits for their confirms any more, so nothing has to.
-            let left = |_: &u64, published: &mut Published| published.group.unanswered() == 0;
-            for (_, Published { group, .. }) in self.published.extract_if(.., left) {
-                self.queue.settle(group, outcome);
-            }
+        if session.blocked.is_some() {
+            self.expire_blocked(now);
             return Ok(());
         }
-        let outcome = Err(PublishError::Timeout);
-        self.queue.expire(outcome, now);
-        for published in self.published.values_mut() {
-            if published.group.is_overdue(now) {
-                self.queue.reply_overdue(&mut published.group, outcome, now);
+        let result = Err(PublishError::Timeout);
+        self.queue.expire(result, now);
+        for unconfirmed in self.unconfirmed.values_mut() {
+            if unconfirmed.group.is_overdue(now) {
+                self.queue
+                    .reply_overdue(&mut unconfirmed.group, result, now);
             }
         }
-        // What the link is judged by is how long it has had a message: one that
-        // waited elsewhere before may be late at once.
-        let oldest = self.published.values().next();
-        if oldest.is_some_and(|oldest| now >= oldest.at + self.queue.confirm_timeout()) {
+        // The connection is judged by how long it has had a message: one that
+        // waited elsewhere before may be overdue at once.
+        let oldest = self.unconfirmed.values().next();
+        let timeout = self.queue.confirm_timeout();
+        if oldest.is_some_and(|oldest| now >= oldest.published_at + timeout) {
             self.metrics.failed("timeout");
-            return Err("no confirm in time".into());
+            return Err(SessionError::ConfirmTimeout);
         }
         Ok(())
+    }
+
+    fn expire_blocked(&mut self, now: Instant) {
+        let result = Err(PublishError::Blocked);
+        self.queue.expire(result, now);
+        for unconfirmed in self.unconfirmed.values_mut() {
+            self.queue
+                .reply_overdue(&mut unconfirmed.group, result, now);
+        }
+        // Nobody waits for their confirms any more, so nothing has to.
+        let done = |_: &u64, unconfirmed: &mut Unconfirmed| unconfirmed.group.unanswered() == 0;
+        for (_, Unconfirmed { group, .. }) in self.unconfirmed.extract_if(.., done) {
+            self.queue.settle(group, result);
+        }
     }
 
     fn report(&self) {
         self.metrics.inflight.set(count(self.queue.tickets()));
     }
 
-    /// After a session: what it did not settle waits again, oldest first, and
-    /// what has run out of time is answered.
+    /// After a session: what it did not settle is published again, oldest first, and
+    /// tickets whose deadline has passed get their result.
     fn requeue(&mut self) {
-        let published = std::mem::take(&mut self.published).into_values();
+        let unconfirmed = std::mem::take(&mut self.unconfirmed).into_values();
         self.queue
-            .requeue(published.rev().map(|published| published.group));
+            .requeue(unconfirmed.rev().map(|unconfirmed| unconfirmed.group));
         self.queue
             .expire(Err(PublishError::Timeout), Instant::now());
     }
-
-    fn link_up(&mut self, up: bool) {
-        if up {
-            self.refused_since = None;
-            info!("publishing to RabbitMQ");
-            self.metrics.connected.increment(1.0);
-        } else {
-            self.unblock();
-            self.metrics.connected.decrement(1.0);
-        }
-        self.health.publishing(up);
-        self.queue.set_link(if up { Up } else { Down });
-    }
-}
-
-async fn open(broker: &Broker, wait: Duration) -> Result<Session, BrokerError> {
-    tokio::time::sleep(wait).await;
-    let link = broker.connect("publish").await?;
-    let channel = link.publishing_channel().await?;
-    Ok(Session {
-        link,
-        channel,
-        unsettled: FuturesUnordered::new(),
-    })
 }
 
 fn ticker() -> tokio::time::Interval {
     let mut tick = interval(TICK);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     tick
-}
-
-async fn confirm(
-    channel: &Channel,
-    exchange: ShortString,
-    key: ShortString,
-    message: GroupMessage,
-) -> Result<Confirmation, lapin::Error> {
-    // Mandatory: should even the alternate exchange be missing, the message
-    // comes back instead of being confirmed into nothing.
-    let options = BasicPublishOptions {
-        mandatory: true,
-        immediate: false,
-    };
-    let properties = message.properties.clone();
-    let written = channel.basic_publish(exchange, key, options, message.payload(), properties);
-    let confirmed = written.await?;
-    drop(message);
-    confirmed.await
 }
 
 /// A count as metrics take it.

@@ -187,7 +187,7 @@ async fn passwords_are_not_logged() {
         ("RUST_LOG", "trace"),
     ];
     let ticketd = Process::start(TICKETD, &["serve"], &settings);
-    ticketd.logged("no link to RabbitMQ").await;
+    ticketd.logged("no connection to RabbitMQ").await;
     ticketd.logged("schema migration failed").await;
     assert_hidden(&ticketd.log(), "the log");
     for role in ["serve", "accept", "consume", "migrate", "dead"] {
