@@ -83,15 +83,49 @@ label! {
     }
 }
 
-/// Why messages are not confirmed.
-const PUBLISH_FAILED: [&str; 4] = ["closed", "nack", "returned", "timeout"];
+label! {
+    /// Why a message is not confirmed.
+    PublishFailed {
+        /// The connection or the channel ended first.
+        Closed = "closed",
+        /// RabbitMQ refused it.
+        Nack = "nack",
+        /// RabbitMQ had no queue for it.
+        Returned = "returned",
+        /// No confirm came in time.
+        Timeout = "timeout",
+    }
+}
 
-/// Why a batch is stored again.
-const FLUSH_FAILED: [&str; 6] = ["away", "conflict", "data", "late", "refused", "schema"];
+label! {
+    /// Why a batch, or a part of one, is stored again.
+    FlushFailed {
+        /// The connection or the server failed.
+        Unavailable = "away",
+        /// A ticket of the batch is stored already.
+        Conflict = "conflict",
+        /// PostgreSQL refuses a row.
+        Data = "data",
+        /// PostgreSQL took too long.
+        Timeout = "late",
+        /// Tickets are held, because the tables take no other either.
+        Refused = "refused",
+        /// The tables are not as they should be.
+        Schema = "schema",
+    }
+}
 
-/// The queues whose messages are counted: what tickets wait in to be stored, what they
-/// wait in when that could not be reached, and what RabbitMQ gave up delivering.
-const QUEUES: [&str; 3] = ["main", "unrouted", "dead"];
+label! {
+    /// The queues whose messages are counted.
+    QueueLabel {
+        /// Tickets wait in it to be stored.
+        Main = "main",
+        /// Tickets wait in it when the main queue could not be reached.
+        Unrouted = "unrouted",
+        /// What RabbitMQ gave up delivering.
+        Dead = "dead",
+    }
+}
 
 /// The status codes of http's responses, each with a counter made at start.
 const CODES: [u16; 10] = [200, 202, 400, 404, 405, 408, 413, 431, 500, 503];
@@ -179,9 +213,7 @@ impl HttpMetrics {
     /// Makes the handles.
     pub fn new() -> Self {
         let rejected = |reason: &Rejected| {
-            let counter = counter!("ticketd_rejected_total", "reason" => reason.as_str());
-            counter.increment(0);
-            counter
+            registered(counter!("ticketd_rejected_total", "reason" => reason.as_str()))
         };
         Self {
             requests: CODES.map(requests),
@@ -212,6 +244,12 @@ fn requests(code: u16) -> Counter {
     counter!("ticketd_http_requests_total", "code" => code.to_string())
 }
 
+/// A counter that is there before anything is counted.
+fn registered(counter: Counter) -> Counter {
+    counter.increment(0);
+    counter
+}
+
 /// What the publisher counts.
 pub struct PublishMetrics {
     /// Messages published.
@@ -226,15 +264,18 @@ pub struct PublishMetrics {
     pub connected: Gauge,
     /// Links blocked.
     pub blocked: Gauge,
+    /// In the order of [`PublishFailed::ALL`].
+    failed: Vec<Counter>,
 }
 
 impl PublishMetrics {
     /// Makes the handles.
     pub fn new() -> Self {
-        for reason in PUBLISH_FAILED {
-            counter!("ticketd_publish_failed_total", "reason" => reason).increment(0);
-        }
+        let failed = |reason: &PublishFailed| {
+            registered(counter!("ticketd_publish_failed_total", "reason" => reason.as_str()))
+        };
         Self {
+            failed: PublishFailed::ALL.iter().map(failed).collect(),
             groups: counter!("ticketd_publish_groups_total"),
             group_size: histogram!("ticketd_publish_group_size"),
             confirm: histogram!("ticketd_publish_confirm_seconds"),
@@ -245,8 +286,10 @@ impl PublishMetrics {
     }
 
     /// Counts a message that was not confirmed.
-    pub fn failed(&self, reason: &'static str) {
-        counter!("ticketd_publish_failed_total", "reason" => reason).increment(1);
+    pub fn failed(&self, reason: PublishFailed) {
+        if let Some(counter) = self.failed.get(reason as usize) {
+            counter.increment(1);
+        }
     }
 }
 
@@ -278,17 +321,20 @@ pub struct StoreMetrics {
     pg_refusing: Gauge,
     /// Links up.
     pub amqp_connected: Gauge,
+    /// In the order of [`FlushFailed::ALL`].
+    failed: Vec<Counter>,
 }
 
 impl StoreMetrics {
     /// Makes the handles.
     pub fn new() -> Self {
-        for reason in FLUSH_FAILED {
-            counter!("ticketd_flush_failed_total", "reason" => reason).increment(0);
-        }
+        let failed = |reason: &FlushFailed| {
+            registered(counter!("ticketd_flush_failed_total", "reason" => reason.as_str()))
+        };
         let stored = |result: &'static str| counter!("ticketd_stored_total", "result" => result);
         let stage = |stage: &'static str| histogram!("ticketd_flush_seconds", "stage" => stage);
         Self {
+            failed: FlushFailed::ALL.iter().map(failed).collect(),
             valid: stored("valid"),
             invalid: stored("invalid"),
             duplicate: stored("duplicate"),
@@ -312,30 +358,34 @@ impl StoreMetrics {
     }
 
     /// Counts an attempt to store a batch that failed and is repeated.
-    pub fn failed(&self, reason: &'static str) {
-        counter!("ticketd_flush_failed_total", "reason" => reason).increment(1);
+    pub fn failed(&self, reason: FlushFailed) {
+        if let Some(counter) = self.failed.get(reason as usize) {
+            counter.increment(1);
+        }
     }
 }
 
 /// How many messages wait in the queues of a consumer.
 #[derive(Clone)]
 pub struct QueueMetrics {
-    /// In the order of [`QUEUES`].
-    waiting: [Gauge; QUEUES.len()],
+    /// In the order of [`QueueLabel::ALL`].
+    waiting: Vec<Gauge>,
 }
 
 impl QueueMetrics {
     /// Makes the handles; nothing is known yet.
     pub fn new() -> Self {
+        let waiting =
+            |queue: &QueueLabel| gauge!("ticketd_queue_messages", "queue" => queue.as_str());
         let metrics = Self {
-            waiting: QUEUES.map(|queue| gauge!("ticketd_queue_messages", "queue" => queue)),
+            waiting: QueueLabel::ALL.iter().map(waiting).collect(),
         };
         metrics.unknown();
         metrics
     }
 
     /// Takes note of how many messages each queue holds, where that is known.
-    pub fn waiting(&self, messages: [Option<u32>; QUEUES.len()]) {
+    pub fn waiting(&self, messages: [Option<u32>; QueueLabel::ALL.len()]) {
         for (gauge, messages) in self.waiting.iter().zip(messages) {
             gauge.set(messages.map_or(f64::NAN, f64::from));
         }
@@ -343,7 +393,7 @@ impl QueueMetrics {
 
     /// Nobody can tell any more.
     pub fn unknown(&self) {
-        self.waiting([None; QUEUES.len()]);
+        self.waiting([None; QueueLabel::ALL.len()]);
     }
 }
 

@@ -12,7 +12,7 @@ use super::evidence::Evidence;
 use super::job::Job;
 use crate::backoff::Backoff;
 use crate::health::Health;
-use crate::metrics::StoreMetrics;
+use crate::metrics::{FlushFailed, StoreMetrics};
 
 /// How often it is said again that tickets are refused.
 const SAY_EVERY: Duration = Duration::from_secs(60);
@@ -52,7 +52,7 @@ impl Held {
 
     /// Keeps a batch whose search has ended without storing all of it.
     pub fn push(&mut self, job: Job, mut search: Search) {
-        self.metrics.failed("refused");
+        self.metrics.failed(FlushFailed::Refused);
         search.restart(fastrand::usize(..search.left().max(1)));
         if self.said.is_none_or(|said| said.elapsed() > SAY_EVERY) {
             self.said = Some(Instant::now());

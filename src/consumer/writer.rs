@@ -25,7 +25,7 @@ use crate::backoff::Backoff;
 use crate::clock::now_us;
 use crate::config::DatabaseConfig;
 use crate::health::Health;
-use crate::metrics::StoreMetrics;
+use crate::metrics::{FlushFailed, StoreMetrics};
 use crate::store::Encoded;
 use crate::store::{Store, StoreError, Tables, ensure_schema};
 
@@ -213,7 +213,7 @@ impl Writer {
             }
             other => return Err(other),
         };
-        self.metrics.failed("data");
+        self.metrics.failed(FlushFailed::Data);
         if range.len() > 1 {
             debug!(
                 tickets = range.len(),
@@ -283,7 +283,7 @@ impl Writer {
         }
         match self.flush(plan, range.clone()).await {
             Err(StoreError::Conflict(why)) => {
-                self.metrics.failed("conflict");
+                self.metrics.failed(FlushFailed::Conflict);
                 let whole = plan.with_whole_ids(range.clone());
                 let stored = self.store()?.stored_texts(&plan.ids(whole.clone())).await?;
                 if !plan.settle(whole.clone(), &stored) {

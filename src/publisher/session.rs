@@ -20,7 +20,7 @@ use super::queue::{LinkState, PublishQueue};
 use crate::backoff::Backoff;
 use crate::broker::{Broker, BrokerError, Link};
 use crate::health::Health;
-use crate::metrics::{LinkGuard, PublishMetrics};
+use crate::metrics::{LinkGuard, PublishFailed, PublishMetrics};
 
 /// Maximum of messages waiting for their confirms: lapin's work for a confirm of
 /// many grows with it, and beyond a few hundred RabbitMQ is no faster.
@@ -257,7 +257,7 @@ impl ChannelActor {
                 Ok(())
             }
             Ok(Confirmation::Nack(None)) => {
-                self.metrics.failed("nack");
+                self.metrics.failed(PublishFailed::Nack);
                 self.queue.settle(group, Err(PublishError::Nacked));
                 session.refused()
             }
@@ -268,12 +268,12 @@ impl ChannelActor {
             ) => {
                 // lapin hands a returned message to whichever confirm comes
                 // next, so no further confirm of this channel is believed.
-                self.metrics.failed("returned");
+                self.metrics.failed(PublishFailed::Returned);
                 self.queue.settle(group, Err(PublishError::Returned));
                 Err(SessionError::Returned)
             }
             Err(error) => {
-                self.metrics.failed("closed");
+                self.metrics.failed(PublishFailed::Closed);
                 let unconfirmed = Unconfirmed {
                     group,
                     published_at,
@@ -341,7 +341,7 @@ impl ChannelActor {
         let oldest = self.unconfirmed.values().next();
         let timeout = self.queue.confirm_timeout();
         if oldest.is_some_and(|oldest| now >= oldest.published_at + timeout) {
-            self.metrics.failed("timeout");
+            self.metrics.failed(PublishFailed::Timeout);
             return Err(SessionError::ConfirmTimeout);
         }
         Ok(())

@@ -5,6 +5,8 @@ use std::fmt;
 
 use tokio_postgres::error::{DbError, SqlState};
 
+use crate::metrics::FlushFailed;
+
 /// Why nothing was stored or read. [`Display`](fmt::Display) names the error; its alternate form
 /// (`{:#}`) adds the sources, as one line for a log.
 #[derive(Debug)]
@@ -70,13 +72,13 @@ impl StoreError {
     }
 
     /// The label in metrics.
-    pub fn reason(&self) -> &'static str {
+    pub fn reason(&self) -> FlushFailed {
         match self {
-            Self::Conflict(_) => "conflict",
-            Self::Unique(_) | Self::Data(_) | Self::Products(_) => "data",
-            Self::Timeout(_) => "late",
-            Self::Schema(_) | Self::Encoding(_) => "schema",
-            Self::Unavailable(_) => "away",
+            Self::Conflict(_) => FlushFailed::Conflict,
+            Self::Unique(_) | Self::Data(_) | Self::Products(_) => FlushFailed::Data,
+            Self::Timeout(_) => FlushFailed::Timeout,
+            Self::Schema(_) | Self::Encoding(_) => FlushFailed::Schema,
+            Self::Unavailable(_) => FlushFailed::Unavailable,
         }
     }
 
@@ -186,7 +188,7 @@ mod tests {
         let nowhere = "host=127.0.0.1 port=1 user=x connect_timeout=1";
         let refused = tokio_postgres::connect(nowhere, tokio_postgres::NoTls).await;
         let error = StoreError::classify(refused.map(drop).unwrap_err());
-        assert_eq!(error.reason(), "away");
+        assert_eq!(error.reason(), FlushFailed::Unavailable);
         let source = error.source().unwrap();
         assert!(source.is::<std::io::Error>(), "{source:?}");
         assert_eq!(format!("{error:#}"), format!("{error}: {source}"));
@@ -197,6 +199,6 @@ mod tests {
         let error = StoreError::Timeout("no answer in time".into());
         assert!(error.source().is_none());
         assert_eq!(format!("{error:#}"), "no answer in time");
-        assert_eq!(error.reason(), "late");
+        assert_eq!(error.reason(), FlushFailed::Timeout);
     }
 }
