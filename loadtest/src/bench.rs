@@ -9,7 +9,6 @@ mod backlog;
 mod ceiling;
 mod cells;
 mod machine;
-mod metrics;
 mod outcome;
 mod plot;
 mod process;

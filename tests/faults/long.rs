@@ -4,10 +4,10 @@ use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 use crate::plan::Plan;
-use crate::proc::{Usage, is_alive, usage};
 use crate::rig::Rig;
 use crate::stack::Server;
 use crate::ticketd::Role;
+use ticketd_testing::proc::{Usage, is_alive, usage};
 use ticketd_testing::wait_within;
 
 /// What may be held more for as long as a server is away, in KiB.

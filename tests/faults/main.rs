@@ -36,7 +36,6 @@ mod long;
 mod nemesis;
 mod others_are_served_despite;
 mod plan;
-mod proc;
 mod proxy;
 mod rig;
 mod scanner;

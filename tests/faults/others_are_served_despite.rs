@@ -12,8 +12,8 @@ use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
 use crate::accept::{Accept, Setup};
-use crate::proc::{Usage, usage};
 use crate::stack::{self, Share};
+use ticketd_testing::proc::{Usage, usage};
 use ticketd_testing::{Answer, Client, ask_once, head, post, wait_until, wait_within};
 
 /// What any client may wait while others misbehave.

@@ -10,12 +10,12 @@ use tokio_postgres::Client;
 use crate::checker;
 use crate::ledger::{Driver, Ledger};
 use crate::plan::{PRODUCT_REFRESH, Plan};
-use crate::proc::{Usage, usage};
 use crate::proxy::Proxy;
 use crate::scanner::Protocol;
 use crate::schedule::Schedule;
 use crate::stack::{self, Server, Turn};
 use crate::ticketd::{Role, Ticketd};
+use ticketd_testing::proc::{Usage, usage};
 use ticketd_testing::wait_until;
 
 /// Longest from a heal to the next 202 and the next row.

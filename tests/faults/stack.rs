@@ -15,7 +15,7 @@ use lapin::{Channel, Connection, ConnectionProperties, Queue};
 use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio_postgres::{Client, NoTls};
 
-use crate::proc;
+use ticketd_testing::proc;
 
 const DEPLOY: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/deploy");
 const REAPER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/faults/reaper.sh");

@@ -10,13 +10,13 @@ use tokio::time::{Instant, sleep};
 
 use super::ceiling;
 use super::cells::{Job, Rig};
-use super::metrics;
 use super::outcome::Outcome;
 use super::process;
 use super::scratch::{self, Place};
 use super::target::Target;
 use crate::proc::{self, Cost, Costs, Part};
 use crate::tickets::{self, Template};
+use ticketd_testing::metrics;
 
 /// Tickets in one published group, as many as a busy accept role makes of them.
 const GROUP_TICKETS: u64 = 128;

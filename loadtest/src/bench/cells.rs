@@ -5,11 +5,11 @@ use std::path::PathBuf;
 
 use anyhow::{Result, ensure};
 
-use super::metrics;
 use super::outcome::Outcome;
 use super::process::{self, Load, Server};
 use super::scratch::{Place, Scratch};
 use super::target::Target;
+use ticketd_testing::metrics;
 
 /// What a naive pipeline is taken to store before one was measured.
 const NAIVE_PER_SECOND: f64 = 1000.0;

@@ -1,12 +1,12 @@
 //! Reads the metrics page of ticketd.
 
 /// The sum of a counter over all its labels.
-pub(super) fn counter(page: &str, name: &str) -> u64 {
+pub fn counter(page: &str, name: &str) -> u64 {
     samples(page, name).map(|(_, value)| value as u64).sum()
 }
 
 /// The upper bound of the histogram's bucket that holds this quantile; none when nothing was recorded.
-pub(super) fn quantile_bound(page: &str, name: &str, quantile: f64) -> Option<f64> {
+pub fn quantile_bound(page: &str, name: &str, quantile: f64) -> Option<f64> {
     let (_, count) = samples(page, &format!("{name}_count")).next()?;
     let rank = (count * quantile).max(1.0);
     samples(page, &format!("{name}_bucket")).find_map(|(labels, below)| {
