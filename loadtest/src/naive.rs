@@ -23,8 +23,9 @@ use lapin::options::{
 };
 use lapin::types::{AMQPValue, FieldTable, ShortString};
 use lapin::{BasicProperties, Channel, Confirmation, Connection, ConnectionProperties};
+use ticketd_testing::servers::connect;
 use tokio::sync::Mutex;
-use tokio_postgres::{Client, NoTls, Statement};
+use tokio_postgres::{Client, Statement};
 
 /// Marks a message as to be kept on disk.
 const PERSISTENT: u8 = 2;
@@ -208,11 +209,7 @@ struct Store {
 
 impl Store {
     async fn open(url: &str) -> Result<Self> {
-        let (client, connection) = tokio_postgres::connect(url, NoTls)
-            .await
-            .context("cannot connect to the database")?;
-        // Its end shows as an error of the next statement.
-        tokio::spawn(connection);
+        let client = connect(url).await?;
         client.batch_execute(TABLES).await?;
         let insert_ticket = client.prepare(INSERT_TICKET).await?;
         let upsert_product = client.prepare(UPSERT_PRODUCT).await?;

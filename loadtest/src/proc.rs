@@ -1,9 +1,7 @@
 //! What a part of the system costs: CPU time and memory of a process and all its descendants, out of /proc.
 
-use std::collections::HashMap;
-use std::fs;
-
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, ensure};
+use ticketd_testing::proc::{family, status, ticks};
 
 /// A named process to be watched, from `NAME=PID`.
 #[derive(Clone)]
@@ -76,13 +74,11 @@ impl Costs {
     /// Looks at the memory of the parts that are process trees: the kernel keeps no peak of a sum.
     pub(crate) fn sample(&mut self) {
         for watched in &mut self.watched {
-            let Ok(tree) = tree(watched.part.pid) else {
-                continue;
-            };
+            let tree = family(watched.part.pid);
             watched.is_tree |= tree.len() > 1;
             let bytes = tree
                 .iter()
-                .filter_map(|pid| memory_bytes(*pid, "RssAnon:"))
+                .filter_map(|pid| memory_bytes(*pid, "RssAnon"))
                 .sum();
             watched.tree_bytes_max = watched.tree_bytes_max.max(bytes);
         }
@@ -101,7 +97,7 @@ impl Watched {
             // Shared memory would be counted once for each process of the tree.
             (self.tree_bytes_max, "RssAnon of all its processes, sampled")
         } else {
-            (memory_bytes(self.part.pid, "VmHWM:").unwrap_or(0), "VmHWM")
+            (memory_bytes(self.part.pid, "VmHWM").unwrap_or(0), "VmHWM")
         };
         let cpu_seconds = cpu_seconds(self.part.pid).ok();
         Cost {
@@ -115,73 +111,22 @@ impl Watched {
 
 /// CPU seconds of a process tree so far; those of ended children count with the parent that reaped them.
 fn cpu_seconds(root: u32) -> Result<f64> {
-    let tree = tree(root)?;
+    ensure!(ticks(root).is_some(), "no process {root}");
+    let tree = family(root);
     let each = tree.iter().filter_map(|pid| own_cpu_seconds(*pid));
     Ok(each.sum())
 }
 
 /// CPU seconds of a process and of its ended children so far.
 pub(crate) fn own_cpu_seconds(pid: u32) -> Option<f64> {
-    let ticks: u64 = stat_fields(pid)?[UTIME..=CSTIME].iter().sum();
+    let ticks = ticks(pid)?;
+    let ticks = ticks.own + ticks.ended_children;
     Some(ticks as f64 / rustix::param::clock_ticks_per_second() as f64)
-}
-
-/// The process and all its descendants.
-fn tree(root: u32) -> Result<Vec<u32>> {
-    let mut children: HashMap<u32, Vec<u32>> = HashMap::new();
-    let mut root_exists = false;
-    for entry in fs::read_dir("/proc")? {
-        let Some(pid) = entry?
-            .file_name()
-            .to_str()
-            .and_then(|name| name.parse().ok())
-        else {
-            continue;
-        };
-        let Some(fields) = stat_fields(pid) else {
-            continue;
-        };
-        root_exists |= pid == root;
-        children.entry(fields[PPID] as u32).or_default().push(pid);
-    }
-    if !root_exists {
-        bail!("no process {root}");
-    }
-    let mut tree = vec![root];
-    let mut next = 0;
-    while let Some(pid) = tree.get(next) {
-        let descendants = children.remove(pid).unwrap_or_default();
-        tree.extend(descendants);
-        next += 1;
-    }
-    Ok(tree)
-}
-
-/// Places of fields in what `stat_fields` gives; utime, stime, cutime and cstime stand side by side.
-const PPID: usize = 0;
-const UTIME: usize = 10;
-const CSTIME: usize = 13;
-
-/// The numbers of /proc/PID/stat from the parent's id to the children's system time.
-fn stat_fields(pid: u32) -> Option<[u64; CSTIME + 1]> {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    // The name before the last parenthesis may hold anything, the state after it is a letter.
-    let (_, numbers) = stat.rsplit_once(')')?;
-    let fields: Vec<u64> = numbers
-        .split_ascii_whitespace()
-        .skip(1)
-        .take(CSTIME + 1)
-        .map(|field| field.parse().unwrap_or(0))
-        .collect();
-    fields.try_into().ok()
 }
 
 /// One of the memory fields of /proc/PID/status.
 pub(crate) fn memory_bytes(pid: u32, field: &str) -> Option<u64> {
-    let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
-    let value = status.lines().find_map(|line| line.strip_prefix(field))?;
-    let kibibytes: u64 = value.trim().strip_suffix(" kB")?.parse().ok()?;
-    Some(kibibytes * 1024)
+    status(pid, field).map(|kibibytes| kibibytes * 1024)
 }
 
 #[cfg(test)]

@@ -4,9 +4,10 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
+use ticketd_testing::servers::connect;
 use tokio::runtime::Runtime;
 use tokio_postgres::types::ToSql;
-use tokio_postgres::{Client, NoTls, Row};
+use tokio_postgres::{Client, Row};
 
 use crate::tally::Tally;
 use crate::tickets;
@@ -54,9 +55,7 @@ impl Counter {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()?;
-        let client = runtime
-            .block_on(connect(url))
-            .context("cannot connect to the database")?;
+        let client = runtime.block_on(connect(url))?;
         let before = runtime.block_on(client.query_one(
             &format!(
                 "select coalesce(max(id), 0)::bigint, clock_timestamp()::text,
@@ -193,11 +192,4 @@ impl Counter {
         let row = self.query(sql, &[&self.clock_before, &self.prefix, &order_ids])?;
         Ok((row.get(0), row.get(1)))
     }
-}
-
-async fn connect(url: &str) -> Result<Client> {
-    let (client, connection) = tokio_postgres::connect(url, NoTls).await?;
-    // Its end shows as an error of the next query.
-    tokio::spawn(connection);
-    Ok(client)
 }

@@ -3,8 +3,7 @@
 
 use lapin::ExchangeKind;
 use lapin::options::{
-    ExchangeDeclareOptions, ExchangeDeleteOptions, QueueBindOptions, QueueDeclareOptions,
-    QueueDeleteOptions,
+    ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions, QueueDeleteOptions,
 };
 use lapin::types::{AMQPValue, FieldTable, ShortString};
 use uuid::Uuid;
@@ -127,18 +126,8 @@ impl Site {
     }
 
     async fn clear_away(self) {
-        for suffix in ["", ".unrouted", ".dead"] {
-            self.delete_queue(suffix).await;
-            let (connection, channel) = self.turn.amqp().await;
-            let options = ExchangeDeleteOptions::default();
-            let deleted = channel.exchange_delete(self.named(suffix).into(), options);
-            deleted.await.unwrap();
-            connection.close(200, "deleted".into()).await.unwrap();
-        }
         self.turn.ctl(&["delete_user", &self.name]);
-        let sql = self.turn.sql().await;
-        let schema = format!("drop schema {} cascade", self.name);
-        sql.batch_execute(&schema).await.unwrap();
+        self.turn.servers().remove(&self.name).await.unwrap();
     }
 }
 

@@ -366,24 +366,7 @@ impl Rig {
     }
 
     async fn clear_away(self) -> Turn {
-        let drop_all = format!(
-            "set client_min_messages = warning; drop schema {} cascade",
-            self.name
-        );
-        self.sql.batch_execute(&drop_all).await.unwrap();
-        let (connection, channel) = self.turn.amqp().await;
-        for name in ["", ".unrouted", ".dead"] {
-            let name = format!("{}{name}", self.name);
-            channel
-                .queue_delete(name.clone().into(), Default::default())
-                .await
-                .unwrap();
-            channel
-                .exchange_delete(name.into(), Default::default())
-                .await
-                .unwrap();
-        }
-        connection.close(200, "done".into()).await.unwrap();
+        self.turn.servers().remove(&self.name).await.unwrap();
         std::fs::remove_dir_all(&self.dir).unwrap();
         self.turn
     }

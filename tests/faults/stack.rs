@@ -11,9 +11,10 @@ use std::time::{Duration, Instant};
 
 use lapin::options::QueueDeclareOptions;
 use lapin::types::FieldTable;
-use lapin::{Channel, Connection, ConnectionProperties, Queue};
+use lapin::{Channel, Connection, Queue};
+use ticketd_testing::servers::{Servers, connect, in_schema};
 use tokio::sync::{Semaphore, SemaphorePermit};
-use tokio_postgres::{Client, NoTls};
+use tokio_postgres::Client;
 
 use ticketd_testing::proc;
 
@@ -250,6 +251,14 @@ impl Stack {
         self.is_in_disorder.store(false, Ordering::SeqCst);
     }
 
+    /// Where the servers are, past all proxies.
+    pub fn servers(&self) -> Servers {
+        Servers {
+            amqp_url: amqp_url(self.port(Server::Broker)),
+            database_url: plain_database_url(self.port(Server::Database)),
+        }
+    }
+
     /// A session in the database, past all proxies.
     pub async fn sql(&self) -> Client {
         self.session("public").await
@@ -258,13 +267,10 @@ impl Stack {
     /// The same with a schema of its own in front.
     pub async fn session(&self, schema: &str) -> Client {
         let deadline = Instant::now() + Duration::from_secs(60);
-        let url = database_url(self.port(Server::Database), schema);
+        let url = self.servers().schema_url(schema);
         loop {
-            match tokio_postgres::connect(&url, NoTls).await {
-                Ok((client, connection)) => {
-                    tokio::spawn(connection);
-                    return client;
-                }
+            match connect(&url).await {
+                Ok(client) => return client,
                 Err(error) => assert!(Instant::now() < deadline, "PostgreSQL: {error:?}"),
             }
             tokio::time::sleep(Duration::from_millis(50)).await;
@@ -274,9 +280,9 @@ impl Stack {
     /// A channel to the broker, past all proxies.
     pub async fn amqp(&self) -> (Connection, Channel) {
         let deadline = Instant::now() + Duration::from_secs(60);
-        let url = amqp_url(self.port(Server::Broker));
+        let servers = self.servers();
         loop {
-            match Connection::connect(&url, ConnectionProperties::default()).await {
+            match servers.broker().await {
                 Ok(connection) => {
                     let channel = connection.create_channel().await.unwrap();
                     return (connection, channel);
@@ -316,7 +322,11 @@ fn number<T: std::str::FromStr>(line: &str, name: &str) -> T {
 
 /// PostgreSQL's URL, with everything in a schema of its own.
 pub fn database_url(port: u16, schema: &str) -> String {
-    format!("postgres://ticketd@127.0.0.1:{port}/ticketd?options=-c%20search_path%3D{schema}")
+    in_schema(&plain_database_url(port), schema)
+}
+
+fn plain_database_url(port: u16) -> String {
+    format!("postgres://ticketd@127.0.0.1:{port}/ticketd")
 }
 
 /// RabbitMQ's URL. A hung broker is noticed after two heartbeats of so many seconds, which must be

@@ -6,17 +6,18 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use anyhow::{Context, Result, ensure};
 use lapin::options::{BasicPublishOptions, ConfirmSelectOptions};
 use lapin::{BasicProperties, Confirmation, PublisherConfirm};
+use ticketd_testing::metrics;
+use ticketd_testing::servers::{connect, hang_up};
 use tokio::time::{Instant, sleep};
 
 use super::ceiling;
 use super::cells::{Job, Rig};
 use super::outcome::Outcome;
 use super::process;
-use super::scratch::{self, Place};
+use super::scratch::Place;
 use super::target::Target;
 use crate::proc::{self, Cost, Costs, Part};
 use crate::tickets::{self, Template};
-use ticketd_testing::metrics;
 
 /// Tickets in one published group, as many as a busy accept role makes of them.
 const GROUP_TICKETS: u64 = 128;
@@ -90,7 +91,7 @@ pub(super) async fn drain(rig: &Rig, tickets: u64) -> Result<Backlog> {
 async fn consume(rig: &Rig, place: &Place, tickets: u64) -> Result<Backlog> {
     let unused = process::free_address()?;
     let (server, admin) = rig.spawn_ticketd("consume", place, &unused, &[])?;
-    let pid = server.pid().context("the consumer ended at once")?;
+    let pid = server.pid();
     let parts: Vec<_> = rig
         .parts(Target::Split, std::slice::from_ref(&server))
         .into_iter()
@@ -121,7 +122,7 @@ pub(super) async fn in_a_row(rig: &Rig, job: &Job, tickets: u64) -> Result<InARo
     let (outcome, points) = rig
         .in_place(async |place| {
             let running = rig.start(Target::EndToEnd, place).await?;
-            let pid = running.servers.first().and_then(process::Server::pid);
+            let pid = running.servers.first().map(process::Server::pid);
             let pid = pid.context("ticketd ended at once")?;
             let generator_seconds = || running.generator.get().and_then(proc::own_cpu_seconds);
             let measured = tokio::try_join!(
@@ -150,7 +151,7 @@ pub(super) async fn in_a_row(rig: &Rig, job: &Job, tickets: u64) -> Result<InARo
 
 /// Publishes groups straight to the queue, in the form that the accept role gives them.
 async fn fill(rig: &Rig, place: &Place, tickets: u64) -> Result<()> {
-    let broker = rig.scratch.broker().await?;
+    let broker = rig.scratch.servers.broker().await?;
     let channel = broker.create_channel().await?;
     channel
         .confirm_select(ConfirmSelectOptions::default())
@@ -186,7 +187,7 @@ async fn fill(rig: &Rig, place: &Place, tickets: u64) -> Result<()> {
     }
     let groups = tickets.div_ceil(GROUP_TICKETS);
     rig.scratch.expect_messages(&place.name, groups).await?;
-    scratch::hang_up(&broker).await;
+    hang_up(&broker).await;
     Ok(())
 }
 
@@ -253,7 +254,7 @@ async fn watch(
         points.push(Point {
             seconds: started.elapsed().as_secs_f64(),
             stored,
-            memory_mib: proc::memory_bytes(pid, "VmHWM:").unwrap_or(0) as f64 / 1048576.0,
+            memory_mib: proc::memory_bytes(pid, "VmHWM").unwrap_or(0) as f64 / 1048576.0,
             generator_seconds: look().unwrap_or(generator_before),
         });
         if stored >= tickets {
@@ -269,7 +270,7 @@ async fn watch(
 
 /// Every ticket of the backlog must be there once.
 async fn check(place: &Place, tickets: u64) -> Result<()> {
-    let client = scratch::connect(&place.database_url).await?;
+    let client = connect(&place.database_url).await?;
     let row = client
         .query_one(
             "select (select count(*) from tickets), (select count(distinct order_id) from tickets),

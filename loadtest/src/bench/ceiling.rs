@@ -8,10 +8,11 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use bytes::{Bytes, BytesMut};
 use futures_util::{SinkExt, TryStreamExt, pin_mut};
+use ticketd_testing::servers::connect;
 use tokio::time::Instant;
 use tokio_postgres::Client;
 
-use super::scratch::{self, Place};
+use super::scratch::Place;
 
 /// Rows in one transaction: as many as ticketd puts there by default when they wait for it.
 pub(super) const BATCH_ROWS: i64 = 8192;
@@ -33,8 +34,8 @@ const PREPARE: &str = "set synchronous_commit = on; set jit = off; \
 /// Copies what a place's `tickets` holds into a table like it, a transaction for each batch and one after the other over
 /// one connection. Tells how many rows a second that were; reading them does not count.
 pub(super) async fn copies_per_second(place: &Place) -> Result<f64> {
-    let reader = scratch::connect(&place.database_url).await?;
-    let writer = scratch::connect(&place.database_url).await?;
+    let reader = connect(&place.database_url).await?;
+    let writer = connect(&place.database_url).await?;
     writer.batch_execute(PREPARE).await?;
     let row = reader
         .query_one("select min(id), max(id), count(*) from tickets", &[])

@@ -5,12 +5,11 @@ use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
+use ticketd_testing::servers::connect;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::process::Command;
 use tokio::time::timeout;
-
-use super::scratch;
 
 /// The protocol header of AMQP 0-9-1, which a broker answers with its properties.
 const AMQP_HEADER: &[u8] = b"AMQP\x00\x00\x09\x01";
@@ -24,7 +23,7 @@ pub(super) async fn describe(
     database_url: &str,
     broker: &str,
 ) -> Result<Vec<(&'static str, String)>> {
-    let client = scratch::connect(database_url).await?;
+    let client = connect(database_url).await?;
     let row = client
         .query_one(
             "select to_char(now() at time zone 'utc', 'YYYY-MM-DD HH24:MI') || ' UTC',

@@ -5,16 +5,16 @@
 use std::cell::Cell;
 use std::fs::{self, File};
 use std::net::TcpListener;
-use std::path::{Path, PathBuf};
+use std::os::unix::process::CommandExt;
+use std::path::Path;
 use std::process::Stdio;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
-use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use ticketd_testing::{Answer, Process, ask_once};
 use tokio::net::TcpStream;
-use tokio::process::{Child, Command};
+use tokio::process::Command;
 use tokio::time::{Instant, sleep, timeout};
 
 /// Longest wait for a server to be ready, and for it to drain and end.
@@ -37,8 +37,7 @@ const LOG_LINES: usize = 5;
 pub(super) struct Server {
     /// What the figures call it.
     pub(super) name: &'static str,
-    child: Child,
-    log: PathBuf,
+    process: Process,
 }
 
 impl Server {
@@ -50,25 +49,18 @@ impl Server {
         environment: &[(&str, &str)],
         logs: &Path,
     ) -> Result<Self> {
-        let log = logs.join(format!("{name}.log"));
-        let file = File::create(&log)?;
-        let child = Command::new(program)
-            .args(arguments)
-            .env_clear()
-            .envs(environment.iter().copied())
-            .stdin(Stdio::null())
-            .stdout(file.try_clone()?)
-            .stderr(file)
-            .process_group(0)
-            .kill_on_drop(true)
-            .spawn()
+        let log = File::create(logs.join(format!("{name}.log")))?;
+        let mut command = std::process::Command::new(program);
+        command.args(arguments).env_clear();
+        command.envs(environment.iter().copied()).process_group(0);
+        let process = Process::try_spawn(&mut command, Some(log))
             .with_context(|| format!("cannot start {}", program.display()))?;
-        Ok(Self { name, child, log })
+        Ok(Self { name, process })
     }
 
-    /// Its process id; none once it has ended.
-    pub(super) fn pid(&self) -> Option<u32> {
-        self.child.id()
+    /// Its process id.
+    pub(super) fn pid(&self) -> u32 {
+        self.process.pid()
     }
 
     /// Waits until it answers `path` with 200 and names no part that is down or, without a path, until it listens.
@@ -76,15 +68,15 @@ impl Server {
         let deadline = Instant::now() + START_TIMEOUT;
         loop {
             let ready = match path {
-                Some(path) => get(address, path)
+                Some(path) => ask(address, path)
                     .await
-                    .is_ok_and(|body| !body.contains("\"down\"")),
+                    .is_ok_and(|answer| answer.lacks_nothing()),
                 None => TcpStream::connect(address).await.is_ok(),
             };
             if ready {
                 return Ok(());
             }
-            if let Some(status) = self.child.try_wait()? {
+            if let Some(status) = self.process.try_end() {
                 bail!("{} ended with {status}: {}", self.name, self.log_end());
             }
             ensure!(
@@ -99,21 +91,25 @@ impl Server {
 
     /// Lets it drain and end; one that was asked to end and fails to is an error.
     pub(super) async fn end(mut self) -> Result<()> {
-        let pid = self
-            .child
-            .id()
-            .and_then(|pid| Pid::from_raw(pid.cast_signed()));
-        let pid = pid.with_context(|| format!("{} ended early: {}", self.name, self.log_end()))?;
-        kill_process(pid, Signal::TERM)?;
-        if timeout(END_TIMEOUT, self.child.wait()).await.is_err() {
-            self.child.kill().await?;
-            bail!("{} did not end: {}", self.name, self.log_end());
+        if self.process.try_end().is_some() {
+            bail!("{} ended early: {}", self.name, self.log_end());
+        }
+        self.process.signal("TERM");
+        let deadline = Instant::now() + END_TIMEOUT;
+        while self.process.try_end().is_none() {
+            ensure!(
+                Instant::now() < deadline,
+                "{} did not end: {}",
+                self.name,
+                self.log_end()
+            );
+            sleep(POLL_INTERVAL).await;
         }
         Ok(())
     }
 
     fn log_end(&self) -> String {
-        let log = fs::read_to_string(&self.log).unwrap_or_default();
+        let log = self.process.log();
         let lines: Vec<_> = log.lines().collect();
         let (_, last) = lines.split_at(lines.len().saturating_sub(LOG_LINES));
         last.join(" | ")
@@ -128,21 +124,16 @@ pub(super) fn free_address() -> Result<String> {
 
 /// The body of a page that was answered 200.
 pub(super) async fn get(address: &str, path: &str) -> Result<String> {
-    let ask = async {
-        let mut stream = TcpStream::connect(address).await?;
-        let request =
-            format!("GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");
-        stream.write_all(request.as_bytes()).await?;
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).await?;
-        anyhow::Ok(answer)
-    };
-    let answer = timeout(ASK_TIMEOUT, ask)
+    let answer = ask(address, path).await?;
+    ensure!(answer.status == 200, "{path}: {}", answer.status);
+    Ok(answer.text().to_owned())
+}
+
+async fn ask(address: &str, path: &str) -> Result<Answer> {
+    let request = ticketd_testing::get(path);
+    ask_once(address.parse()?, &request, ASK_TIMEOUT)
         .await
-        .with_context(|| format!("no answer from {address}{path}"))??;
-    let (head, body) = answer.split_once("\r\n\r\n").context("half an answer")?;
-    ensure!(head.starts_with("HTTP/1.1 200"), "{path}: {head}");
-    Ok(body.to_owned())
+        .with_context(|| format!("no answer from {address}{path}"))
 }
 
 /// The share of an open loop's time in which connections, caches and plans are still new to the servers.

@@ -63,17 +63,6 @@ pub async fn ask_once(address: SocketAddr, request: &[u8], longest: Duration) ->
     timeout(longest, exchange).await.unwrap_or(late)
 }
 
-/// A metric's value in the text format; `series` is its name with its labels as written there.
-pub fn metric(text: &str, series: &str) -> Option<f64> {
-    text.lines().find_map(|line| {
-        line.strip_prefix(series)?
-            .strip_prefix(' ')?
-            .trim()
-            .parse()
-            .ok()
-    })
-}
-
 impl Client {
     /// Connects.
     pub async fn connect(address: SocketAddr) -> Result<Self> {

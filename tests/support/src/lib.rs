@@ -4,6 +4,7 @@
 //! - [`Process`]: a ticketd that runs, and does not outlive the test.
 //! - [`Client`]: HTTP/1.1 with every byte under the test's control.
 //! - [`Forwarder`]: a way to a server that opens when the test says so.
+//! - [`servers`], [`proc`], [`metrics`]: what the servers, the kernel and ticketd tell of themselves;
 //! - [`wait_until`]: a condition with a deadline, in place of every sleep.
 //!
 //! And what the code is held against without servers:
@@ -27,12 +28,14 @@ pub mod oracle;
 pub mod proc;
 mod process;
 pub mod properties;
+pub mod servers;
 mod tickets;
 mod wait;
 
 pub use forward::Forwarder;
-pub use http::{Answer, Client, ask_once, get, head, metric, post, request};
+pub use http::{Answer, Client, ask_once, get, head, post, request};
 pub use message::{group, group_properties, ticket_properties};
+pub use metrics::metric;
 pub use namespace::{Dead, Namespace, Row, owned};
 pub use process::{Ended, Process, signal};
 pub use tickets::{EXAMPLE, now_us, sample, ticket};

@@ -1,5 +1,16 @@
 //! Reads the metrics page of ticketd.
 
+/// The value of one series, which is said by its name with its labels as written there.
+pub fn metric(page: &str, series: &str) -> Option<f64> {
+    page.lines().find_map(|line| {
+        line.strip_prefix(series)?
+            .strip_prefix(' ')?
+            .trim()
+            .parse()
+            .ok()
+    })
+}
+
 /// The sum of a counter over all its labels.
 pub fn counter(page: &str, name: &str) -> u64 {
     samples(page, name).map(|(_, value)| value as u64).sum()

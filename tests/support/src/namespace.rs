@@ -5,16 +5,16 @@ use std::time::Duration;
 
 use lapin::message::Delivery;
 use lapin::options::{
-    BasicGetOptions, BasicPublishOptions, ConfirmSelectOptions, ExchangeDeleteOptions,
-    QueueDeclareOptions, QueueDeleteOptions,
+    BasicGetOptions, BasicPublishOptions, ConfirmSelectOptions, QueueDeleteOptions,
 };
 use lapin::types::{FieldTable, ShortString};
-use lapin::{BasicProperties, Channel, Confirmation, Connection, ConnectionProperties};
-use tokio_postgres::{Client, NoTls};
+use lapin::{BasicProperties, Channel, Confirmation, Connection};
+use tokio_postgres::Client;
 use uuid::Uuid;
 
 use crate::http::{Answer, Client as Http, post};
 use crate::process::{Ended, Process};
+use crate::servers::{Servers, connect, depth};
 use crate::wait::{wait_for, wait_until};
 
 /// Longest for cleaning up after a test, whose servers may be in any state.
@@ -30,6 +30,7 @@ pub fn owned(products: &[(&str, &str, &str)]) -> Vec<(String, String, String)> {
 /// with. Dropping it deletes all that is there, also when the test fails.
 pub struct Namespace {
     name: String,
+    servers: Servers,
     /// The ticketd that is started in it.
     binary: PathBuf,
     /// Sees the schema and nothing else.
@@ -76,12 +77,12 @@ impl Namespace {
     pub async fn new(binary: impl Into<PathBuf>) -> Self {
         let name = format!("it_{}", Uuid::now_v7().simple());
         // Before the schema: without a broker there would be nobody to take it away.
-        let broker = connect_broker().await;
-        let database = connect(&in_schema(&server("DATABASE_URL"), &name)).await;
-        let schema = format!("create schema {name}");
-        database.batch_execute(&schema).await.unwrap();
+        let servers = Servers::of_environment();
+        let broker = servers.broker().await.unwrap();
+        let database = servers.create(&name).await.unwrap();
         Self {
             name,
+            servers,
             binary: binary.into(),
             database,
             broker,
@@ -90,12 +91,12 @@ impl Namespace {
 
     /// The database's URL, with the schema in it.
     pub fn database_url(&self) -> String {
-        in_schema(&server("DATABASE_URL"), &self.name)
+        self.servers.schema_url(&self.name)
     }
 
     /// The broker's URL.
     pub fn amqp_url(&self) -> String {
-        server("AMQP_URL")
+        self.servers.amqp_url.clone()
     }
 
     /// The queue that tickets wait in.
@@ -255,8 +256,8 @@ impl Namespace {
     pub async fn own_database(&self, options: &str) -> (String, Client) {
         let create = format!("create database {} {options}", self.name);
         self.database.batch_execute(&create).await.unwrap();
-        let url = in_database(&server("DATABASE_URL"), &self.name);
-        let client = connect(&url).await;
+        let url = in_database(&self.servers.database_url, &self.name);
+        let client = connect(&url).await.unwrap();
         (url, client)
     }
 
@@ -267,15 +268,7 @@ impl Namespace {
 
     /// How many messages a queue holds that nobody has taken.
     pub async fn depth(&self, queue: &str) -> u32 {
-        let options = QueueDeclareOptions {
-            passive: true,
-            ..Default::default()
-        };
-        let channel = self.channel().await;
-        let declared = channel.queue_declare(queue.into(), options, FieldTable::default());
-        let depth = declared.await.unwrap().message_count();
-        channel.close(200, "looked".into()).await.unwrap();
-        depth
+        depth(&self.broker, queue).await.unwrap()
     }
 
     /// Takes the next message off the queue, for good.
@@ -335,7 +328,7 @@ impl Namespace {
 
 impl Drop for Namespace {
     fn drop(&mut self) {
-        let name = self.name.clone();
+        let (servers, name) = (self.servers.clone(), self.name.clone());
         // On a thread of its own, because this one may be in the middle of a runtime or of a panic.
         let cleaning = std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread()
@@ -343,7 +336,7 @@ impl Drop for Namespace {
                 .build()
                 .unwrap();
             runtime.block_on(async {
-                tokio::time::timeout(CLEANING_DEADLINE, clean(&name))
+                tokio::time::timeout(CLEANING_DEADLINE, clean(&servers, &name))
                     .await
                     .unwrap();
             });
@@ -354,53 +347,11 @@ impl Drop for Namespace {
     }
 }
 
-async fn clean(name: &str) {
-    let broker = connect_broker().await;
-    let channel = broker.create_channel().await.unwrap();
-    for name in [
-        name.to_owned(),
-        format!("{name}.unrouted"),
-        format!("{name}.dead"),
-    ] {
-        let name = ShortString::from(name);
-        // Deleting what is not there is no error.
-        channel
-            .queue_delete(name.clone(), QueueDeleteOptions::default())
-            .await
-            .unwrap();
-        channel
-            .exchange_delete(name, ExchangeDeleteOptions::default())
-            .await
-            .unwrap();
-    }
-    broker.close(200, "cleaned".into()).await.unwrap();
-    let database = connect(&server("DATABASE_URL")).await;
-    let schema = format!("drop schema if exists {name} cascade");
-    database.batch_execute(&schema).await.unwrap();
+async fn clean(servers: &Servers, name: &str) {
+    servers.remove(name).await.unwrap();
+    let database = connect(&servers.database_url).await.unwrap();
     let own = format!("drop database if exists {name} with (force)");
     database.batch_execute(&own).await.unwrap();
-}
-
-async fn connect_broker() -> Connection {
-    Connection::connect(&server("AMQP_URL"), ConnectionProperties::default())
-        .await
-        .unwrap()
-}
-
-async fn connect(url: &str) -> Client {
-    let (client, connection) = tokio_postgres::connect(url, NoTls).await.unwrap();
-    tokio::spawn(connection);
-    client
-}
-
-/// A URL whose connections see one schema.
-fn in_schema(url: &str, schema: &str) -> String {
-    if url.contains("://") {
-        let separator = if url.contains('?') { '&' } else { '?' };
-        format!("{url}{separator}options=-c%20search_path%3D{schema}")
-    } else {
-        format!("{url} options='-c search_path={schema}'")
-    }
 }
 
 /// A URL that leads to another database of the same server.
@@ -412,15 +363,4 @@ fn in_database(url: &str, database: &str) -> String {
         .split_once('?')
         .map_or(String::new(), |(_, options)| format!("?{options}"));
     format!("{start}/{database}{options}")
-}
-
-/// The URL of a server, as `make test` sets it.
-#[expect(
-    clippy::disallowed_methods,
-    reason = "the tests' own settings, of which there are two"
-)]
-fn server(setting: &str) -> String {
-    std::env::var(setting).unwrap_or_else(|_unset| {
-        panic!("{setting} is not set: run the tests with `make test`, which brings the servers up")
-    })
 }

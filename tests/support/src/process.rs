@@ -100,19 +100,23 @@ impl Process {
 
     /// Starts a command that runs ticketd, and writes its log to a file as well.
     pub fn spawn(command: &mut Command, log: Option<File>) -> Self {
+        Self::try_spawn(command, log).unwrap()
+    }
+
+    /// The same with a program that may not be there.
+    pub fn try_spawn(command: &mut Command, log: Option<File>) -> std::io::Result<Self> {
         let mut child = command
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
+            .spawn()?;
         let is_logged = log.is_some();
-        Self {
+        Ok(Self {
             out: Capture::of(child.stdout.take().unwrap(), None),
             log: Capture::of(child.stderr.take().unwrap(), log),
             child,
             is_logged,
-        }
+        })
     }
 
     /// Its process id.
