@@ -33,7 +33,7 @@ use topology::Topology;
 pub struct Broker {
     uri: AmqpUrl,
     topology: Topology,
-    declared: config::Topology,
+    declared: config::TopologyMode,
 }
 
 impl Broker {

@@ -13,7 +13,7 @@ mod secret;
 mod store;
 mod units;
 
-pub use broker::{AmqpUrl, BrokerSettings, Topology};
+pub use broker::{AmqpUrl, BrokerSettings, TopologyMode};
 pub use cli::{
     AcceptRole, AcceptSettings, Cli, Command, CommonSettings, ConsumeRole, ConsumeSettings,
     DeadAction, DeadSettings, LogFormat, ServeSettings, ShutdownSettings,

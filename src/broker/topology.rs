@@ -45,11 +45,11 @@ impl Topology {
     pub async fn ensure(
         &self,
         connection: &Connection,
-        topology: config::Topology,
+        topology: config::TopologyMode,
     ) -> Result<(), BrokerError> {
         match topology {
-            config::Topology::Declare => self.declare(connection).await,
-            config::Topology::Existing => self.check(connection).await,
+            config::TopologyMode::Declare => self.declare(connection).await,
+            config::TopologyMode::Existing => self.check(connection).await,
         }
     }
 

@@ -37,13 +37,13 @@ pub struct BrokerSettings {
     dead_queue: Option<String>,
     /// Who declares exchanges, queues and bindings: ticketd at each connection, or somebody else, who vouches for them
     // The default fails where rights are missing or something is different, instead of hoping for the best.
-    #[arg(long, env = "TOPOLOGY", value_enum, default_value_t = Topology::Declare)]
-    pub topology: Topology,
+    #[arg(long, env = "TOPOLOGY", value_enum, default_value_t = TopologyMode::Declare)]
+    pub topology: TopologyMode,
 }
 
 /// Who declares exchanges, queues and bindings.
 #[derive(Debug, Clone, Copy, ValueEnum)]
-pub enum Topology {
+pub enum TopologyMode {
     /// ticketd, which rejects existing ones that differ.
     Declare,
     /// Somebody else, who vouches that they lose nothing: ticketd only checks that they exist.

@@ -230,6 +230,19 @@ fn imports_have_one_direction() {
     assert!(uses.is_empty(), "in circles, or before one: {uses:#?}");
 }
 
+/// A name of a type says which one is meant, wherever it is read.
+#[test]
+fn no_two_public_types_have_one_name() {
+    let mut defined: BTreeMap<_, Vec<_>> = BTreeMap::new();
+    for file in files() {
+        for name in &file.public_types {
+            defined.entry(name).or_default().push(&file.name);
+        }
+    }
+    defined.retain(|_, files| files.len() > 1);
+    assert!(defined.is_empty(), "{defined:#?}");
+}
+
 /// No module and no dependency escapes the rules: the tables name all of them.
 #[test]
 fn the_tables_are_complete() {

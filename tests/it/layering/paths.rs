@@ -7,7 +7,7 @@ use std::sync::LazyLock;
 
 use proc_macro2::{TokenStream, TokenTree};
 use syn::visit::{self, Visit};
-use syn::{Attribute, ItemFn, ItemImpl, ItemMod, ItemUse, Macro, UseTree};
+use syn::{Attribute, Item, ItemFn, ItemImpl, ItemMod, ItemUse, Macro, UseTree, Visibility};
 
 /// A source file.
 pub struct File {
@@ -15,6 +15,8 @@ pub struct File {
     pub name: String,
     /// Each path, from the crate's root or a foreign crate on where that is known.
     pub paths: BTreeSet<Vec<String>>,
+    /// The types and traits that it defines for others.
+    pub public_types: Vec<String>,
 }
 
 /// Every file below src/ that is not only there for tests.
@@ -61,6 +63,7 @@ impl File {
         let mut file = Self {
             name,
             paths: BTreeSet::new(),
+            public_types: named.public_types,
         };
         file.paths = named.paths.iter().map(|path| file.absolute(path)).collect();
         file
@@ -150,6 +153,7 @@ impl File {
 #[derive(Default)]
 struct Named {
     paths: Vec<Vec<String>>,
+    public_types: Vec<String>,
 }
 
 impl<'ast> Visit<'ast> for Named {
@@ -175,6 +179,20 @@ impl<'ast> Visit<'ast> for Named {
         if !is_for_tests(&item.attrs) {
             self.flatten(&mut Vec::new(), &item.tree);
         }
+    }
+
+    fn visit_item(&mut self, item: &'ast Item) {
+        let (visibility, name) = match item {
+            Item::Enum(item) => (&item.vis, &item.ident),
+            Item::Struct(item) => (&item.vis, &item.ident),
+            Item::Trait(item) => (&item.vis, &item.ident),
+            Item::Type(item) => (&item.vis, &item.ident),
+            _ => return visit::visit_item(self, item),
+        };
+        if !matches!(visibility, Visibility::Inherited) {
+            self.public_types.push(name.to_string());
+        }
+        visit::visit_item(self, item);
     }
 
     fn visit_path(&mut self, path: &'ast syn::Path) {
