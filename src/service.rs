@@ -236,7 +236,7 @@ fn start_consumer(
 fn listen(setting: &str, address: SocketAddr) -> anyhow::Result<Listener> {
     let listener =
         Listener::bind(address).with_context(|| format!("cannot listen on {setting} {address}"))?;
-    info!("{setting} {}", listener.address()?);
+    info!(setting, address = %listener.address()?, "listening");
     Ok(listener)
 }
 

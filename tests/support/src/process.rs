@@ -151,10 +151,10 @@ impl Process {
         wait_for(&format!("{setting} in the log"), async || {
             let status = self.child.try_wait().unwrap();
             assert!(status.is_none(), "ticketd ended: {status:?}");
+            let listening = format!("setting=\"{setting}\" address=");
             let log = self.log();
-            let words: Vec<_> = log.split_whitespace().collect();
-            let at = words.windows(2).find(|pair| pair[0] == setting)?;
-            at[1].parse().ok()
+            let (_, address) = log.split_once(&listening)?;
+            address.split_whitespace().next()?.parse().ok()
         })
         .await
     }
