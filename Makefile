@@ -35,9 +35,9 @@ test: need_cargo ## Run every test against the real servers
 .PHONY: test_faults
 test_faults: need_cargo ## Break servers, links and processes and hold the rows against the ledger; SEED=7 MINUTES=30 for faults of chance alone
 	@if [ -n "$(SEED)$(MINUTES)" ]; then \
-		SEED='$(SEED)' MINUTES='$(MINUTES)' cargo test --test faults -- --ignored --nocapture nemesis::of_a_given_seed; \
+		SEED='$(SEED)' MINUTES='$(MINUTES)' cargo test --test faults -- --ignored --nocapture nemesis::random_faults_from_env_seed; \
 	else \
-		cargo test --test faults -- --include-ignored --skip long:: --skip of_a_given_seed; \
+		cargo test --test faults -- --include-ignored --skip long:: --skip random_faults_from_env_seed; \
 	fi
 
 .PHONY: test_long
@@ -99,9 +99,9 @@ test_load: need_cargo ## Load it with siege and count the rows; TIME=30S CONNECT
 		TIME='$(TIME)' CONNECTIONS='$(CONNECTIONS)' exec loadtest/siege.sh
 
 .PHONY: bench
-bench: need_cargo ## Measure everything side by side, about MINUTES=10, into loadtest/results/; IN_A_ROW=10000000 for a long stretch besides
+bench: need_cargo ## Measure everything side by side, about MINUTES=10, into loadtest/results/; SOAK=10000000 for a soak test besides
 	@cargo build --release && cargo build --release --package loadtest && $(WITH_STACK) && \
-		exec $(LOADTEST) bench --ticketd $(BIN) --minutes $(or $(MINUTES),10) $(if $(IN_A_ROW),--in-a-row $(IN_A_ROW))
+		exec $(LOADTEST) bench --ticketd $(BIN) --minutes $(or $(MINUTES),10) $(if $(SOAK),--soak $(SOAK))
 
 .PHONY: compose_check
 compose_check: ## Build and try docker-compose.yml on a Docker engine, with its parts restarted under tickets, in ten minutes

@@ -7,12 +7,12 @@
 
 mod backlog;
 mod ceiling;
-mod cells;
 mod machine;
 mod outcome;
 mod plot;
 mod process;
 mod results;
+mod scenarios;
 mod scratch;
 mod table;
 mod target;
@@ -26,9 +26,9 @@ use lapin::uri::AMQPUri;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::{Instant, timeout};
 
-use cells::{Job, Rig};
 use outcome::Outcome;
 use results::Results;
+use scenarios::{Job, Rig};
 use scratch::Scratch;
 use target::Target;
 
@@ -48,11 +48,11 @@ const MINUTES_FOR_ROUNDS: f64 = 4.0;
 const ROUNDS: usize = 3;
 
 /// How long one measurement loads its server.
-const CELL_SECONDS_MIN: f64 = 0.5;
-const CELL_SECONDS_MAX: f64 = 20.0;
+const SCENARIO_SECONDS_MIN: f64 = 0.5;
+const SCENARIO_SECONDS_MAX: f64 = 20.0;
 
 /// What a measurement takes besides, before it is known: start, drain, count, clean-up.
-const CELL_EXTRA_SECONDS: f64 = 0.5;
+const SCENARIO_EXTRA_SECONDS: f64 = 0.5;
 
 /// Tickets of the backlog in a run of ten minutes, and how long a ticket of it takes to publish, drain,
 /// count, read and copy.
@@ -63,10 +63,10 @@ const BACKLOG_TICKET_SECONDS: f64 = 30e-6;
 /// How far a run may go beyond its time before it leaves the rest out.
 const OVERTIME: f64 = 1.2;
 
-/// Longest for tickets in a row; ten million at 80,000/s take two minutes.
-const IN_A_ROW_SECONDS: f64 = 1800.0;
+/// Maximum duration of a soak; ten million at 80,000/s take two minutes.
+const SOAK_SECONDS: f64 = 1800.0;
 
-/// Longest for taking away what was made.
+/// Maximum time for taking away what was made.
 const CLEANUP_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// What `bench` is told on the command line and by the environment.
@@ -84,9 +84,9 @@ pub(crate) struct Options {
     /// Tickets in the backlog [default: 2 million, less when the time is short].
     #[arg(long)]
     backlog: Option<u64>,
-    /// Also send so many tickets in a row, beyond the time given.
+    /// Also run a soak test of this many tickets, beyond the time given.
     #[arg(long, value_parser = clap::value_parser!(u64).range(1000..))]
-    in_a_row: Option<u64>,
+    soak: Option<u64>,
     /// RabbitMQ's address.
     #[arg(long, env = "AMQP_URL", hide_env_values = true)]
     amqp_url: String,
@@ -130,7 +130,7 @@ pub(crate) async fn run(options: &Options) -> Result<bool> {
     fs::remove_dir_all(&logs)?;
     measured?;
     table::write(&results, &options.out)?;
-    println!("{}", table::bars(&results));
+    println!("{}", table::thresholds(&results));
     println!("written to {}", options.out.display());
     cleaned.context("what was made is not all taken away yet")??;
     Ok(results.failures.is_empty())
@@ -176,15 +176,15 @@ impl Budget {
     }
 
     /// How long each of so many measurements may load its server.
-    fn cell_seconds(&self, cells: usize) -> f64 {
-        let share = (self.seconds - self.spent()) / cells.max(1) as f64;
-        (share - self.extra_seconds).clamp(CELL_SECONDS_MIN, CELL_SECONDS_MAX)
+    fn scenario_seconds(&self, scenarios: usize) -> f64 {
+        let share = (self.seconds - self.spent()) / scenarios.max(1) as f64;
+        (share - self.extra_seconds).clamp(SCENARIO_SECONDS_MIN, SCENARIO_SECONDS_MAX)
     }
 
     /// Learns from a round what its measurements took besides.
-    fn learn(&mut self, round_started: Instant, cells: usize, cell_seconds: f64) {
-        let each = round_started.elapsed().as_secs_f64() / cells.max(1) as f64;
-        self.extra_seconds = (each - cell_seconds).max(0.1);
+    fn learn(&mut self, round_started: Instant, scenarios: usize, scenario_seconds: f64) {
+        let each = round_started.elapsed().as_secs_f64() / scenarios.max(1) as f64;
+        self.extra_seconds = (each - scenario_seconds).max(0.1);
     }
 }
 
@@ -196,7 +196,7 @@ async fn measure(rig: &Rig, options: &Options, results: &mut Results) {
     let mut budget = Budget {
         started: Instant::now(),
         seconds: seconds - backlog as f64 * BACKLOG_TICKET_SECONDS,
-        extra_seconds: CELL_EXTRA_SECONDS,
+        extra_seconds: SCENARIO_EXTRA_SECONDS,
     };
     let rounds = if options.minutes < MINUTES_FOR_ROUNDS {
         1
@@ -215,36 +215,36 @@ async fn measure(rig: &Rig, options: &Options, results: &mut Results) {
             Err(error) => failed(results, "draining a backlog", &error),
         }
     }
-    if let Some(tickets) = options.in_a_row {
-        measure_in_a_row(rig, tickets, results).await;
+    if let Some(tickets) = options.soak {
+        measure_soak(rig, tickets, results).await;
     }
 }
 
 /// Measurements to come before a round of rates: the latencies of all rounds
 /// follow after the last one, and are to get as much time each.
-fn cells_left(cells: usize, rounds: usize, round: usize) -> usize {
-    cells * (rounds - round) + LOADS.len() * rounds
+fn scenarios_left(scenarios: usize, rounds: usize, round: usize) -> usize {
+    scenarios * (rounds - round) + LOADS.len() * rounds
 }
 
 /// Every server at each of its numbers of connections, the smallest number first. Those whose ratios at the largest
-/// are bars come twice: a machine that others use too swings by a fifth from one measurement to the next.
-fn cells_of_a_round() -> Vec<(Target, u32)> {
+/// have a threshold come twice: a machine that others use too swings by a fifth from one measurement to the next.
+fn scenarios_of_a_round() -> Vec<(Target, u32)> {
     let numbers = |target: Target| {
         let each = target.connections().iter();
         each.map(move |count| (target, *count))
     };
-    let mut cells: Vec<_> = Target::ALL.into_iter().flat_map(numbers).collect();
-    cells.sort_by_key(|(_, connections)| *connections);
-    cells.extend(Target::TWICE.map(|target| (target, LOAD_CONNECTIONS)));
-    cells
+    let mut scenarios: Vec<_> = Target::ALL.into_iter().flat_map(numbers).collect();
+    scenarios.sort_by_key(|(_, connections)| *connections);
+    scenarios.extend(Target::TWICE.map(|target| (target, LOAD_CONNECTIONS)));
+    scenarios
 }
 
 async fn measure_rates(rig: &Rig, rounds: usize, budget: &mut Budget, results: &mut Results) {
-    let mut cells = cells_of_a_round();
+    let mut scenarios = scenarios_of_a_round();
     for round in 0..rounds {
-        let seconds = budget.cell_seconds(cells_left(cells.len(), rounds, round));
+        let seconds = budget.scenario_seconds(scenarios_left(scenarios.len(), rounds, round));
         let round_started = Instant::now();
-        for (target, connections) in cells.iter().copied() {
+        for (target, connections) in scenarios.iter().copied() {
             let what = format!("{}, {connections} connection(s)", target.label());
             if budget.is_overdrawn() {
                 failed(results, &what, &anyhow::anyhow!("out of time"));
@@ -265,15 +265,15 @@ async fn measure_rates(rig: &Rig, rounds: usize, budget: &mut Budget, results: &
                 Err(error) => failed(results, &what, &error),
             }
         }
-        budget.learn(round_started, cells.len(), seconds);
-        cells.reverse();
+        budget.learn(round_started, scenarios.len(), seconds);
+        scenarios.reverse();
         results.rounds = round + 1;
         results.took(seconds);
     }
 }
 
 async fn measure_latencies(rig: &Rig, rounds: usize, budget: &Budget, results: &mut Results) {
-    let seconds = budget.cell_seconds(LOADS.len() * rounds);
+    let seconds = budget.scenario_seconds(LOADS.len() * rounds);
     results.took(seconds);
     for round in 0..rounds {
         for (target, percent) in LOADS {
@@ -304,20 +304,23 @@ async fn measure_latencies(rig: &Rig, rounds: usize, budget: &Budget, results: &
     }
 }
 
-async fn measure_in_a_row(rig: &Rig, tickets: u64, results: &mut Results) {
+async fn measure_soak(rig: &Rig, tickets: u64, results: &mut Results) {
     let job = Job {
         target: Target::EndToEnd,
         connections: LOAD_CONNECTIONS,
-        seconds: IN_A_ROW_SECONDS,
+        seconds: SOAK_SECONDS,
         rate: None,
         tickets: Some(tickets),
     };
-    match backlog::in_a_row(rig, &job, tickets).await {
+    match backlog::soak(rig, &job, tickets).await {
         Ok(row) => {
-            say(&format!("{tickets} in a row: {:.0}/s", row.per_second));
-            results.in_a_row = Some(row);
+            say(&format!(
+                "soak of {tickets} tickets: {:.0}/s",
+                row.per_second
+            ));
+            results.soak = Some(row);
         }
-        Err(error) => failed(results, "tickets in a row", &error),
+        Err(error) => failed(results, "the soak", &error),
     }
 }
 
@@ -358,9 +361,9 @@ mod tests {
             seconds: 100.0,
             extra_seconds: 2.0,
         };
-        assert!((budget.cell_seconds(20) - 3.0).abs() < 0.1);
-        assert!((budget.cell_seconds(1) - CELL_SECONDS_MAX).abs() < 0.1);
-        assert!((budget.cell_seconds(1000) - CELL_SECONDS_MIN).abs() < 0.1);
+        assert!((budget.scenario_seconds(20) - 3.0).abs() < 0.1);
+        assert!((budget.scenario_seconds(1) - SCENARIO_SECONDS_MAX).abs() < 0.1);
+        assert!((budget.scenario_seconds(1000) - SCENARIO_SECONDS_MIN).abs() < 0.1);
         budget.learn(Instant::now() - Duration::from_secs(50), 10, 3.0);
         assert!((budget.extra_seconds - 2.0).abs() < 0.1);
         assert!(!budget.is_overdrawn());
@@ -370,26 +373,26 @@ mod tests {
 
     #[test]
     fn the_last_round_of_rates_leaves_time_for_all_latencies() {
-        assert_eq!(cells_left(20, 3, 0), 60 + 12);
-        assert_eq!(cells_left(20, 3, 2), 20 + 12);
+        assert_eq!(scenarios_left(20, 3, 0), 60 + 12);
+        assert_eq!(scenarios_left(20, 3, 2), 20 + 12);
     }
 
     #[test]
     fn all_are_measured_at_one_number_of_connections_before_the_next() {
-        let cells = cells_of_a_round();
-        assert!(cells.is_sorted_by_key(|(_, connections)| *connections));
+        let scenarios = scenarios_of_a_round();
+        assert!(scenarios.is_sorted_by_key(|(_, connections)| *connections));
         let all: usize = Target::ALL.iter().map(|it| it.connections().len()).sum();
-        assert_eq!(cells.len(), all + Target::TWICE.len());
+        assert_eq!(scenarios.len(), all + Target::TWICE.len());
         for target in Target::TWICE {
-            let same = cells
+            let same = scenarios
                 .iter()
-                .filter(|cell| **cell == (target, LOAD_CONNECTIONS));
+                .filter(|scenario| **scenario == (target, LOAD_CONNECTIONS));
             assert_eq!(same.count(), 2, "{}", target.label());
         }
     }
 
     #[test]
-    fn every_bar_has_its_cells() {
+    fn every_threshold_has_its_scenarios() {
         for connections in [128, 1000] {
             assert!(Target::Bare.connections().contains(&connections));
             assert!(Target::Accept.connections().contains(&connections));

@@ -28,7 +28,7 @@ const TICK_NANOS: u64 = 20_000_000;
 /// How often an open loop looks at its connections.
 const OPEN_LOOP_NANOS: u64 = 500_000;
 
-/// Longest wait for a connection to open.
+/// Maximum wait for a connection to open.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Room for any answer that ticketd gives.

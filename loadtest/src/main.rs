@@ -3,13 +3,13 @@
 //!
 //! - `run` sends distinct tickets and compares the answers with the rows;
 //! - `bare` is a hyper server that answers 202 and does nothing: the ceiling;
-//! - `naive` is the pipeline that is usually built: one message and one transaction per ticket;
+//! - `baseline` is the pipeline that is usually built: one message and one transaction per ticket;
 //! - `bench` measures them all side by side and writes a table and plots.
 
 mod bare;
+mod baseline;
 mod bench;
 mod client;
-mod naive;
 mod proc;
 #[expect(clippy::print_stdout, reason = "the report of a run is its output")]
 mod report;
@@ -38,7 +38,7 @@ enum Command {
     /// Serve 202 to every request and do nothing with it.
     Bare(bare::Options),
     /// Serve POST /ticket with one message and one transaction per ticket.
-    Naive(naive::Options),
+    Baseline(baseline::Options),
     /// Measure everything side by side on this machine; exit code 1 when a ticket was lost or a part failed.
     Bench(bench::Options),
 }
@@ -48,7 +48,7 @@ fn main() -> ExitCode {
     let outcome = match Arguments::parse().command {
         Command::Run(options) => run::run(&options),
         Command::Bare(options) => bare::run(&options).map(|()| true),
-        Command::Naive(options) => naive::run(&options).map(|()| true),
+        Command::Baseline(options) => baseline::run(&options).map(|()| true),
         Command::Bench(options) => bench::run(&options),
     };
     match outcome {

@@ -33,31 +33,31 @@ pub(crate) struct Options {
     /// How long to send: 500ms, 10s, 5m.
     #[arg(long, short, default_value = "10s", value_parser = duration)]
     duration: Duration,
-    /// Tickets per second that fall due whatever the server does (open loop) [default: as fast as answers
+    /// Tickets per second to send, regardless of the answers (open loop) [default: as fast as answers
     /// come (closed loop)].
     #[arg(long, short, value_parser = rate)]
     rate: Option<f64>,
-    /// Leave the requests of this first time out of the latencies; they count everywhere else.
+    /// Exclude the requests of this first period from the latencies; they count everywhere else.
     #[arg(long, default_value = "0s", value_parser = duration)]
     warmup: Duration,
-    /// Stop after this many tickets, if the time is not up before.
+    /// Stop after this many tickets, or when the duration is over.
     #[arg(long, conflicts_with = "rate", value_parser = clap::value_parser!(u64).range(1..))]
     tickets: Option<u64>,
     /// Threads of the load generator.
     #[arg(long, short, default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..))]
     threads: u32,
-    /// Longest wait for an answer.
+    /// Maximum wait for an answer.
     #[arg(long, default_value = "30s", value_parser = duration)]
     timeout: Duration,
     #[command(flatten)]
     mix: Mix,
-    /// Database to count the stored tickets in; without it nothing is known of lost tickets.
+    /// Database to count the stored tickets in; without it lost tickets go unnoticed.
     #[arg(long)]
     database: Option<String>,
     /// Table to count them in.
     #[arg(long, default_value = "tickets")]
     table: String,
-    /// How long to wait for the rest when no new row comes.
+    /// How long to wait without a new row before missing tickets count as lost.
     #[arg(long, default_value = "60s", value_parser = duration)]
     drain: Duration,
     /// Process tree whose CPU time and memory to report; may be given several times.

@@ -1,4 +1,4 @@
-//! Long stretches: a full queue drained by one consumer, and many tickets in a row.
+//! Long stretches: a full queue drained by one consumer, and a soak.
 
 use std::collections::VecDeque;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -11,9 +11,9 @@ use ticketd_testing::servers::{connect, hang_up};
 use tokio::time::{Instant, sleep};
 
 use super::ceiling;
-use super::cells::{Job, Rig};
 use super::outcome::Outcome;
 use super::process;
+use super::scenarios::{Job, Rig};
 use super::scratch::Place;
 use super::target::Target;
 use crate::proc::{self, Cost, Costs, Part};
@@ -42,17 +42,17 @@ pub(super) struct Backlog {
     pub(super) costs: Vec<Cost>,
 }
 
-/// What many tickets in a row gave.
-pub(super) struct InARow {
+/// What a soak gave.
+pub(super) struct Soak {
     pub(super) tickets: u64,
     pub(super) per_second: f64,
-    pub(super) tenths: [Tenth; 10],
+    pub(super) deciles: [Decile; 10],
     pub(super) outcome: Outcome,
 }
 
-/// A tenth of many tickets in a row.
+/// A tenth of a soak.
 #[derive(Clone, Copy, Default)]
-pub(super) struct Tenth {
+pub(super) struct Decile {
     /// Stored tickets per second.
     pub(super) per_second: f64,
     /// CPU time that the load generator used for each of them. It does the same for every ticket, so this tells how
@@ -117,8 +117,8 @@ async fn consume(rig: &Rig, place: &Place, tickets: u64) -> Result<Backlog> {
     })
 }
 
-/// Sends tickets without a pause, and tells how each tenth went.
-pub(super) async fn in_a_row(rig: &Rig, job: &Job, tickets: u64) -> Result<InARow> {
+/// Sends tickets without a pause, and tells how each decile went.
+pub(super) async fn soak(rig: &Rig, job: &Job, tickets: u64) -> Result<Soak> {
     let (outcome, points) = rig
         .in_place(async |place| {
             let running = rig.start(Target::EndToEnd, place).await?;
@@ -141,10 +141,10 @@ pub(super) async fn in_a_row(rig: &Rig, job: &Job, tickets: u64) -> Result<InARo
         "only {} of {tickets} tickets were accepted",
         outcome.accepted
     );
-    Ok(InARow {
+    Ok(Soak {
         tickets,
         per_second: outcome.per_second,
-        tenths: tenths(&points, tickets).context("too short")?,
+        deciles: deciles(&points, tickets).context("too short")?,
         outcome,
     })
 }
@@ -286,21 +286,21 @@ async fn check(place: &Place, tickets: u64) -> Result<()> {
     Ok(())
 }
 
-/// How each tenth of so many tickets went.
-fn tenths(points: &[Point], tickets: u64) -> Option<[Tenth; 10]> {
-    let mut tenths = [Tenth::default(); 10];
-    for (tenth, number) in tenths.iter_mut().zip(0..) {
-        *tenth = stretch(points, tickets * number / 10, tickets * (number + 1) / 10)?;
+/// How each decile of so many tickets went.
+fn deciles(points: &[Point], tickets: u64) -> Option<[Decile; 10]> {
+    let mut deciles = [Decile::default(); 10];
+    for (decile, number) in deciles.iter_mut().zip(0..) {
+        *decile = stretch(points, tickets * number / 10, tickets * (number + 1) / 10)?;
     }
-    Some(tenths)
+    Some(deciles)
 }
 
 /// What lies between two counts; none where they were not told apart in time.
-fn stretch(points: &[Point], from: u64, to: u64) -> Option<Tenth> {
+fn stretch(points: &[Point], from: u64, to: u64) -> Option<Decile> {
     let (begin, end) = (at(points, from)?, at(points, to)?);
     let tickets = (to - from) as f64;
     let seconds = end.seconds - begin.seconds;
-    (seconds > 0.0).then(|| Tenth {
+    (seconds > 0.0).then(|| Decile {
         per_second: tickets / seconds,
         generator_us: (end.generator_seconds - begin.generator_seconds) * 1e6 / tickets,
     })
@@ -357,14 +357,14 @@ mod tests {
     }
 
     #[test]
-    fn every_tenth_has_its_rate() {
+    fn every_decile_has_its_rate() {
         let points = points(&[0, 50, 70, 80, 90, 100]);
         let rates = [50.0, 50.0, 50.0, 50.0, 50.0, 20.0, 20.0, 10.0, 10.0, 10.0];
-        for (tenth, expected) in tenths(&points, 100).unwrap().iter().zip(rates) {
-            let rate = tenth.per_second;
+        for (decile, expected) in deciles(&points, 100).unwrap().iter().zip(rates) {
+            let rate = decile.per_second;
             assert!((rate - expected).abs() < 1e-6, "{rate} is not {expected}");
         }
-        assert!(tenths(&points, 200).is_none());
+        assert!(deciles(&points, 200).is_none());
     }
 
     #[test]

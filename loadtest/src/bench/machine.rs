@@ -14,7 +14,7 @@ use tokio::time::timeout;
 /// The protocol header of AMQP 0-9-1, which a broker answers with its properties.
 const AMQP_HEADER: &[u8] = b"AMQP\x00\x00\x09\x01";
 
-/// Longest wait for the broker's properties.
+/// Maximum wait for the broker's properties.
 const BROKER_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Names and values, in the order of the table.

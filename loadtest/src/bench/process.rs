@@ -17,11 +17,11 @@ use tokio::net::TcpStream;
 use tokio::process::Command;
 use tokio::time::{Instant, sleep, timeout};
 
-/// Longest wait for a server to be ready, and for it to drain and end.
+/// Maximum wait for a server to be ready, and for it to drain and end.
 const START_TIMEOUT: Duration = Duration::from_secs(30);
 const END_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Longest wait for an answer to a question that is no load.
+/// Maximum wait for an answer to a question that is no load.
 const ASK_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// How often a server that starts is asked whether it is ready.
@@ -146,7 +146,7 @@ pub(super) struct Load<'a> {
     pub(super) seconds: f64,
     /// Tickets per second of an open loop.
     pub(super) rate: Option<f64>,
-    /// Most tickets to send.
+    /// Maximum number of tickets to send.
     pub(super) tickets: Option<u64>,
     /// Where the rows are counted, and in which table.
     pub(super) database: Option<(&'a str, &'a str)>,

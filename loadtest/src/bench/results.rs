@@ -1,7 +1,7 @@
 //! Everything a bench has measured, and the medians and ratios that are told of it.
 
 use super::HALF_PERCENT;
-use super::backlog::{Backlog, InARow};
+use super::backlog::{Backlog, Soak};
 use super::ceiling::BATCH_ROWS;
 use super::outcome::Outcome;
 use super::target::Target;
@@ -9,7 +9,7 @@ use super::target::Target;
 /// ticketd's default of `BATCH_AGE`.
 const BATCH_AGE_MS: f64 = 40.0;
 
-/// Bars of what hangs on the machine's speed, over a ceiling that is measured in the same run. On two cores 3.8 to 8.4, 1.1
+/// Thresholds of what hangs on the machine's speed, over a ceiling that is measured in the same run. On two cores 3.8 to 8.4, 1.1
 /// and 0.81 to 0.87 were measured; a bucket is up to 2.5 times the one before.
 const P99_OVER_BARE_MAX: f64 = 10.0;
 const COMMITTED_OVER_CEILING_MAX: f64 = 2.5;
@@ -25,7 +25,7 @@ pub(super) struct Results {
     /// A target at a percentage of its highest rate, and the rate that this is.
     pub(super) open: Vec<(Target, u32, f64, Outcome)>,
     pub(super) backlog: Option<Backlog>,
-    pub(super) in_a_row: Option<InARow>,
+    pub(super) soak: Option<Soak>,
     /// What could not be measured, and why.
     pub(super) failures: Vec<String>,
     /// How often each was measured.
@@ -42,7 +42,7 @@ pub(super) enum Bound {
 }
 
 /// A measure beside its bound.
-pub(super) struct Bar {
+pub(super) struct Threshold {
     pub(super) measure: &'static str,
     /// None when it was not measured.
     pub(super) value: Option<f64>,
@@ -50,7 +50,7 @@ pub(super) struct Bar {
     pub(super) unit: &'static str,
 }
 
-impl Bar {
+impl Threshold {
     /// None when it was not measured.
     pub(super) fn is_met(&self) -> Option<bool> {
         let value = self.value?;
@@ -70,25 +70,26 @@ impl Results {
 
     /// What the rounds gave for a target at a number of connections.
     pub(super) fn of(&self, target: Target, connections: u32) -> impl Iterator<Item = &Outcome> {
-        let cells = self.closed.iter();
-        cells.filter_map(move |(cell_target, cell_connections, outcome)| {
-            (*cell_target == target && *cell_connections == connections).then_some(outcome)
+        let scenarios = self.closed.iter();
+        scenarios.filter_map(move |(its_target, its_connections, outcome)| {
+            (*its_target == target && *its_connections == connections).then_some(outcome)
         })
     }
 
     /// What the rounds gave for a target at a percentage of its highest rate.
     pub(super) fn at_load(&self, target: Target, percent: u32) -> impl Iterator<Item = &Outcome> {
-        let cells = self.open.iter();
-        cells.filter_map(move |(cell_target, cell, _, outcome)| {
-            (*cell_target == target && *cell == percent).then_some(outcome)
+        let scenarios = self.open.iter();
+        scenarios.filter_map(move |(its_target, scenario, _, outcome)| {
+            (*its_target == target && *scenario == percent).then_some(outcome)
         })
     }
 
     /// The rate that was due at this percentage.
     pub(super) fn due(&self, target: Target, percent: u32) -> Option<f64> {
-        let mut cells = self.open.iter();
-        let cell = cells.find(|(cell_target, cell, ..)| (*cell_target, *cell) == (target, percent));
-        cell.map(|(_, _, rate, _)| *rate)
+        let mut scenarios = self.open.iter();
+        let scenario = scenarios
+            .find(|(its_target, scenario, ..)| (*its_target, *scenario) == (target, percent));
+        scenario.map(|(_, _, rate, _)| *rate)
     }
 
     /// The median rate.
@@ -147,89 +148,89 @@ impl Results {
             .max_by(f64::total_cmp)
     }
 
-    /// Every bar with what was measured.
-    pub(super) fn bars(&self) -> Vec<Bar> {
-        let mut bars = self.rate_bars();
-        bars.extend(self.latency_bars());
-        bars.extend(self.long_bars());
-        bars
+    /// Every threshold with what was measured.
+    pub(super) fn thresholds(&self) -> Vec<Threshold> {
+        let mut thresholds = self.rate_thresholds();
+        thresholds.extend(self.latency_thresholds());
+        thresholds.extend(self.long_thresholds());
+        thresholds
     }
 
-    fn rate_bars(&self) -> Vec<Bar> {
-        use Target::{Accept, Bare, EndToEnd, Naive, Ungrouped};
-        let bar = |measure, (over, under), connections, bound| Bar {
+    fn rate_thresholds(&self) -> Vec<Threshold> {
+        use Target::{Accept, Bare, Baseline, EndToEnd, Ungrouped};
+        let threshold = |measure, (over, under), connections, bound| Threshold {
             measure,
             value: self.ratio(over, under, connections),
             bound: Bound::AtLeast(bound),
             unit: "",
         };
         vec![
-            bar(
+            threshold(
                 "End to end over the bare server, 1,000 connections",
                 (EndToEnd, Bare),
                 1000,
                 0.60,
             ),
-            bar(
+            threshold(
                 "Accept alone over the bare server, 1,000 connections",
                 (Accept, Bare),
                 1000,
                 0.75,
             ),
-            bar(
+            threshold(
                 "Accept alone over the bare server, 128 connections",
                 (Accept, Bare),
                 128,
                 0.75,
             ),
-            bar(
+            threshold(
                 "End to end over PUBLISH_GROUP_MAX=1, 1,000 connections",
                 (EndToEnd, Ungrouped),
                 1000,
                 2.5,
             ),
-            bar(
-                "End to end over the naive pipeline, 1,000 connections",
-                (EndToEnd, Naive),
+            threshold(
+                "End to end over the baseline pipeline, 1,000 connections",
+                (EndToEnd, Baseline),
                 1000,
                 50.0,
             ),
         ]
     }
 
-    fn latency_bars(&self) -> Vec<Bar> {
-        let bar = |measure, value, bound, unit| Bar {
+    fn latency_thresholds(&self) -> Vec<Threshold> {
+        let threshold = |measure, value, bound, unit| Threshold {
             measure,
             value,
             bound: Bound::AtMost(bound),
             unit,
         };
         vec![
-            bar(
+            threshold(
                 "Median latency at 1 connection over PUBLISH_GROUP_MAX=1",
                 self.p50_ratio_at_one(),
                 1.1,
                 "",
             ),
-            bar(
+            threshold(
                 "p99 until accepted over the bare server's, each at half of its own highest rate",
                 self.p99_over_bare(),
                 P99_OVER_BARE_MAX,
                 "",
             ),
-            bar(
+            threshold(
                 "p99 from received to committed over BATCH_AGE and a full batch's COPY, at half the highest rate",
                 self.committed_over_ceiling(),
                 COMMITTED_OVER_CEILING_MAX,
                 "",
             ),
-            bar(
+            threshold(
                 "Accept role's peak memory, 1,000 connections",
                 self.peak_mib("accept"),
                 48.0,
                 " MiB",
             ),
-            bar(
+            threshold(
                 "Consume role's peak memory, 1,000 connections",
                 self.peak_mib("consume"),
                 96.0,
@@ -238,31 +239,31 @@ impl Results {
         ]
     }
 
-    fn long_bars(&self) -> Vec<Bar> {
+    fn long_thresholds(&self) -> Vec<Threshold> {
         let backlog = self.backlog.as_ref();
-        let bar = |measure, value, bound, unit| Bar {
+        let threshold = |measure, value, bound, unit| Threshold {
             measure,
             value,
             bound,
             unit,
         };
         vec![
-            bar(
+            threshold(
                 "Draining a backlog with one writer over PostgreSQL's COPY of the same rows",
                 self.backlog_over_copy(),
                 Bound::AtLeast(BACKLOG_OVER_COPY_MIN),
                 "",
             ),
-            bar(
+            threshold(
                 "Consumer's peak memory at the end of the backlog over that after a quarter",
                 backlog.map(|it| it.end_memory_mib / it.quarter_memory_mib),
                 Bound::AtMost(1.1),
                 "",
             ),
-            bar(
-                "Many tickets in a row: the last tenth's rate over the first's",
-                self.in_a_row.as_ref().map(|it| {
-                    let [first, .., last] = it.tenths;
+            threshold(
+                "Soak: the last decile's rate over the first's",
+                self.soak.as_ref().map(|it| {
+                    let [first, .., last] = it.deciles;
                     last.per_second / first.per_second
                 }),
                 Bound::AtLeast(0.95),

@@ -1,4 +1,4 @@
-//! Places to measure in: a schema and queues of their own for each cell, taken away afterwards.
+//! Places to measure in: a schema and queues of their own for each scenario, taken away afterwards.
 
 use std::cell::RefCell;
 use std::time::Duration;
@@ -7,7 +7,7 @@ use anyhow::{Result, ensure};
 use ticketd_testing::servers::{Servers, depth, hang_up};
 use tokio::time::{Instant, sleep};
 
-/// Longest wait until the broker counts all confirmed messages of a queue, and how often it is asked.
+/// Maximum wait until the broker counts all confirmed messages of a queue, and how often it is asked.
 const COUNT_TIMEOUT: Duration = Duration::from_secs(10);
 const COUNT_INTERVAL: Duration = Duration::from_millis(50);
 
@@ -19,7 +19,7 @@ pub(super) struct Scratch {
     places: RefCell<Vec<String>>,
 }
 
-/// One cell's schema and queue.
+/// One scenario's schema and queue.
 pub(super) struct Place {
     /// The name of the schema, the queue and the exchange.
     pub(super) name: String,

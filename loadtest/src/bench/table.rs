@@ -13,7 +13,7 @@ use super::LOADS;
 use super::outcome::Outcome;
 use super::plot::number;
 use super::process::WARMUP_SHARE;
-use super::results::{Bar, Bound, Results, median};
+use super::results::{Bound, Results, Threshold, median};
 use super::target::Target;
 
 /// Connections at which costs and latencies are told.
@@ -38,38 +38,38 @@ pub(super) fn write(results: &Results, folder: &Path) -> Result<()> {
     Ok(())
 }
 
-/// The bars, one line each, as they stand in the table.
-pub(super) fn bars(results: &Results) -> String {
-    let mut text = "| measure | measured | bar | |\n|---|---:|---:|---|\n".to_owned();
-    for bar in results.bars() {
-        let _written = writeln!(text, "{}", bar_row(&bar));
+/// The thresholds, one line each, as they stand in the table.
+pub(super) fn thresholds(results: &Results) -> String {
+    let mut text = "| measure | measured | threshold | |\n|---|---:|---:|---|\n".to_owned();
+    for threshold in results.thresholds() {
+        let _written = writeln!(text, "{}", threshold_row(&threshold));
     }
     text
 }
 
-fn bar_row(bar: &Bar) -> String {
-    let (word, bound) = match bar.bound {
+fn threshold_row(threshold: &Threshold) -> String {
+    let (word, bound) = match threshold.bound {
         Bound::AtLeast(bound) => ("at least", bound),
         Bound::AtMost(bound) => ("at most", bound),
     };
-    let told = match bar.is_met() {
+    let told = match threshold.is_met() {
         Some(true) => "met",
         Some(false) => "not met",
         None => "not measured",
     };
-    let value = bar.value.map_or_else(
+    let value = threshold.value.map_or_else(
         || "–".to_owned(),
-        |value| format!("{}{}", figure(value), bar.unit),
+        |value| format!("{}{}", figure(value), threshold.unit),
     );
     format!(
         "| {} | {value} | {word} {}{} | {told} |",
-        bar.measure,
+        threshold.measure,
         figure(bound),
-        bar.unit
+        threshold.unit
     )
 }
 
-/// Two decimals for what is small, so that ratios can be compared with their bar.
+/// Two decimals for what is small, so that ratios can be compared with their threshold.
 fn figure(value: f64) -> String {
     if value < 10.0 {
         format!("{value:.2}")
@@ -83,7 +83,11 @@ fn figure(value: f64) -> String {
 fn markdown(results: &Results) -> String {
     let sections = [
         introduction(results),
-        format!("## Bars\n\n{}\n{}", bars(results), meanings(results)),
+        format!(
+            "## Thresholds\n\n{}\n{}",
+            thresholds(results),
+            meanings(results)
+        ),
         rates(results),
         latencies(results),
         loads(results),
@@ -124,7 +128,7 @@ fn meanings(results: &Results) -> String {
          compared at the same number of connections; p99 with each of the two at half of its own highest rate, so that \
          both leave the machine as much to spare.\n\
          - Over PUBLISH_GROUP_MAX=1: ticketd itself with one message for each ticket.\n\
-         - Over the naive pipeline: one message, one transaction and one acknowledgement for each ticket.\n\
+         - Over the baseline pipeline: one message, one transaction and one acknowledgement for each ticket.\n\
          - From received to committed: over what a ticket may have to wait for however fast ticketd is, {ceiling}: \
          BATCH_AGE until its own batch is written, a wait that is asked for, and PostgreSQL's COPY of the full batch \
          before it. The p99 itself is only known as the bound of its bucket, so this ratio moves in steps of about 2.\n\
@@ -320,12 +324,12 @@ mod tests {
 
     #[test]
     fn a_bar_tells_value_bound_and_whether_it_is_met() {
-        let text = bars(&results());
+        let text = thresholds(&results());
         assert!(text.contains(
             "| End to end over the bare server, 1,000 connections | 0.70 | at least 0.60 | met |"
         ));
         assert!(text.contains(
-            "| Many tickets in a row: the last tenth's rate over the first's | 0.75 | at least 0.95 | not met |"
+            "| Soak: the last decile's rate over the first's | 0.75 | at least 0.95 | not met |"
         ));
         assert!(text.contains(
             "| Accept alone over the bare server, 128 connections | – | at least 0.75 | not measured |"
@@ -358,7 +362,7 @@ mod tests {
         assert!(text.contains("| 80,000 | 60,000 |"), "{text}");
         assert!(text.contains("| 6.00 | 8.00 |"), "{text}");
         assert!(
-            text.contains("the last tenth over the first is 1.00"),
+            text.contains("the last decile over the first is 1.00"),
             "{text}"
         );
     }
@@ -366,12 +370,12 @@ mod tests {
     #[test]
     fn too_few_tickets_for_the_clock_ticks_of_the_generator_are_no_ratio() {
         let mut results = results();
-        for tenth in results.in_a_row.iter_mut().flat_map(|row| &mut row.tenths) {
-            tenth.generator_us = 0.0;
+        for decile in results.soak.iter_mut().flat_map(|row| &mut row.deciles) {
+            decile.generator_us = 0.0;
         }
         let text = markdown(&results);
         assert!(
-            text.contains("the last tenth over the first is –"),
+            text.contains("the last decile over the first is –"),
             "{text}"
         );
     }

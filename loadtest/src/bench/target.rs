@@ -14,7 +14,7 @@ pub(super) enum Target {
     /// Both roles as two processes, to tell their memory apart.
     Split,
     /// One message and one transaction for each ticket.
-    Naive,
+    Baseline,
 }
 
 impl Target {
@@ -25,7 +25,7 @@ impl Target {
         Self::EndToEnd,
         Self::Split,
         Self::Ungrouped,
-        Self::Naive,
+        Self::Baseline,
     ];
 
     /// Those of which much hangs on a ratio at the largest number of connections: measured twice there in each round.
@@ -39,7 +39,7 @@ impl Target {
             Self::EndToEnd => "ticketd end to end",
             Self::Split => "ticketd accept + consume",
             Self::Ungrouped => "ticketd, PUBLISH_GROUP_MAX=1",
-            Self::Naive => "naive pipeline",
+            Self::Baseline => "baseline pipeline",
         }
     }
 
@@ -48,7 +48,7 @@ impl Target {
         match self {
             Self::Bare | Self::Accept => &[1, 64, 128, 256, 1000],
             Self::Split => &[1000],
-            Self::EndToEnd | Self::Ungrouped | Self::Naive => &[1, 64, 256, 1000],
+            Self::EndToEnd | Self::Ungrouped | Self::Baseline => &[1, 64, 256, 1000],
         }
     }
 
@@ -57,7 +57,7 @@ impl Target {
         match self {
             Self::Bare | Self::Accept => None,
             Self::EndToEnd | Self::Split | Self::Ungrouped => Some("tickets"),
-            Self::Naive => Some("naive_tickets"),
+            Self::Baseline => Some("baseline_tickets"),
         }
     }
 }

@@ -1,7 +1,7 @@
-//! Bars and medians of made-up measurements.
+//! Thresholds and medians of made-up measurements.
 
 use super::*;
-use crate::bench::backlog::Tenth;
+use crate::bench::backlog::Decile;
 use crate::bench::outcome::PartCost;
 
 pub(in crate::bench) fn outcome(per_second: f64, p50_ms: f64) -> Outcome {
@@ -26,35 +26,35 @@ pub(in crate::bench) fn outcome(per_second: f64, p50_ms: f64) -> Outcome {
 }
 
 /// A machine that slows down by a quarter, under a server that does not.
-fn in_a_row() -> InARow {
-    let tenth = |per_second, generator_us| Tenth {
+fn soak() -> Soak {
+    let decile = |per_second, generator_us| Decile {
         per_second,
         generator_us,
     };
-    let mut tenths = [tenth(80_000.0, 6.0); 10];
-    tenths[9] = tenth(60_000.0, 8.0);
-    InARow {
+    let mut deciles = [decile(80_000.0, 6.0); 10];
+    deciles[9] = decile(60_000.0, 8.0);
+    Soak {
         tickets: 1_000_000,
         per_second: 77_000.0,
-        tenths,
+        deciles,
         outcome: outcome(77_000.0, 3.0),
     }
 }
 
 pub(in crate::bench) fn results() -> Results {
-    let cell = |target, connections, per_second| {
+    let scenario = |target, connections, per_second| {
         (target, connections, outcome(per_second, 1e3 / per_second))
     };
     Results {
         machine: vec![("Cores", "2".to_owned())],
         closed: vec![
-            cell(Target::Bare, 1000, 100_000.0),
-            cell(Target::EndToEnd, 1000, 50_000.0),
-            cell(Target::EndToEnd, 1000, 70_000.0),
-            cell(Target::EndToEnd, 1000, 90_000.0),
-            cell(Target::Naive, 1000, 1_000.0),
-            cell(Target::EndToEnd, 1, 1_000.0),
-            cell(Target::Ungrouped, 1, 800.0),
+            scenario(Target::Bare, 1000, 100_000.0),
+            scenario(Target::EndToEnd, 1000, 50_000.0),
+            scenario(Target::EndToEnd, 1000, 70_000.0),
+            scenario(Target::EndToEnd, 1000, 90_000.0),
+            scenario(Target::Baseline, 1000, 1_000.0),
+            scenario(Target::EndToEnd, 1, 1_000.0),
+            scenario(Target::Ungrouped, 1, 800.0),
         ],
         open: vec![
             (Target::EndToEnd, 50, 35_000.0, outcome(35_000.0, 3.0)),
@@ -68,7 +68,7 @@ pub(in crate::bench) fn results() -> Results {
             end_memory_mib: 21.0,
             costs: Vec::new(),
         }),
-        in_a_row: Some(in_a_row()),
+        soak: Some(soak()),
         rounds: 3,
         seconds: Some((4.0, 4.5)),
         ..Results::default()
@@ -94,21 +94,32 @@ fn the_median_is_the_middle() {
 
 #[test]
 fn bars_are_ratios_of_medians_in_one_run() {
-    let bars = results().bars();
-    let bar = |start: &str| {
-        let bar = bars.iter().find(|bar| bar.measure.starts_with(start));
-        let bar = bar.unwrap();
-        (bar.value, bar.is_met())
+    let thresholds = results().thresholds();
+    let threshold = |start: &str| {
+        let threshold = thresholds
+            .iter()
+            .find(|threshold| threshold.measure.starts_with(start));
+        let threshold = threshold.unwrap();
+        (threshold.value, threshold.is_met())
     };
-    assert_eq!(bar("End to end over the bare"), (Some(0.7), Some(true)));
-    assert_eq!(bar("End to end over the naive"), (Some(70.0), Some(true)));
-    assert_eq!(bar("Accept alone"), (None, None));
-    assert_eq!(bar("Median latency"), (Some(0.8), Some(true)));
-    assert_eq!(bar("p99 until accepted"), (Some(3.0), Some(true)));
+    assert_eq!(
+        threshold("End to end over the bare"),
+        (Some(0.7), Some(true))
+    );
+    assert_eq!(
+        threshold("End to end over the baseline"),
+        (Some(70.0), Some(true))
+    );
+    assert_eq!(threshold("Accept alone"), (None, None));
+    assert_eq!(threshold("Median latency"), (Some(0.8), Some(true)));
+    assert_eq!(threshold("p99 until accepted"), (Some(3.0), Some(true)));
     // 40 ms, and 8,192 rows at 100,000/s.
-    assert_eq!(bar("p99 from received"), (Some(100.0 / 121.92), Some(true)));
-    assert_eq!(bar("Draining"), (Some(0.9), Some(true)));
-    assert_eq!(bar("Many tickets in a row"), (Some(0.75), Some(false)));
+    assert_eq!(
+        threshold("p99 from received"),
+        (Some(100.0 / 121.92), Some(true))
+    );
+    assert_eq!(threshold("Draining"), (Some(0.9), Some(true)));
+    assert_eq!(threshold("Soak"), (Some(0.75), Some(false)));
 }
 
 #[test]
@@ -123,9 +134,9 @@ fn the_highest_rate_is_that_of_medians() {
 fn no_bar_hangs_on_the_speed_of_the_machine() {
     let slower = |figure: &mut f64| *figure /= 3.0;
     let mut results = results();
-    let before = results.bars();
-    let closed = results.closed.iter_mut().map(|cell| &mut cell.2);
-    let open = results.open.iter_mut().map(|cell| &mut cell.3);
+    let before = results.thresholds();
+    let closed = results.closed.iter_mut().map(|scenario| &mut scenario.2);
+    let open = results.open.iter_mut().map(|scenario| &mut scenario.3);
     for outcome in closed.chain(open) {
         slower(&mut outcome.per_second);
         outcome.p50_ms *= 3.0;
@@ -135,7 +146,7 @@ fn no_bar_hangs_on_the_speed_of_the_machine() {
         slower(&mut backlog.per_second);
         slower(&mut backlog.ceiling_per_second);
     }
-    for (before, after) in before.iter().zip(results.bars()) {
+    for (before, after) in before.iter().zip(results.thresholds()) {
         let (before, after, measure) = (before.value, after.value, after.measure);
         // BATCH_AGE is a wait that is asked for, and the same on every machine.
         if !measure.contains("BATCH_AGE") && !measure.contains("memory") {
@@ -152,9 +163,11 @@ fn without_its_ceiling_nothing_is_a_ratio() {
     let mut results = results();
     results.open.retain(|(target, ..)| *target != Target::Bare);
     results.backlog = None;
-    let bars = results.bars();
+    let thresholds = results.thresholds();
     for start in ["p99 until accepted", "p99 from received", "Draining"] {
-        let bar = bars.iter().find(|bar| bar.measure.starts_with(start));
-        assert_eq!(bar.unwrap().is_met(), None, "{start}");
+        let threshold = thresholds
+            .iter()
+            .find(|threshold| threshold.measure.starts_with(start));
+        assert_eq!(threshold.unwrap().is_met(), None, "{start}");
     }
 }

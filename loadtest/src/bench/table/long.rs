@@ -1,20 +1,20 @@
-//! The long stretches: a backlog drained, and many tickets in a row.
+//! The long stretches: a backlog drained, and a soak.
 
 use super::figure;
-use crate::bench::backlog::{Backlog, InARow, Tenth};
+use crate::bench::backlog::{Backlog, Decile, Soak};
 use crate::bench::ceiling::BATCH_ROWS;
 use crate::bench::plot::number;
 use crate::bench::results::{Results, quotient};
 use crate::proc::Cost;
 
-const NOT_IN_A_ROW: &str = "Many tickets in a row were not measured: `make bench IN_A_ROW=10000000` does it, in some \
+const NO_SOAK: &str = "No soak was run: `make bench SOAK=10000000` does it, in some \
     minutes more.\n";
 
 pub(super) fn section(results: &Results) -> String {
     let mut paragraphs = vec!["## Long stretches\n".to_owned()];
     paragraphs.extend(results.backlog.as_ref().map(backlog));
-    let in_a_row = results.in_a_row.as_ref().map(in_a_row);
-    paragraphs.push(in_a_row.unwrap_or_else(|| NOT_IN_A_ROW.to_owned()));
+    let soak = results.soak.as_ref().map(soak);
+    paragraphs.push(soak.unwrap_or_else(|| NO_SOAK.to_owned()));
     paragraphs.join("\n")
 }
 
@@ -45,23 +45,23 @@ fn cost_of(cost: &Cost, tickets: u64) -> Option<String> {
     Some(format!(" {} used {cpu} CPU s per million.", cost.name))
 }
 
-fn in_a_row(row: &InARow) -> String {
-    let cells = |of: fn(&Tenth) -> String| row.tenths.each_ref().map(of).join(" | ");
-    let [first, .., last] = &row.tenths;
-    let work = |tenth: &Tenth| Some(tenth.per_second * tenth.generator_us);
+fn soak(row: &Soak) -> String {
+    let cells = |of: fn(&Decile) -> String| row.deciles.each_ref().map(of).join(" | ");
+    let [first, .., last] = &row.deciles;
+    let work = |decile: &Decile| Some(decile.per_second * decile.generator_us);
     let steadiness = quotient(work(last), work(first));
     format!(
-        "{} tickets in a row over 1,000 connections: {} stored/s; peak memory of ticketd {:.1} MiB. Tenth by tenth:\n\n\
-         | tenth | 1 | 2 | 3 | 4 | 5 | 6 | 7 | 8 | 9 | 10 |\n|---|{}\n\
+        "A soak of {} tickets over 1,000 connections: {} stored/s; peak memory of ticketd {:.1} MiB. By decile:\n\n\
+         | decile | 1 | 2 | 3 | 4 | 5 | 6 | 7 | 8 | 9 | 10 |\n|---|{}\n\
          | stored/s | {} |\n| load generator, CPU µs per ticket | {} |\n\n\
          The load generator does the same for every ticket, so what one costs it tells how fast the machine itself was \
-         meanwhile. With that taken out, as the rate times this cost, the last tenth over the first is {}.\n",
+         meanwhile. With that taken out, as the rate times this cost, the last decile over the first is {}.\n",
         number(row.tickets as f64),
         number(row.per_second),
         row.outcome.memory_mib("serve").unwrap_or(0.0),
-        "---:|".repeat(row.tenths.len()),
-        cells(|tenth| number(tenth.per_second)),
-        cells(|tenth| figure(tenth.generator_us)),
+        "---:|".repeat(row.deciles.len()),
+        cells(|decile| number(decile.per_second)),
+        cells(|decile| figure(decile.generator_us)),
         steadiness.map_or_else(|| "–".to_owned(), figure),
     )
 }

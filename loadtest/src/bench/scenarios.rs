@@ -11,11 +11,11 @@ use super::process::{self, Load, Server};
 use super::scratch::{Place, Scratch};
 use super::target::Target;
 
-/// What a naive pipeline is taken to store before one was measured.
-const NAIVE_PER_SECOND: f64 = 1000.0;
+/// What a baseline pipeline is taken to store before one was measured.
+const BASELINE_PER_SECOND: f64 = 1000.0;
 
 /// Tickets that each connection sends to it at least, so that the last one takes part too.
-const NAIVE_TICKETS_MIN: u64 = 2;
+const BASELINE_TICKETS_MIN: u64 = 2;
 
 /// What to do in one measurement.
 #[derive(Clone, Copy)]
@@ -25,7 +25,7 @@ pub(super) struct Job {
     pub(super) seconds: f64,
     /// Tickets per second of an open loop.
     pub(super) rate: Option<f64>,
-    /// Most tickets to send.
+    /// Maximum number of tickets to send.
     pub(super) tickets: Option<u64>,
 }
 
@@ -41,7 +41,7 @@ pub(super) struct Rig {
     /// A folder for logs.
     pub(super) logs: PathBuf,
     places_made: Cell<usize>,
-    naive_per_second: Cell<f64>,
+    baseline_per_second: Cell<f64>,
 }
 
 /// A target that is up.
@@ -73,7 +73,7 @@ impl Rig {
             scratch,
             logs,
             places_made: Cell::new(0),
-            naive_per_second: Cell::new(NAIVE_PER_SECOND),
+            baseline_per_second: Cell::new(BASELINE_PER_SECOND),
         }
     }
 
@@ -124,7 +124,7 @@ impl Rig {
                 let bound = metrics::quantile_bound(&page, "ticketd_end_to_end_seconds", 0.99);
                 outcome.committed_p99_ms = bound.map(|seconds| seconds * 1e3);
             }
-            Target::Naive => self.naive_per_second.set(outcome.per_second),
+            Target::Baseline => self.baseline_per_second.set(outcome.per_second),
             Target::Bare | Target::Split | Target::Ungrouped => {}
         }
         Ok(())
@@ -139,9 +139,9 @@ impl Rig {
     ) -> Result<Outcome> {
         let tickets = match job.target {
             // It accepts far more than it stores, and would be waited for long after.
-            Target::Naive => {
-                let storable = (self.naive_per_second.get() * job.seconds) as u64;
-                Some(storable.max(u64::from(job.connections) * NAIVE_TICKETS_MIN))
+            Target::Baseline => {
+                let storable = (self.baseline_per_second.get() * job.seconds) as u64;
+                Some(storable.max(u64::from(job.connections) * BASELINE_TICKETS_MIN))
             }
             _ => job.tickets,
         };
@@ -185,13 +185,13 @@ impl Rig {
                 let listen = ["bare", "--listen", &address];
                 servers.push(self.own("bare", &listen, &[]).await?);
             }
-            Target::Naive => {
-                let arguments = ["naive", "--listen", &address, "--queue", &place.name];
+            Target::Baseline => {
+                let arguments = ["baseline", "--listen", &address, "--queue", &place.name];
                 let environment = [
                     ("AMQP_URL", self.amqp_url.as_str()),
                     ("DATABASE_URL", &place.database_url),
                 ];
-                servers.push(self.own("naive", &arguments, &environment).await?);
+                servers.push(self.own("baseline", &arguments, &environment).await?);
             }
             Target::Accept => {
                 let server = self.ticketd("accept", place, &address, &[]).await?;
