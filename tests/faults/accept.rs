@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use crate::fake_broker::FakeBroker;
-use crate::stack::{Namespace, Share, place};
+use crate::stack::{Exclusivity, MachineSlot, machine_slot};
 use crate::ticketd::{Role, Ticketd};
 use ticketd_testing::wait_until;
 
@@ -16,7 +16,7 @@ pub struct Accept {
     /// The broker.
     pub broker: FakeBroker,
     dir: PathBuf,
-    _place: Namespace,
+    _slot: MachineSlot,
 }
 
 /// How they are started.
@@ -28,7 +28,7 @@ pub struct Setup<'a> {
     /// The most files that ticketd may have open.
     pub ulimit_files: Option<u32>,
     /// How much of the machine they get.
-    pub share: Share,
+    pub exclusivity: Exclusivity,
 }
 
 /// A broker that settles at once, and nobody else on the machine.
@@ -38,7 +38,7 @@ impl Default for Setup<'_> {
             settings: &[],
             lull: Duration::ZERO,
             ulimit_files: None,
-            share: Share::Whole,
+            exclusivity: Exclusivity::Exclusive,
         }
     }
 }
@@ -57,7 +57,7 @@ impl Accept {
 
     /// Starts both.
     pub async fn start(setup: Setup<'_>) -> Self {
-        let place = place(setup.share).await;
+        let slot = machine_slot(setup.exclusivity).await;
         let broker = FakeBroker::start(setup.lull).await;
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let number = COUNT.fetch_add(1, Ordering::SeqCst);
@@ -76,7 +76,7 @@ impl Accept {
             ticketd,
             broker,
             dir,
-            _place: place,
+            _slot: slot,
         };
         wait_until("ready", async || accept.ticketd.is_ready().await).await;
         accept

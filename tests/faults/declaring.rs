@@ -8,7 +8,7 @@ use lapin::options::{
 use lapin::types::{AMQPValue, FieldTable, ShortString};
 use uuid::Uuid;
 
-use crate::stack::{self, Server, Share, Turn, amqp_url, database_url};
+use crate::stack::{self, Exclusivity, Server, StackLease, amqp_url, database_url};
 use ticketd_testing::*;
 
 use crate::TICKETD;
@@ -18,18 +18,18 @@ const PASSWORD: &str = "declaring";
 /// Everything of one test: queues, a schema, and a user of RabbitMQ with few rights, all of one name.
 struct Site {
     name: String,
-    turn: Turn,
+    stack: StackLease,
 }
 
 impl Site {
     async fn new() -> Self {
-        let turn = stack::turn(Share::Part).await;
+        let stack = stack::lease(Exclusivity::Shared).await;
         let name = format!("d{}", Uuid::now_v7().simple());
-        let sql = turn.sql().await;
+        let sql = stack.sql().await;
         let schema = format!("create schema {name}");
         sql.batch_execute(&schema).await.unwrap();
-        turn.ctl(&["add_user", &name, PASSWORD]);
-        Self { name, turn }
+        stack.ctl(&["add_user", &name, PASSWORD]);
+        Self { name, stack }
     }
 
     fn named(&self, suffix: &str) -> String {
@@ -39,17 +39,17 @@ impl Site {
     /// Lets the user configure, write and read what matches these patterns.
     fn permit(&self, configure: &str, write: &str, read: &str) {
         let permit = ["set_permissions", &self.name, configure, write, read];
-        self.turn.ctl(&permit);
+        self.stack.ctl(&permit);
     }
 
     fn settings<'a>(&self, more: &[(&'a str, &str)]) -> Vec<(&'a str, String)> {
-        let port = self.turn.port(Server::Broker);
+        let port = self.stack.port(Server::Broker);
         let mut settings = vec![
             ("AMQP_URL", amqp_url(port)),
             ("QUEUE", self.name.clone()),
             (
                 "DATABASE_URL",
-                database_url(self.turn.port(Server::Database), &self.name),
+                database_url(self.stack.port(Server::Database), &self.name),
             ),
             ("LISTEN", "127.0.0.1:0".to_owned()),
             ("ADMIN_LISTEN", "127.0.0.1:0".to_owned()),
@@ -67,7 +67,7 @@ impl Site {
 
     /// Starts a role as the user.
     fn start_as_user(&self, role: &str, topology: &str) -> Process {
-        let url = amqp_url(self.turn.port(Server::Broker));
+        let url = amqp_url(self.stack.port(Server::Broker));
         let login = format!("{}:{PASSWORD}@", self.name);
         let url = url.replace("guest:guest@", &login);
         self.start(role, &[("AMQP_URL", &url), ("TOPOLOGY", topology)])
@@ -83,7 +83,7 @@ impl Site {
             durable: true,
             ..Default::default()
         };
-        let (connection, channel) = self.turn.amqp().await;
+        let (connection, channel) = self.stack.amqp().await;
         let declared = channel.queue_declare(self.named(suffix).into(), options, table);
         declared.await.unwrap();
         connection.close(200, "declared".into()).await.unwrap();
@@ -101,7 +101,7 @@ impl Site {
             ..Default::default()
         };
         let name = || ShortString::from(self.named(suffix));
-        let (connection, channel) = self.turn.amqp().await;
+        let (connection, channel) = self.stack.amqp().await;
         let declared = channel.exchange_declare(name(), kind, options, table);
         declared.await.unwrap();
         let (options, none) = (QueueBindOptions::default(), FieldTable::default());
@@ -118,7 +118,7 @@ impl Site {
     }
 
     async fn delete_queue(&self, suffix: &str) {
-        let (connection, channel) = self.turn.amqp().await;
+        let (connection, channel) = self.stack.amqp().await;
         let options = QueueDeleteOptions::default();
         let deleted = channel.queue_delete(self.named(suffix).into(), options);
         deleted.await.unwrap();
@@ -126,8 +126,8 @@ impl Site {
     }
 
     async fn clear_away(self) {
-        self.turn.ctl(&["delete_user", &self.name]);
-        self.turn.servers().remove(&self.name).await.unwrap();
+        self.stack.ctl(&["delete_user", &self.name]);
+        self.stack.servers().remove(&self.name).await.unwrap();
     }
 }
 
@@ -143,7 +143,7 @@ async fn goes_through(accept: &mut Process, site: &Site) {
         .ask(post(&[], ticket("through")))
         .await
         .id();
-    let sql = site.turn.session(&site.name).await;
+    let sql = site.stack.session(&site.name).await;
     wait_until("the ticket is stored", async || {
         let query = "select 1 from tickets where ticket_id = $1";
         sql.query_opt(query, &[&id]).await.unwrap().is_some()
@@ -237,7 +237,7 @@ async fn a_missing_right_stops_the_start() {
     serve.ready().await;
     site.permit("^$", ".*", ".*");
     let close = ["close_all_user_connections", &site.name, "a test"];
-    site.turn.ctl(&close);
+    site.stack.ctl(&close);
     serve.logged("the right to configure").await;
     let mut client = serve.client().await;
     assert_eq!(client.ask(get("/readyz")).await.status, 503);
@@ -272,7 +272,7 @@ async fn an_existing_topology_is_used_as_it_is() {
         site.named(".dead")
     );
     let set = ["set_policy", &site.name, &queues, &policy];
-    site.turn.ctl(&set);
+    site.stack.ctl(&set);
     let quorum = [("x-queue-type", text("quorum"))];
     for suffix in [".dead", ".unrouted", ""] {
         site.declare(suffix, &quorum).await;
@@ -300,7 +300,7 @@ async fn an_existing_topology_is_used_as_it_is() {
     goes_through(&mut accept, &site).await;
 
     // What was taken away stays away, and tickets go the other way.
-    let (connection, channel) = site.turn.amqp().await;
+    let (connection, channel) = site.stack.amqp().await;
     let name = || ShortString::from(site.name.as_str());
     let unbound = channel.queue_unbind(name(), name(), name(), FieldTable::default());
     unbound.await.unwrap();
@@ -311,11 +311,11 @@ async fn an_existing_topology_is_used_as_it_is() {
     consume.signal("STOP");
     let mut client = accept.client().await;
     client.ask(post(&[], ticket("unrouted"))).await.id();
-    assert_eq!(site.turn.ready_messages(&site.name).await, Some(0));
+    assert_eq!(site.stack.ready_messages(&site.name).await, Some(0));
     consume.signal("CONT");
     goes_through(&mut accept, &site).await;
     accept.drained().await;
     consume.drained().await;
-    site.turn.ctl(&["clear_policy", &site.name]);
+    site.stack.ctl(&["clear_policy", &site.name]);
     site.clear_away().await;
 }

@@ -8,13 +8,13 @@ use tokio::time::sleep;
 use crate::full_disk;
 use crate::proxy::{Cut, Mode, Proxy, Way};
 use crate::rig::Rig;
-use crate::stack::{DISK_ENOUGH, MEMORY_ENOUGH, PATIENT, Server, Share};
+use crate::stack::{DISK_ENOUGH, Exclusivity, MEMORY_ENOUGH, PATIENT, Server};
 use crate::ticketd::Role;
 use crate::topology::{bind, delete_queue, fill_queue};
 use ticketd_testing::{signal, wait_within};
 
-/// Longest for something that a fault is about to happen under load.
-const BITE_DEADLINE: Duration = Duration::from_secs(20);
+/// Maximum wait for what a fault needs to happen under load.
+const INJECT_DEADLINE: Duration = Duration::from_secs(20);
 
 /// A link that has a proxy.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -136,9 +136,9 @@ impl Fault {
             Self::KillRole(role) => rig.process(role).signal("KILL"),
             Self::EndRole(role) => rig.process(role).signal("TERM"),
             Self::StopRole(role) => rig.process(role).signal("STOP"),
-            Self::Kill(server) => rig.turn.signal(server, "KILL"),
-            Self::Stop(server) => rig.turn.signal(server, "STOP"),
-            Self::Restart(server) => rig.turn.down(server),
+            Self::Kill(server) => rig.stack.signal(server, "KILL"),
+            Self::Stop(server) => rig.stack.signal(server, "STOP"),
+            Self::Restart(server) => rig.stack.down(server),
             Self::KillBackend => kill_backend(rig).await,
             Self::StopBackend => {
                 rig.stopped = vec![storing_backend(rig).await];
@@ -146,8 +146,8 @@ impl Fault {
             }
             Self::CancelStatements => cancel_statements(rig).await,
             Self::LockTable => lock_table(rig).await,
-            Self::MemoryAlarm => drop(rig.turn.ctl(&["set_vm_memory_high_watermark", "0"])),
-            Self::DiskAlarm => drop(rig.turn.ctl(&["set_disk_free_limit", "999GB"])),
+            Self::MemoryAlarm => drop(rig.stack.ctl(&["set_vm_memory_high_watermark", "0"])),
+            Self::DiskAlarm => drop(rig.stack.ctl(&["set_disk_free_limit", "999GB"])),
             Self::DeleteQueue => delete_queue(rig).await,
             Self::DeleteBinding => bind(rig, false).await,
             Self::FullQueue => fill_queue(rig),
@@ -165,18 +165,18 @@ impl Fault {
             Self::KillRole(role) | Self::EndRole(role) => rig.process(role).restart().await,
             Self::StopRole(role) => rig.process(role).signal("CONT"),
             Self::Kill(server) | Self::Restart(server) => {
-                rig.turn.up(server);
+                rig.stack.up(server);
                 rig.reconnect_proxies();
             }
-            Self::Stop(server) => rig.turn.signal(server, "CONT"),
+            Self::Stop(server) => rig.stack.signal(server, "CONT"),
             Self::StopBackend => signal("CONT", &rig.stopped),
             Self::LockTable => rig.held.clear(),
-            Self::MemoryAlarm => drop(rig.turn.ctl(MEMORY_ENOUGH)),
-            Self::DiskAlarm => drop(rig.turn.ctl(DISK_ENOUGH)),
+            Self::MemoryAlarm => drop(rig.stack.ctl(MEMORY_ENOUGH)),
+            Self::DiskAlarm => drop(rig.stack.ctl(DISK_ENOUGH)),
             Self::DeleteBinding => bind(rig, true).await,
             Self::FullQueue => {
                 rig.process(Role::Consume).signal("CONT");
-                drop(rig.turn.ctl(&["clear_policy", &rig.name]));
+                drop(rig.stack.ctl(&["clear_policy", &rig.name]));
             }
             Self::Network(link, _) => link.proxy(rig).set(Mode::Pass),
             Self::FullDisk => full_disk::free(rig).await,
@@ -186,14 +186,14 @@ impl Fault {
                 set_patience(rig, PATIENT).await;
             }
             // PostgreSQL recovers by itself, in its own time.
-            Self::KillBackend => drop(rig.turn.sql().await),
+            Self::KillBackend => drop(rig.stack.sql().await),
             Self::CancelStatements | Self::DeleteQueue | Self::CutAt(_) => {}
         }
         rig.note(&format!("healed {self:?}"));
     }
 
     /// How much of the machine it needs.
-    pub fn share(self) -> Share {
+    pub fn exclusivity(self) -> Exclusivity {
         match self {
             Self::Kill(_)
             | Self::Stop(_)
@@ -201,8 +201,8 @@ impl Fault {
             | Self::KillBackend
             | Self::MemoryAlarm
             | Self::DiskAlarm
-            | Self::ImpatientBroker => Share::Whole,
-            _ => Share::Part,
+            | Self::ImpatientBroker => Exclusivity::Exclusive,
+            _ => Exclusivity::Shared,
         }
     }
 
@@ -284,7 +284,7 @@ async fn cut_at(rig: &mut Rig, cut: Cut) {
         let before = proxy.cuts();
         proxy.cut_once(cut);
         let what = format!("a cut at {cut:?}");
-        wait_within(&what, BITE_DEADLINE, async || {
+        wait_within(&what, INJECT_DEADLINE, async || {
             (proxy.cuts() > before).then_some(())
         })
         .await;
@@ -294,9 +294,9 @@ async fn cut_at(rig: &mut Rig, cut: Cut) {
 
 /// The process that serves ticketd's writer.
 async fn storing_backend(rig: &Rig) -> u32 {
-    let sql = rig.turn.sql().await;
+    let sql = rig.stack.sql().await;
     let query = "select pid from pg_stat_activity where application_name = $1";
-    wait_within("a backend that stores", BITE_DEADLINE, async || {
+    wait_within("a backend that stores", INJECT_DEADLINE, async || {
         let row = sql.query_opt(query, &[&rig.name]).await.unwrap();
         row.map(|row| u32::try_from(row.get::<_, i32>(0)).unwrap())
     })
@@ -305,9 +305,9 @@ async fn storing_backend(rig: &Rig) -> u32 {
 
 /// PostgreSQL takes every other backend with it, ours too.
 async fn kill_backend(rig: &Rig) {
-    let session = rig.turn.sql().await;
+    let session = rig.stack.sql().await;
     signal("KILL", &[storing_backend(rig).await]);
-    wait_within("the end of all backends", BITE_DEADLINE, async || {
+    wait_within("the end of all backends", INJECT_DEADLINE, async || {
         session.is_closed().then_some(())
     })
     .await;
@@ -315,20 +315,24 @@ async fn kill_backend(rig: &Rig) {
 
 /// Cancels for as long as it takes for some statements to have been hit.
 async fn cancel_statements(rig: &mut Rig) {
-    let sql = rig.turn.sql().await;
+    let sql = rig.stack.sql().await;
     let query = "select count(pg_cancel_backend(pid)) from pg_stat_activity \
         where application_name = $1 and state = 'active'";
     let mut hits = 0;
-    wait_within("statements that are cancelled", BITE_DEADLINE, async || {
-        let row = sql.query_one(query, &[&rig.name]).await.unwrap();
-        hits += row.get::<_, i64>(0);
-        (hits >= 30).then_some(())
-    })
+    wait_within(
+        "statements that are cancelled",
+        INJECT_DEADLINE,
+        async || {
+            let row = sql.query_one(query, &[&rig.name]).await.unwrap();
+            hits += row.get::<_, i64>(0);
+            (hits >= 30).then_some(())
+        },
+    )
     .await;
 }
 
 async fn lock_table(rig: &mut Rig) {
-    let sql = rig.turn.session(&rig.name).await;
+    let sql = rig.stack.session(&rig.name).await;
     sql.batch_execute("begin; lock table tickets in access exclusive mode")
         .await
         .unwrap();
@@ -338,21 +342,21 @@ async fn lock_table(rig: &mut Rig) {
 
 /// Lets the table take no row more.
 async fn refuse_all(rig: &Rig) {
-    let sql = rig.turn.session(&rig.name).await;
+    let sql = rig.stack.session(&rig.name).await;
     let refuse =
         "alter table tickets add constraint nothing_fits check (ticket_text is null) not valid";
     sql.batch_execute(refuse).await.unwrap();
 }
 
 /// Lets it take them again. Tickets that came alone may have been set aside, but two of them at most;
-/// they are sent round again.
+/// they are replayed.
 async fn refuse_nothing(rig: &mut Rig) {
-    let sql = rig.turn.session(&rig.name).await;
+    let sql = rig.stack.session(&rig.name).await;
     let take = "alter table tickets drop constraint nothing_fits";
     sql.batch_execute(take).await.unwrap();
     let dead = "select id::text from dead_tickets where reason like '%nothing_fits%'";
     let dead = sql.query(dead, &[]).await.unwrap();
-    assert!(dead.len() <= 2, "{} tickets were buried", dead.len());
+    assert!(dead.len() <= 2, "{} tickets were dead-lettered", dead.len());
     for row in dead {
         let replay = ["dead", "replay", row.get(0)];
         let replayed = rig.process(Role::Consume).run(&replay).await;
@@ -366,7 +370,7 @@ async fn lose_patience(rig: &mut Rig) {
     set_patience(rig, IMPATIENT).await;
     let before = ends(rig.log(Role::Consume));
     lock_table(rig).await;
-    wait_within("an end of patience", BITE_DEADLINE, async || {
+    wait_within("an end of patience", INJECT_DEADLINE, async || {
         (ends(rig.log(Role::Consume)) > before).then_some(())
     })
     .await;
@@ -375,7 +379,7 @@ async fn lose_patience(rig: &mut Rig) {
 /// Sets how long the broker waits for acknowledgements; that counts for channels that are opened
 /// from now on, so the consumer must come anew.
 async fn set_patience(rig: &Rig, setting: &[&str]) {
-    rig.turn.ctl(setting);
+    rig.stack.ctl(setting);
     let link = Link::Consume.proxy(rig);
     link.set(Mode::Reset);
     sleep(Duration::from_millis(100)).await;

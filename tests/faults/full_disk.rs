@@ -13,8 +13,8 @@ use ticketd_testing::wait_within;
 /// Room beside what `tickets` holds already, for the ballast to take.
 const ROOM_MIB: u64 = 8;
 
-/// Longest for the free space within the table's pages to be used up.
-const BITE_DEADLINE: Duration = Duration::from_secs(30);
+/// Maximum wait for the free space within the table's pages to be used up.
+const INJECT_DEADLINE: Duration = Duration::from_secs(30);
 
 /// Whether this machine lets us have a file system of our own to fill: root may be without that
 /// right in a container, so it is tried.
@@ -44,8 +44,8 @@ pub async fn fill(rig: &mut Rig) {
     }
     let failed = rig.flush_failures().await;
     let (disk, name) = (disk(rig), &rig.name);
-    let pid = rig.turn.pid(Server::Database);
-    let sql = rig.turn.session(name).await;
+    let pid = rig.stack.pid(Server::Database);
+    let sql = rig.stack.session(name).await;
     let size = "select pg_table_size('tickets') / 1048576";
     let size: i64 = sql.query_one(size, &[]).await.unwrap().get(0);
     let mib = size.unsigned_abs() + ROOM_MIB;
@@ -53,7 +53,7 @@ pub async fn fill(rig: &mut Rig) {
         "mkdir -p {disk} && mount -t tmpfs -o size={mib}m,mode=700 tmpfs {disk} && \
          chmod a+x {} && chown --reference=/proc/{pid} {disk} && \
          install -d -o $(stat -c %u /proc/{pid}) -m 700 {disk}/data",
-        rig.turn.dir().display(),
+        rig.stack.dir().display(),
         disk = disk.display()
     ));
     let make = format!(
@@ -68,7 +68,7 @@ pub async fn fill(rig: &mut Rig) {
         "dd if=/dev/zero of={}/ballast bs=64k status=none 2>/dev/null || true",
         disk.display()
     ));
-    wait_within("a full disk", BITE_DEADLINE, async || {
+    wait_within("a full disk", INJECT_DEADLINE, async || {
         (rig.flush_failures().await > failed).then_some(())
     })
     .await;
@@ -81,7 +81,7 @@ pub async fn free(rig: &Rig) {
     }
     let (disk, name) = (disk(rig).display().to_string(), &rig.name);
     shell(&format!("rm {disk}/ballast"));
-    let sql = rig.turn.session(name).await;
+    let sql = rig.stack.session(name).await;
     let move_back = "alter table tickets set tablespace pg_default";
     sql.batch_execute(move_back).await.unwrap();
     let drop = format!("drop tablespace {name}_disk");
@@ -90,7 +90,7 @@ pub async fn free(rig: &Rig) {
 }
 
 fn disk(rig: &Rig) -> PathBuf {
-    rig.turn.dir().join(format!("{}-disk", rig.name))
+    rig.stack.dir().join(format!("{}-disk", rig.name))
 }
 
 fn shell(script: &str) {

@@ -22,7 +22,7 @@ const READY_WITHIN: Duration = Duration::from_secs(5);
 /// Lets a server be away for so long, and memory is flat all the while.
 async fn away(rig: &mut Rig, server: Server, longest: Duration) {
     rig.note(&format!("{server:?} is away for {longest:?}"));
-    rig.turn.down(server);
+    rig.stack.down(server);
     let before: Vec<Usage> = rig
         .processes
         .iter()
@@ -41,7 +41,7 @@ async fn away(rig: &mut Rig, server: Server, longest: Duration) {
             }
         }
     }
-    rig.turn.up(server);
+    rig.stack.up(server);
     rig.reconnect_proxies();
     rig.note("back");
 }

@@ -67,7 +67,7 @@ async fn of_the_fixed_seeds() {
     clippy::disallowed_methods,
     reason = "the settings of this test, of which there are two"
 )]
-async fn of_a_given_seed() {
+async fn random_faults_from_env_seed() {
     let number = |name: &str| {
         let value = std::env::var(name).ok().filter(|value| !value.is_empty())?;
         Some(value.parse::<u64>().expect(name))

@@ -12,7 +12,7 @@ use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
 use crate::accept::{Accept, Setup};
-use crate::stack::{self, Share};
+use crate::stack::{self, Exclusivity};
 use ticketd_testing::proc::{Usage, usage};
 use ticketd_testing::{Answer, Client, ask_once, head, post, wait_until, wait_within};
 
@@ -25,9 +25,9 @@ const ANSWERED_WITHIN: Duration = Duration::from_secs(15);
 /// What may be held more, in KiB, for all hostile clients of a test together.
 const GROWTH_KIB: u64 = 96 * 1024;
 
-async fn start(share: Share) -> Accept {
+async fn start(exclusivity: Exclusivity) -> Accept {
     Accept::start(Setup {
-        share,
+        exclusivity,
         ..Setup::default()
     })
     .await
@@ -104,7 +104,7 @@ where
 /// Clients that send a byte of their headers now and then hold up nobody else.
 #[tokio::test(flavor = "multi_thread")]
 async fn slow_headers() {
-    let accept = start(Share::Part).await;
+    let accept = start(Exclusivity::Shared).await;
     let before = accept.usage();
     let clients = crowd(&accept, 300, async |mut client, _| {
         for byte in head(&[], 10).into_bytes() {
@@ -126,7 +126,7 @@ async fn slow_headers() {
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "it takes the 30 s of the time-out; part of make test_faults"]
 async fn slow_headers_are_answered_408() {
-    let accept = start(Share::Part).await;
+    let accept = start(Exclusivity::Shared).await;
     let mut client = accept.connect().await;
     client.send("POST /ticket HTTP/1.1\r\nhost: ").await;
     assert_eq!(client.answer().await.status, 408);
@@ -136,7 +136,7 @@ async fn slow_headers_are_answered_408() {
 /// Headers without end are refused before they fill the memory.
 #[tokio::test(flavor = "multi_thread")]
 async fn huge_headers() {
-    let accept = start(Share::Whole).await;
+    let accept = start(Exclusivity::Exclusive).await;
     let before = accept.usage();
     let mut clients = crowd(&accept, 100, async |mut client, _| {
         client.send("POST /ticket HTTP/1.1\r\n").await;
@@ -162,7 +162,7 @@ async fn huge_headers() {
 /// A length that is not the body's is an error of that client alone.
 #[tokio::test(flavor = "multi_thread")]
 async fn content_length_lies() {
-    let accept = start(Share::Whole).await;
+    let accept = start(Exclusivity::Exclusive).await;
     let before = accept.usage();
     let with = |length: &str, body: &str| {
         format!("POST /ticket HTTP/1.1\r\nhost: till\r\ncontent-length: {length}\r\n\r\n{body}")
@@ -196,7 +196,7 @@ async fn content_length_lies() {
 /// 10,000 requests at once on one connection are answered one by one, in their order.
 #[tokio::test(flavor = "multi_thread")]
 async fn pipelining() {
-    let accept = start(Share::Whole).await;
+    let accept = start(Exclusivity::Exclusive).await;
     let before = accept.usage();
     let (mut reader, mut writer) = accept.connect().await.split();
     // Every hundredth is not a ticket, to see whose answer is whose.
@@ -225,7 +225,7 @@ async fn pipelining() {
 /// Connections that do nothing cost little.
 #[tokio::test(flavor = "multi_thread")]
 async fn idle_connections() {
-    let accept = start(Share::Whole).await;
+    let accept = start(Exclusivity::Exclusive).await;
     let before = accept.usage();
     let possible = rlimit::increase_nofile_limit(20_000).unwrap();
     let count = 5_000.min(possible / 2);
@@ -246,7 +246,7 @@ async fn idle_connections() {
 /// A client that has said all it will say may close its half and is answered.
 #[tokio::test(flavor = "multi_thread")]
 async fn half_closed_sockets() {
-    let accept = start(Share::Whole).await;
+    let accept = start(Exclusivity::Exclusive).await;
     let before = accept.usage();
     let mut clients = crowd(&accept, 500, async |mut client, n| {
         client.send(post(&[], confirmed(n))).await;
@@ -262,7 +262,7 @@ async fn half_closed_sockets() {
 }
 
 async fn send_and_hang_up(count: u32) {
-    let accept = start(Share::Whole).await;
+    let accept = start(Exclusivity::Exclusive).await;
     let before = accept.usage();
     let mut clients = JoinSet::new();
     for n in 0..count {
@@ -303,7 +303,7 @@ async fn hanging_up_100_000_times() {
 async fn too_few_descriptors() {
     let accept = Accept::start(Setup {
         ulimit_files: Some(64),
-        share: Share::Part,
+        exclusivity: Exclusivity::Shared,
         ..Setup::default()
     })
     .await;
@@ -330,8 +330,8 @@ async fn too_few_descriptors() {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_broker_refuses_what_is_larger_than_any_of_our_messages() {
     const MESSAGE_MAX: usize = 2 * 1024 * 1024;
-    let turn = stack::turn(Share::Part).await;
-    let (connection, channel) = turn.amqp().await;
+    let stack = stack::lease(Exclusivity::Shared).await;
+    let (connection, channel) = stack.amqp().await;
     let confirms = ConfirmSelectOptions::default();
     channel.confirm_select(confirms).await.unwrap();
     let publish = async |bytes: usize| {

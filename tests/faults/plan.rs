@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::proxy::Proxy;
-use crate::stack::{Share, amqp_url, database_url};
+use crate::stack::{Exclusivity, amqp_url, database_url};
 use crate::ticketd::Settings;
 
 /// Short, so that rows of products are refreshed while a test runs.
@@ -15,7 +15,7 @@ pub struct Plan {
     /// What the load and the faults are drawn from.
     pub seed: u64,
     /// How much of the machine it is done on.
-    pub share: Share,
+    pub exclusivity: Exclusivity,
     /// Both roles in one process.
     pub together: bool,
     /// Tickets a second.
@@ -29,7 +29,7 @@ impl Plan {
     pub fn new(seed: u64) -> Self {
         Self {
             seed,
-            share: Share::Whole,
+            exclusivity: Exclusivity::Exclusive,
             together: false,
             rate: 120,
             env: Vec::new(),

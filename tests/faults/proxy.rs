@@ -1,4 +1,4 @@
-//! A TCP proxy for one link, which can be ill-treated while it is in use.
+//! A TCP proxy for one link, which can be disrupted while it is in use.
 //!
 //! Besides what happens to any network, it knows enough of both protocols to
 //! cut a connection at the one message on which a promise hangs.

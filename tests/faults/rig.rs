@@ -13,18 +13,18 @@ use crate::plan::{PRODUCT_REFRESH, Plan};
 use crate::proxy::Proxy;
 use crate::scanner::Protocol;
 use crate::schedule::Schedule;
-use crate::stack::{self, Server, Turn};
+use crate::stack::{self, Server, StackLease};
 use crate::ticketd::{Role, Ticketd};
 use ticketd_testing::proc::{Usage, usage};
 use ticketd_testing::wait_until;
 
-/// Longest from a heal to the next 202 and the next row.
+/// Maximum time from a heal to the next 202 and the next row.
 pub const PROGRESS_DEADLINE: Duration = Duration::from_secs(10);
 
 /// Between two looks for progress.
 const STEP: Duration = Duration::from_millis(20);
 
-/// Longest for what is queued to be stored once all is well.
+/// Maximum wait for what is queued to be stored once all is well.
 const DRAIN_DEADLINE: Duration = Duration::from_secs(90);
 
 /// How long nothing may come to the tables before what is missing is taken for lost.
@@ -67,24 +67,24 @@ pub struct Rig {
     plan: Plan,
     baseline: Vec<Usage>,
     /// The servers; given back last.
-    pub turn: Turn,
+    pub stack: StackLease,
 }
 
 impl Rig {
     /// Waits for the servers, starts everything, and lets the first tickets through.
     pub async fn start(plan: Plan) -> Self {
         static COUNT: AtomicU32 = AtomicU32::new(0);
-        let turn = stack::turn(plan.share).await;
+        let stack = stack::lease(plan.exclusivity).await;
         let name = format!("t{}", COUNT.fetch_add(1, Ordering::SeqCst));
-        let dir = turn.dir().join("tests").join(&name);
+        let dir = stack.dir().join("tests").join(&name);
         std::fs::create_dir_all(&dir).unwrap();
         let schedule = Schedule::new(&name, plan.seed, dir.clone());
-        let sql = turn.session(&name).await;
+        let sql = stack.session(&name).await;
         sql.batch_execute(&format!("create schema {name}"))
             .await
             .unwrap();
 
-        let (broker, database) = (turn.port(Server::Broker), turn.port(Server::Database));
+        let (broker, database) = (stack.port(Server::Broker), stack.port(Server::Database));
         let publish = Proxy::new(Protocol::Amqp, broker).await;
         let consume = Proxy::new(Protocol::Amqp, broker).await;
         let database = Proxy::new(Protocol::Postgres, database).await;
@@ -103,7 +103,7 @@ impl Rig {
             let database = (role != Role::Accept).then_some(&database);
             let mut settings = plan.settings(&name, amqp, database);
             // What reaper.sh finds our processes by.
-            settings.push(("FAULTS_DIR".to_owned(), turn.dir().display().to_string()));
+            settings.push(("FAULTS_DIR".to_owned(), stack.dir().display().to_string()));
             processes.push(Ticketd::start(role, &dir, settings, None).await);
         }
         let ledger = Arc::new(Ledger::new(dir.join("ledger")));
@@ -113,7 +113,7 @@ impl Rig {
         let address = processes.last().expect("a role that accepts").address;
         let driver = Driver::start(ledger.clone(), address, &name, plan.seed, plan.rate);
         let mut rig = Self {
-            turn,
+            stack,
             publish,
             consume,
             database,
@@ -156,7 +156,7 @@ impl Rig {
 
     /// Whether everything that was answered 202 so far is in the tables.
     pub async fn is_all_stored(&self) -> bool {
-        checker::is_all_stored(self.ledger.path(), &self.turn.session(&self.name).await).await
+        checker::is_all_stored(self.ledger.path(), &self.stack.session(&self.name).await).await
     }
 
     async fn count(&self, query: &str) -> u64 {
@@ -164,7 +164,7 @@ impl Rig {
         let count = match self.sql.query_one(query, &[]).await {
             Ok(row) => row.get::<_, i64>(0),
             Err(_) => self
-                .turn
+                .stack
                 .session(&self.name)
                 .await
                 .query_one(query, &[])
@@ -189,7 +189,7 @@ impl Rig {
     pub async fn waiting_backends(&self) -> i64 {
         let query = "select count(*) from pg_stat_activity \
             where application_name = $1 and wait_event_type = 'Lock'";
-        let sql = self.turn.sql().await;
+        let sql = self.stack.sql().await;
         sql.query_one(query, &[&self.name]).await.unwrap().get(0)
     }
 
@@ -201,7 +201,7 @@ impl Rig {
 
     /// How many consumers the queue has; none without the queue.
     pub async fn consumers(&self) -> Option<u32> {
-        let queue = self.turn.queue(&self.name).await?;
+        let queue = self.stack.queue(&self.name).await?;
         Some(queue.consumer_count())
     }
 
@@ -225,9 +225,9 @@ impl Rig {
 
     /// Lets the proxies lead to the servers' present ports.
     pub fn reconnect_proxies(&self) {
-        self.publish.lead_to(self.turn.port(Server::Broker));
-        self.consume.lead_to(self.turn.port(Server::Broker));
-        self.database.lead_to(self.turn.port(Server::Database));
+        self.publish.lead_to(self.stack.port(Server::Broker));
+        self.consume.lead_to(self.stack.port(Server::Broker));
+        self.database.lead_to(self.stack.port(Server::Database));
     }
 
     /// All is well again: soon there are a new 202 and a new row.
@@ -257,7 +257,7 @@ impl Rig {
     }
 
     /// Ends the load, waits for the queue to be empty, ends ticketd, and has everything checked.
-    pub async fn finish(mut self) -> Turn {
+    pub async fn finish(mut self) -> StackLease {
         self.driver.pause().await;
         self.drained().await;
         let mut violations = self.usage_is_back().await;
@@ -284,12 +284,12 @@ impl Rig {
         // With no consumer left, what was not acknowledged is back in its queue.
         for queue in ["", ".unrouted", ".dead"] {
             let queue = format!("{}{queue}", self.name);
-            match self.turn.ready_messages(&queue).await {
+            match self.stack.ready_messages(&queue).await {
                 Some(0) => {}
                 count => violations.push(format!("queue {queue} holds {count:?} messages")),
             }
         }
-        self.sql = self.turn.session(&self.name).await;
+        self.sql = self.stack.session(&self.name).await;
         violations.extend(checker::check(self.ledger.path(), &self.sql, behind).await);
         if !violations.is_empty() {
             self.fail(&violations);
@@ -325,7 +325,7 @@ impl Rig {
         let mut ready = 0;
         for queue in ["", ".unrouted"] {
             let queue = format!("{}{queue}", self.name);
-            ready += self.turn.ready_messages(&queue).await.unwrap_or(0);
+            ready += self.stack.ready_messages(&queue).await.unwrap_or(0);
         }
         ready
     }
@@ -365,9 +365,9 @@ impl Rig {
         );
     }
 
-    async fn clear_away(self) -> Turn {
-        self.turn.servers().remove(&self.name).await.unwrap();
+    async fn clear_away(self) -> StackLease {
+        self.stack.servers().remove(&self.name).await.unwrap();
         std::fs::remove_dir_all(&self.dir).unwrap();
-        self.turn
+        self.stack
     }
 }

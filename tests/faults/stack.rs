@@ -1,4 +1,4 @@
-//! A private PostgreSQL and a private RabbitMQ that the tests may ill-treat.
+//! A private PostgreSQL and a private RabbitMQ that the tests may disrupt.
 //!
 //! Started once for the test binary, by deploy/stack.sh in a folder of its own,
 //! and stopped by reaper.sh when the binary has ended, however it ended.
@@ -29,7 +29,7 @@ pub const PATIENT: &[&str] = &[
     "application:set_env(rabbit, consumer_timeout, 1800000), \
      application:set_env(rabbit, channel_tick_interval, 60000).",
 ];
-const WELL: [&[&str]; 3] = [MEMORY_ENOUGH, DISK_ENOUGH, PATIENT];
+const DEFAULTS: [&[&str]; 3] = [MEMORY_ENOUGH, DISK_ENOUGH, PATIENT];
 
 /// The variables that would make stack.sh take somebody else's servers.
 const FOREIGN_URLS: [&str; 4] = ["DATABASE_URL", "AMQP_URL", "RABBITMQ_URL", "STACK_URLS"];
@@ -43,55 +43,56 @@ const PARTS: u32 = 2;
 
 /// How much of the machine a test needs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Share {
-    /// All of it: it ill-treats a server, or measures time or memory.
-    Whole,
-    /// It ill-treats nothing but its own processes, links, queues and tables.
-    Part,
+pub enum Exclusivity {
+    /// All of it: it disrupts a server, or measures time or memory.
+    Exclusive,
+    /// It disrupts nothing but its own processes, links, queues and tables.
+    Shared,
 }
 
-/// A place on the machine.
-pub type Namespace = SemaphorePermit<'static>;
+/// A part of the machine, or all of it.
+pub type MachineSlot = SemaphorePermit<'static>;
 
-/// Waits for a place without the servers.
-pub async fn place(share: Share) -> Namespace {
-    let parts = if share == Share::Whole { PARTS } else { 1 };
+/// Waits for a part of the machine without the servers.
+pub async fn machine_slot(exclusivity: Exclusivity) -> MachineSlot {
+    let parts = if exclusivity == Exclusivity::Exclusive {
+        PARTS
+    } else {
+        1
+    };
     MACHINE.acquire_many(parts).await.expect("never closed")
 }
 
-/// The use of the servers, both up and well.
-pub struct Turn {
+/// The use of the servers, both up and as they should be.
+pub struct StackLease {
     stack: &'static Stack,
-    _place: Namespace,
+    _slot: MachineSlot,
 }
 
-/// Waits for a turn and sees to the servers.
-pub async fn turn(share: Share) -> Turn {
-    let mut place = place(share).await;
+/// Waits for as much of the machine, and repairs the servers where a test that failed left a fault behind.
+pub async fn lease(exclusivity: Exclusivity) -> StackLease {
+    let mut slot = machine_slot(exclusivity).await;
     let stack = SERVERS.get_or_init(Stack::start);
-    if stack.is_in_disorder.load(Ordering::SeqCst) {
-        drop(place);
-        place = self::place(Share::Whole).await;
-        stack.mend();
-        if share == Share::Part {
-            drop(place.split(PARTS as usize - 1));
+    if stack.needs_repair.load(Ordering::SeqCst) {
+        drop(slot);
+        slot = machine_slot(Exclusivity::Exclusive).await;
+        stack.repair();
+        if exclusivity == Exclusivity::Shared {
+            drop(slot.split(PARTS as usize - 1));
         }
     }
-    Turn {
-        stack,
-        _place: place,
-    }
+    StackLease { stack, _slot: slot }
 }
 
-impl Drop for Turn {
+impl Drop for StackLease {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            self.stack.is_in_disorder.store(true, Ordering::SeqCst);
+            self.stack.needs_repair.store(true, Ordering::SeqCst);
         }
     }
 }
 
-impl std::ops::Deref for Turn {
+impl std::ops::Deref for StackLease {
     type Target = Stack;
 
     fn deref(&self) -> &Stack {
@@ -122,7 +123,7 @@ pub struct Stack {
     dir: PathBuf,
     running: Mutex<[Option<Running>; 2]>,
     /// Set by a test that failed, and may have left a fault behind.
-    is_in_disorder: AtomicBool,
+    needs_repair: AtomicBool,
     /// Open as long as this process lives; reaper.sh waits for its end.
     _reaper: std::process::Child,
 }
@@ -152,7 +153,7 @@ impl Stack {
         let stack = Self {
             dir,
             running: Mutex::default(),
-            is_in_disorder: AtomicBool::new(false),
+            needs_repair: AtomicBool::new(false),
             _reaper: reaper,
         };
         stack.up(Server::Database);
@@ -236,7 +237,7 @@ impl Stack {
     }
 
     /// Undoes whatever a test that failed may have left behind, so that one failure is one failure.
-    fn mend(&self) {
+    fn repair(&self) {
         for server in [Server::Database, Server::Broker] {
             let pid = self.pid(server);
             if proc::is_alive(pid) {
@@ -245,10 +246,10 @@ impl Stack {
                 self.up(server);
             }
         }
-        for setting in WELL {
+        for setting in DEFAULTS {
             self.ctl(setting);
         }
-        self.is_in_disorder.store(false, Ordering::SeqCst);
+        self.needs_repair.store(false, Ordering::SeqCst);
     }
 
     /// Where the servers are, past all proxies.

@@ -17,38 +17,38 @@ use tokio::time::sleep;
 use crate::fault::Fault;
 use crate::plan::Plan;
 use crate::rig::Rig;
-use crate::stack::Share;
+use crate::stack::Exclusivity;
 use crate::ticketd::Role;
 use ticketd_testing::wait_within;
 
-/// Longest for a fault to be felt: the slowest sign of one is a flush that is given up after 40 s.
-const FELT_DEADLINE: Duration = Duration::from_secs(90);
+/// Maximum wait for a fault to take effect: the slowest sign of one is a flush that is given up after 40 s.
+const EFFECT_DEADLINE: Duration = Duration::from_secs(90);
 
-/// How long a fault lasts after it was felt.
+/// How long a fault lasts after it took effect.
 const BEYOND: Duration = Duration::from_secs(1);
 
-/// When a fault has lasted long enough.
+/// When a fault has lasted long enough, and is healed.
 #[derive(Debug, Clone, Copy)]
-enum Lasts {
+enum Until {
     /// After so many seconds, where nobody is to notice more than a pause.
-    Seconds(u64),
+    Elapsed(u64),
     /// Once a till was told to come again.
-    UntilRefused,
+    Refused,
     /// Once a role knows that it has lost the broker.
-    UntilUnlinked(Role),
+    Unlinked(Role),
     /// Once a role says that it is not ready.
-    UntilUnready(Role),
+    Unready(Role),
     /// Once the broker has given up the consumer.
-    UntilNoConsumer,
+    NoConsumer,
     /// Once a batch could not be stored.
-    UntilNotStored,
+    NotStored,
 }
 
 /// What one fault is done to, for how long, and how often.
 struct Alone {
     fault: Fault,
     plan: Plan,
-    lasts: Lasts,
+    until: Until,
     times: u32,
 }
 
@@ -56,22 +56,22 @@ struct Alone {
 fn alone(fault: Fault) -> Alone {
     Alone {
         fault,
-        plan: plan(fault.share()),
-        lasts: Lasts::Seconds(1),
+        plan: plan(fault.exclusivity()),
+        until: Until::Elapsed(1),
         times: 1,
     }
 }
 
-fn plan(share: Share) -> Plan {
+fn plan(exclusivity: Exclusivity) -> Plan {
     Plan {
-        share,
+        exclusivity,
         ..Plan::new(1)
     }
 }
 
 impl Alone {
-    fn lasts(self, lasts: Lasts) -> Self {
-        Self { lasts, ..self }
+    fn until(self, until: Until) -> Self {
+        Self { until, ..self }
     }
 
     fn times(self, times: u32) -> Self {
@@ -89,24 +89,24 @@ impl Alone {
     }
 
     /// Does it, heals it, expects progress; returns what is left to be looked at and finished.
-    async fn strike(self) -> Rig {
+    async fn run(self) -> Rig {
         let mut rig = Rig::start(self.plan).await;
         for _ in 0..self.times {
             let before = Signs::of(&mut rig).await;
             self.fault.inject(&mut rig).await;
-            before.changed(&mut rig, self.lasts).await;
+            before.changed(&mut rig, self.until).await;
             self.fault.heal(&mut rig).await;
             rig.expect_progress().await;
         }
         rig
     }
 
-    async fn survived(self) {
-        self.strike().await.finish().await;
+    async fn assert_exactly_once(self) {
+        self.run().await.finish().await;
     }
 }
 
-/// What tells that a fault is felt.
+/// What tells that a fault took effect.
 struct Signs {
     refused: u64,
     not_stored: f64,
@@ -121,20 +121,20 @@ impl Signs {
     }
 
     /// Waits until a fault has lasted long enough.
-    async fn changed(&self, rig: &mut Rig, lasts: Lasts) {
-        if let Lasts::Seconds(seconds) = lasts {
+    async fn changed(&self, rig: &mut Rig, until: Until) {
+        if let Until::Elapsed(seconds) = until {
             return sleep(Duration::from_secs(seconds)).await;
         }
-        wait_within(&format!("{lasts:?}"), FELT_DEADLINE, async || {
-            let felt = match lasts {
-                Lasts::Seconds(_) => true,
-                Lasts::UntilRefused => rig.ledger.refused() > self.refused,
-                Lasts::UntilUnlinked(role) => !rig.is_linked(role).await,
-                Lasts::UntilUnready(role) => !rig.process(role).is_ready().await,
-                Lasts::UntilNoConsumer => rig.consumers().await == Some(0),
-                Lasts::UntilNotStored => rig.flush_failures().await > self.not_stored,
+        wait_within(&format!("{until:?}"), EFFECT_DEADLINE, async || {
+            let took_effect = match until {
+                Until::Elapsed(_) => true,
+                Until::Refused => rig.ledger.refused() > self.refused,
+                Until::Unlinked(role) => !rig.is_linked(role).await,
+                Until::Unready(role) => !rig.process(role).is_ready().await,
+                Until::NoConsumer => rig.consumers().await == Some(0),
+                Until::NotStored => rig.flush_failures().await > self.not_stored,
             };
-            felt.then_some(())
+            took_effect.then_some(())
         })
         .await;
         // What is under way when the first sign shows is not to be all that meets it.

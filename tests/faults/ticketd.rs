@@ -10,7 +10,7 @@ use ticketd_testing::{Ended, Process, ask_once, get, metric};
 
 use crate::TICKETD;
 
-/// Longest for an answer about its own state.
+/// Maximum wait for an answer about its own state.
 const STATE_DEADLINE: Duration = Duration::from_secs(5);
 
 /// The roles, each of which is a process here.

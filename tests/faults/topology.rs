@@ -15,7 +15,7 @@ const LIMIT: &str = r#"{"max-length": 20}"#;
 /// Without its consumer, the queue is full after a few messages.
 pub fn fill_queue(rig: &mut Rig) {
     let pattern = format!("^{}$", rig.name);
-    rig.turn.ctl(&[
+    rig.stack.ctl(&[
         "set_policy",
         "--apply-to",
         "queues",
@@ -31,11 +31,11 @@ pub fn fill_queue(rig: &mut Rig) {
 pub async fn delete_queue(rig: &mut Rig) {
     rig.driver.pause().await;
     wait_within("an empty queue", Duration::from_secs(60), async || {
-        let ready = rig.turn.ready_messages(&rig.name).await?;
+        let ready = rig.stack.ready_messages(&rig.name).await?;
         (ready == 0 && rig.is_all_stored().await).then_some(())
     })
     .await;
-    let (connection, channel) = rig.turn.amqp().await;
+    let (connection, channel) = rig.stack.amqp().await;
     let options = QueueDeleteOptions::default();
     channel
         .queue_delete(rig.name.as_str().into(), options)
@@ -47,7 +47,7 @@ pub async fn delete_queue(rig: &mut Rig) {
 
 /// Binds the queue to its exchange, or takes the binding away.
 pub async fn bind(rig: &Rig, bound: bool) {
-    let (connection, channel) = rig.turn.amqp().await;
+    let (connection, channel) = rig.stack.amqp().await;
     let name = || rig.name.as_str().into();
     let arguments = FieldTable::default();
     let done = if bound {

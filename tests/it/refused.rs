@@ -123,7 +123,7 @@ async fn the_third_ticket_in_a_row_is_held() {
 
 /// The same with several writers, which share what they know.
 #[tokio::test]
-async fn several_writers_bury_no_more_than_one() {
+async fn several_writers_dead_letter_no_more_than_one() {
     let place = Namespace::new(TICKETD).await;
     place.run(&["migrate"], &[]).await;
     sql(&place, NO_TICKET).await;
@@ -247,14 +247,14 @@ async fn no_fault_of_the_tables_buries_a_batch() {
             "alter table tickets drop constraint shop",
         ),
     ];
-    for (what, fault, mended) in faults {
+    for (what, fault, repaired) in faults {
         eprintln!("fault: {what}");
         let (place, mut consume) = consuming("").await;
         sql(&place, fault).await;
         publish_group(&place, (0..40).map(|n| format!("order-{n}"))).await;
         refusing(&mut consume).await;
         assert_eq!(place.count("dead_tickets").await, 0, "{what}");
-        sql(&place, mended).await;
+        sql(&place, repaired).await;
         place.stored(40).await;
         consume.ready_on("ADMIN_LISTEN").await;
         assert_eq!(place.count("dead_tickets").await, 0, "{what}");
@@ -262,7 +262,7 @@ async fn no_fault_of_the_tables_buries_a_batch() {
     }
 }
 
-/// A column of another type is put right where that takes an instant, and nothing is buried until it
+/// A column of another type is put right where that takes an instant, and nothing is dead-lettered until it
 /// is: makes one while tickets are stored.
 #[tokio::test]
 async fn a_column_of_another_type_is_put_right() {
@@ -297,14 +297,14 @@ async fn a_fault_that_ends_during_the_search_buries_nothing() {
 }
 
 /// What refuses every ticket may come while a batch is searched for one: then no more than two others
-/// are buried beside that one. Lets a trigger refuse one order always, and everything after so many rows.
+/// are dead-lettered beside that one. Lets a trigger refuse one order always, and everything after so many rows.
 #[tokio::test]
 async fn a_fault_that_begins_during_the_search_buries_next_to_nothing() {
     const TICKETS: i64 = 40;
     for stored in [20, 45, 60] {
         let begins = format!(
             "new.order_id = '7' or (nextval('attempts') > {stored} \
-            and not exists (select from pg_class where relname = 'mended' \
+            and not exists (select from pg_class where relname = 'repaired' \
                 and relnamespace = 'attempts_here'::regnamespace))"
         );
         let place = Namespace::new(TICKETD).await;
@@ -315,7 +315,7 @@ async fn a_fault_that_begins_during_the_search_buries_next_to_nothing() {
         publish_group(&place, (0..TICKETS).map(|n| n.to_string())).await;
         refusing(&mut consume).await;
         repeated(&mut consume, 2.0).await;
-        sql(&place, "create table mended ()").await;
+        sql(&place, "create table repaired ()").await;
         wait_until("all dealt with", async || {
             place.count("tickets").await + place.count("dead_tickets").await == TICKETS
         })
@@ -350,7 +350,7 @@ async fn invalid_tickets_do_not_vouch_for_valid_ones() {
             "alter table products drop constraint no_products",
         ),
     ];
-    for (fault, mended) in faults {
+    for (fault, repaired) in faults {
         let (place, mut consume) = consuming(fault).await;
         let valid = (0..20).map(|n| (Uuid::now_v7(), ticket(&n.to_string())));
         let mixed = valid.flat_map(|(id, body)| [(id, body), (Uuid::now_v7(), "x".to_owned())]);
@@ -361,13 +361,13 @@ async fn invalid_tickets_do_not_vouch_for_valid_ones() {
         repeated(&mut consume, 2.0).await;
         assert_eq!(place.count("dead_tickets").await, 0);
         assert_eq!(place.count("tickets").await, 20);
-        sql(&place, mended).await;
+        sql(&place, repaired).await;
         goes_on(&place, consume, 40).await;
         assert_eq!(place.count("dead_tickets").await, 0);
     }
 }
 
-/// What was held by one process is not buried by the next, and what is held for too long goes back to
+/// What was held by one process is not dead-lettered by the next, and what is held for too long goes back to
 /// the queue: ends one process after the other, and lets the last hold nothing for long.
 #[tokio::test]
 async fn held_tickets_survive_a_restart() {

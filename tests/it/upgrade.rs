@@ -372,7 +372,7 @@ async fn old_dead_tickets_can_be_replayed() {
     ticketd.drained().await;
 }
 
-/// A reader that does not end keeps nobody from storing, nor from burying: begins a transaction that
+/// A reader that does not end keeps nobody from storing, nor from dead-lettering: begins a transaction that
 /// has read the table of the version before, starts serve, and lets `migrate` finish once it has ended.
 #[tokio::test]
 async fn an_old_dead_table_in_use_is_upgraded_later() {

@@ -339,16 +339,16 @@ fn the_first_problem_is_the_reason() {
         .replace("16.90", "x")
         .replace("3.10", "x")
         .replace(" 123456", "");
-    for (mended, next) in [
+    for (repaired, next) in [
         ("Order:", "missing_order:1"),
         ("VAT: x", "bad_vat:2"),
         ("Total: x", "bad_total:3"),
         ("product,", "missing_blank_line:4"),
     ] {
         assert_eq!(verdict(&text), next);
-        text = match mended {
-            "product," => text.replace(mended, "\nproduct,"),
-            _ => text.replace(mended, &format!("{} 1", mended.trim_end_matches(" x"))),
+        text = match repaired {
+            "product," => text.replace(repaired, "\nproduct,"),
+            _ => text.replace(repaired, &format!("{} 1", repaired.trim_end_matches(" x"))),
         };
     }
     assert_eq!(verdict(&text), "total_mismatch:3");

@@ -11,7 +11,7 @@ const IDLE_KIB: u64 = 16;
 /// A body that does not come is answered 408, and others are served meanwhile.
 #[tokio::test(flavor = "multi_thread")]
 async fn slow_body() {
-    let accept = start(Share::Part).await;
+    let accept = start(Exclusivity::Shared).await;
     let before = accept.usage();
     let mut clients = crowd(&accept, 300, async |mut client, _| {
         client.send(head(&[], 1_000)).await;
@@ -34,7 +34,7 @@ async fn bodies_slower_than_a_confirm() {
         settings: &[("CONFIRM_TIMEOUT", "1s")],
         // So that tickets wait for their confirms when deadlines are looked at.
         lull: Duration::from_millis(100),
-        share: Share::Part,
+        exclusivity: Exclusivity::Shared,
         ..Setup::default()
     })
     .await;
@@ -62,7 +62,7 @@ async fn stalled_bodies() {
     // At the largest of these, 64 bodies have room.
     let accept = Accept::start(Setup {
         settings: &[("BODY_MAX", "1048576")],
-        share: Share::Part,
+        exclusivity: Exclusivity::Shared,
         ..Setup::default()
     })
     .await;
@@ -95,7 +95,7 @@ async fn stalled_bodies() {
 /// A chunked body without end is refused at the limit.
 #[tokio::test(flavor = "multi_thread")]
 async fn endless_chunked_body() {
-    let accept = start(Share::Whole).await;
+    let accept = start(Exclusivity::Exclusive).await;
     let before = accept.usage();
     let mut clients = crowd(&accept, 100, async |mut client, _| {
         client.send(ENDLESS).await;
@@ -121,7 +121,7 @@ async fn endless_chunked_body() {
 /// A connection that has sent a large body holds no more than any other once it is idle.
 #[tokio::test(flavor = "multi_thread")]
 async fn idle_connections_after_large_bodies() {
-    let accept = start(Share::Whole).await;
+    let accept = start(Exclusivity::Exclusive).await;
     let large = post(&[], format!("{}{}", confirmed(0), "x".repeat(60_000)));
     let send = async || {
         let clients = crowd(&accept, 50, |mut client, _| {

@@ -1,12 +1,12 @@
 //! A connection is cut at the message on which a promise hangs.
 
-use super::{Lasts, alone};
+use super::{Until, alone};
 use crate::fault::Fault;
 use crate::proxy::Cut;
 
 async fn survives(cut: Cut) {
-    let cut = alone(Fault::CutAt(cut)).lasts(Lasts::Seconds(0));
-    cut.times(3).survived().await;
+    let cut = alone(Fault::CutAt(cut)).until(Until::Elapsed(0));
+    cut.times(3).assert_exactly_once().await;
 }
 
 /// Attacks: the broker has the message and the publisher does not know; it is sent again with the same id.

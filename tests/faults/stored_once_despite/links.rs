@@ -2,19 +2,19 @@
 
 use std::time::Duration;
 
-use super::{Lasts, alone, plan};
+use super::{Until, alone, plan};
 use crate::fault::{Fault, Link};
 use crate::proxy::{Mode, Way};
 use crate::rig::Rig;
-use crate::stack::Share;
+use crate::stack::Exclusivity;
 use crate::ticketd::Role;
 
 const LINKS: [Link; 3] = [Link::Publish, Link::Consume, Link::Database];
 
 /// A link that swallows what goes that way, or everything.
-async fn survives_a_blackhole(link: Link, swallowed: Option<Way>, lasts: Lasts) {
+async fn survives_a_blackhole(link: Link, swallowed: Option<Way>, until: Until) {
     let fault = Fault::Network(link, Mode::Blackhole(swallowed));
-    alone(fault).lasts(lasts).survived().await;
+    alone(fault).until(until).assert_exactly_once().await;
 }
 
 /// Attacks: slow confirms are still confirms of their own messages.
@@ -33,7 +33,7 @@ async fn sliced_on_every_link() {
 
 /// All links at once, with progress meanwhile.
 async fn on_every_link(mode: Mode) {
-    let mut rig = Rig::start(plan(Share::Part)).await;
+    let mut rig = Rig::start(plan(Exclusivity::Shared)).await;
     for link in LINKS {
         Fault::Network(link, mode).inject(&mut rig).await;
     }
@@ -50,28 +50,28 @@ async fn on_every_link(mode: Mode) {
 /// Attacks: no confirm, no 202, however long the silence.
 #[tokio::test(flavor = "multi_thread")]
 async fn publishing_into_a_blackhole() {
-    survives_a_blackhole(Link::Publish, None, Lasts::UntilRefused).await;
+    survives_a_blackhole(Link::Publish, None, Until::Refused).await;
 }
 
 /// Attacks: the broker has it and cannot say so; what is sent again has the same id.
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "part of make test_faults"]
 async fn confirms_into_a_blackhole() {
-    survives_a_blackhole(Link::Publish, Some(Way::Down), Lasts::UntilRefused).await;
+    survives_a_blackhole(Link::Publish, Some(Way::Down), Until::Refused).await;
 }
 
 /// Attacks: what lies in the socket when its time is up is not answered 202 later.
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "part of make test_faults"]
 async fn publishes_into_a_blackhole() {
-    survives_a_blackhole(Link::Publish, Some(Way::Up), Lasts::UntilRefused).await;
+    survives_a_blackhole(Link::Publish, Some(Way::Up), Until::Refused).await;
 }
 
 /// Attacks: a consumer that hears nothing notices, and subscribes anew.
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "part of make test_faults"]
 async fn consuming_from_a_blackhole() {
-    let unlinked = Lasts::UntilUnlinked(Role::Consume);
+    let unlinked = Until::Unlinked(Role::Consume);
     survives_a_blackhole(Link::Consume, None, unlinked).await;
 }
 
@@ -79,7 +79,7 @@ async fn consuming_from_a_blackhole() {
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "part of make test_faults"]
 async fn acknowledgements_into_a_blackhole() {
-    let unlinked = Lasts::UntilUnlinked(Role::Consume);
+    let unlinked = Until::Unlinked(Role::Consume);
     survives_a_blackhole(Link::Consume, Some(Way::Up), unlinked).await;
 }
 
@@ -87,7 +87,7 @@ async fn acknowledgements_into_a_blackhole() {
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "part of make test_faults"]
 async fn deliveries_into_a_blackhole() {
-    let unlinked = Lasts::UntilUnlinked(Role::Consume);
+    let unlinked = Until::Unlinked(Role::Consume);
     survives_a_blackhole(Link::Consume, Some(Way::Down), unlinked).await;
 }
 
@@ -95,21 +95,21 @@ async fn deliveries_into_a_blackhole() {
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "part of make test_faults"]
 async fn storing_into_a_blackhole() {
-    survives_a_blackhole(Link::Database, None, Lasts::UntilNotStored).await;
+    survives_a_blackhole(Link::Database, None, Until::NotStored).await;
 }
 
 /// Attacks: statements that do not arrive until later.
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "part of make test_faults"]
 async fn statements_into_a_blackhole() {
-    survives_a_blackhole(Link::Database, Some(Way::Up), Lasts::Seconds(6)).await;
+    survives_a_blackhole(Link::Database, Some(Way::Up), Until::Elapsed(6)).await;
 }
 
 /// Attacks: results that do not arrive until later.
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "part of make test_faults"]
 async fn results_into_a_blackhole() {
-    survives_a_blackhole(Link::Database, Some(Way::Down), Lasts::Seconds(6)).await;
+    survives_a_blackhole(Link::Database, Some(Way::Down), Until::Elapsed(6)).await;
 }
 
 /// Attacks: connections that are reset for a while, on each link.
@@ -126,19 +126,19 @@ async fn refused_on_every_link() {
     on_each_link(Mode::Refuse).await;
 }
 
-/// One link after the other, until that is felt.
+/// One link after the other, each until that took effect.
 async fn on_each_link(mode: Mode) {
-    let mut rig = Rig::start(plan(Share::Part)).await;
-    let felt = [
-        Lasts::UntilRefused,
-        Lasts::UntilUnlinked(Role::Consume),
-        Lasts::UntilUnready(Role::Consume),
+    let mut rig = Rig::start(plan(Exclusivity::Shared)).await;
+    let until = [
+        Until::Refused,
+        Until::Unlinked(Role::Consume),
+        Until::Unready(Role::Consume),
     ];
-    for (link, lasts) in LINKS.into_iter().zip(felt) {
+    for (link, until) in LINKS.into_iter().zip(until) {
         let before = super::Signs::of(&mut rig).await;
         let fault = Fault::Network(link, mode);
         fault.inject(&mut rig).await;
-        before.changed(&mut rig, lasts).await;
+        before.changed(&mut rig, until).await;
         fault.heal(&mut rig).await;
         rig.expect_progress().await;
     }

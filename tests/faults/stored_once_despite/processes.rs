@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use super::{Lasts, alone, plan};
+use super::{Until, alone, plan};
 use crate::fault::Fault;
 use crate::rig::Rig;
-use crate::stack::Share;
+use crate::stack::Exclusivity;
 use crate::ticketd::Role;
 use ticketd_testing::wait_within;
 
@@ -17,14 +17,14 @@ const WAIT_DEADLINE: Duration = Duration::from_secs(20);
 #[tokio::test(flavor = "multi_thread")]
 async fn kill_9_of_accept() {
     let kill = Fault::KillRole(Role::Accept);
-    alone(kill).times(3).survived().await;
+    alone(kill).times(3).assert_exactly_once().await;
 }
 
 /// Attacks: a delivery is acknowledged only when its rows are committed.
 #[tokio::test(flavor = "multi_thread")]
 async fn kill_9_of_consume() {
     let kill = Fault::KillRole(Role::Consume);
-    alone(kill).times(3).survived().await;
+    alone(kill).times(3).assert_exactly_once().await;
 }
 
 /// Attacks: the same while batches wait for PostgreSQL, when nothing of them is stored for sure.
@@ -32,7 +32,7 @@ async fn kill_9_of_consume() {
 async fn kill_9_of_consume_that_waits() {
     // A batch may be a single ticket that nobody would miss, such as one with a key that is sent
     // again; of several there is always one that counts.
-    let mut plan = plan(Share::Part);
+    let mut plan = plan(Exclusivity::Shared);
     plan.env.push(("WRITERS", WRITERS.to_string()));
     let mut rig = Rig::start(plan).await;
     for _ in 0..3 {
@@ -54,7 +54,7 @@ async fn kill_9_of_consume_that_waits() {
 #[ignore = "part of make test_faults"]
 async fn kill_9_of_serve() {
     let kill = Fault::KillRole(Role::Serve);
-    alone(kill).together().times(3).survived().await;
+    alone(kill).together().times(3).assert_exactly_once().await;
 }
 
 /// Attacks: SIGTERM answers what was taken, and stores what was begun.
@@ -62,7 +62,7 @@ async fn kill_9_of_serve() {
 #[ignore = "part of make test_faults"]
 async fn sigterm_of_accept() {
     let end = Fault::EndRole(Role::Accept);
-    alone(end).times(3).survived().await;
+    alone(end).times(3).assert_exactly_once().await;
 }
 
 /// Attacks: SIGTERM acknowledges what it has stored, and nothing else.
@@ -70,7 +70,7 @@ async fn sigterm_of_accept() {
 #[ignore = "part of make test_faults"]
 async fn sigterm_of_consume() {
     let end = Fault::EndRole(Role::Consume);
-    alone(end).times(3).survived().await;
+    alone(end).times(3).assert_exactly_once().await;
 }
 
 /// Attacks: the order in which one process with both roles drains.
@@ -78,7 +78,7 @@ async fn sigterm_of_consume() {
 #[ignore = "part of make test_faults"]
 async fn sigterm_of_serve() {
     let end = Fault::EndRole(Role::Serve);
-    alone(end).together().times(3).survived().await;
+    alone(end).together().times(3).assert_exactly_once().await;
 }
 
 /// Attacks: a process that slept through all its deadlines does not take old news for new.
@@ -87,7 +87,10 @@ async fn sigterm_of_serve() {
 async fn accept_stopped() {
     // Longer than the confirm time-out.
     let stop = Fault::StopRole(Role::Accept);
-    alone(stop).lasts(Lasts::Seconds(6)).survived().await;
+    alone(stop)
+        .until(Until::Elapsed(6))
+        .assert_exactly_once()
+        .await;
 }
 
 /// Attacks: the same where rows and acknowledgements are under way, until the broker takes its
@@ -96,5 +99,8 @@ async fn accept_stopped() {
 #[ignore = "part of make test_faults"]
 async fn consume_stopped() {
     let stop = Fault::StopRole(Role::Consume);
-    alone(stop).lasts(Lasts::UntilNoConsumer).survived().await;
+    alone(stop)
+        .until(Until::NoConsumer)
+        .assert_exactly_once()
+        .await;
 }

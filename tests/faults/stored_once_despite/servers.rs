@@ -1,6 +1,6 @@
 //! RabbitMQ and PostgreSQL are killed, hang, are restarted, and run short of what they need.
 
-use super::{Lasts, alone};
+use super::{Until, alone};
 use crate::fault::{self, Fault};
 use crate::stack::Server;
 use crate::ticketd::Role;
@@ -9,15 +9,15 @@ use crate::ticketd::Role;
 #[tokio::test(flavor = "multi_thread")]
 async fn kill_9_of_the_broker() {
     let kill = alone(Fault::Kill(Server::Broker));
-    kill.lasts(Lasts::UntilRefused).survived().await;
+    kill.until(Until::Refused).assert_exactly_once().await;
 }
 
 /// Attacks: 503 while the broker hangs, and a way back without a restart for both roles.
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "part of make test_faults"]
 async fn the_broker_hangs() {
-    let hang = alone(Fault::Stop(Server::Broker)).lasts(Lasts::UntilUnlinked(Role::Consume));
-    let rig = hang.strike().await;
+    let hang = alone(Fault::Stop(Server::Broker)).until(Until::Unlinked(Role::Consume));
+    let rig = hang.run().await;
     assert!(rig.ledger.refused() > 0, "nothing was answered 503");
     rig.finish().await;
 }
@@ -27,7 +27,7 @@ async fn the_broker_hangs() {
 #[ignore = "part of make test_faults"]
 async fn the_broker_is_restarted() {
     let restart = alone(Fault::Restart(Server::Broker));
-    restart.lasts(Lasts::UntilRefused).survived().await;
+    restart.until(Until::Refused).assert_exactly_once().await;
 }
 
 /// Attacks: 503 while the broker is blocked for want of memory; the consumer goes on.
@@ -35,7 +35,7 @@ async fn the_broker_is_restarted() {
 #[ignore = "part of make test_faults"]
 async fn memory_alarm() {
     let alarm = alone(Fault::MemoryAlarm);
-    alarm.lasts(Lasts::UntilRefused).survived().await;
+    alarm.until(Until::Refused).assert_exactly_once().await;
 }
 
 /// Attacks: 503 while the broker is blocked for want of disk; the consumer goes on.
@@ -43,7 +43,7 @@ async fn memory_alarm() {
 #[ignore = "part of make test_faults"]
 async fn disk_alarm() {
     let alarm = alone(Fault::DiskAlarm);
-    alarm.lasts(Lasts::UntilRefused).survived().await;
+    alarm.until(Until::Refused).assert_exactly_once().await;
 }
 
 /// Attacks: deliveries go back before the broker loses patience, and none is stored twice for it.
@@ -52,7 +52,7 @@ async fn disk_alarm() {
 async fn the_broker_would_lose_patience() {
     let impatient = alone(Fault::ImpatientBroker).with("HOLD_MAX", "1s");
     // Long enough for the broker's patience to end, too.
-    let rig = impatient.lasts(Lasts::Seconds(8)).strike().await;
+    let rig = impatient.until(Until::Elapsed(8)).run().await;
     let log = rig.log(Role::Consume);
     assert!(log.contains(fault::GAVE_UP), "{log}");
     assert_eq!(
@@ -67,7 +67,7 @@ async fn the_broker_would_lose_patience() {
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "part of make test_faults"]
 async fn the_broker_loses_patience() {
-    let rig = alone(Fault::ImpatientBroker).strike().await;
+    let rig = alone(Fault::ImpatientBroker).run().await;
     let log = rig.log(Role::Consume);
     assert!(
         fault::patience_lost(&log) > 0,
@@ -79,14 +79,19 @@ async fn the_broker_loses_patience() {
 /// Attacks: what COMMIT said is on disk, and only that is acknowledged.
 #[tokio::test(flavor = "multi_thread")]
 async fn kill_9_of_postgres() {
-    alone(Fault::Kill(Server::Database)).survived().await;
+    alone(Fault::Kill(Server::Database))
+        .assert_exactly_once()
+        .await;
 }
 
 /// Attacks: a transaction that dies with its backend, and takes all others with it, is done again.
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "part of make test_faults"]
 async fn kill_9_of_a_backend() {
-    alone(Fault::KillBackend).times(2).survived().await;
+    alone(Fault::KillBackend)
+        .times(2)
+        .assert_exactly_once()
+        .await;
 }
 
 /// Attacks: tickets are taken while the database hangs, and stored after it.
@@ -94,13 +99,13 @@ async fn kill_9_of_a_backend() {
 #[ignore = "part of make test_faults"]
 async fn postgres_hangs() {
     let hang = alone(Fault::Stop(Server::Database));
-    hang.lasts(Lasts::Seconds(6)).survived().await;
+    hang.until(Until::Elapsed(6)).assert_exactly_once().await;
 }
 
 /// Attacks: tickets are taken while the database is away, and stored after it.
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "part of make test_faults"]
 async fn postgres_is_restarted() {
-    let restart = alone(Fault::Restart(Server::Database)).lasts(Lasts::UntilUnready(Role::Consume));
-    restart.survived().await;
+    let restart = alone(Fault::Restart(Server::Database)).until(Until::Unready(Role::Consume));
+    restart.assert_exactly_once().await;
 }

@@ -13,13 +13,13 @@ use ticketd_testing::*;
 
 use crate::TICKETD;
 
-/// Longest that an INSERT of the old service may take.
+/// Maximum duration of an INSERT of the old service.
 const INSERT_MAX: Duration = Duration::from_secs(2);
 
 /// The old service's pace.
 const INSERT_EVERY: Duration = Duration::from_millis(20);
 
-/// Longest for an upgrade in these tests.
+/// Maximum duration of an upgrade in these tests.
 const UPGRADE_MAX: Duration = Duration::from_secs(900);
 
 /// A zone whose times are not the server's own, so that no time can be taken as it is.
@@ -428,9 +428,9 @@ async fn duplicates_are_named_and_nothing_is_changed() {
         assert!(ended.log.contains(text), "{text}: {}", ended.log);
     }
     assert_eq!(definitions(&place).await, before);
-    let mend = "delete from products where product_id like 't%' and id not in \
+    let repair = "delete from products where product_id like 't%' and id not in \
         (select min(id) from products group by product_id)";
-    place.database.batch_execute(mend).await.unwrap();
+    place.database.batch_execute(repair).await.unwrap();
     migrated(&place).await;
     assert_eq!(place.count("products").await, 15);
 }
@@ -457,8 +457,9 @@ async fn dependents_are_named_and_nothing_is_changed() {
         assert!(ended.log.contains(text), "{text}: {}", ended.log);
     }
     assert_eq!(definitions(&place).await, before);
-    let mend = "drop view sums; alter table tickets drop constraint not_negative; drop index cents";
-    place.database.batch_execute(mend).await.unwrap();
+    let repair =
+        "drop view sums; alter table tickets drop constraint not_negative; drop index cents";
+    place.database.batch_execute(repair).await.unwrap();
     migrated(&place).await;
 }
 

@@ -10,7 +10,7 @@ use tokio::net::TcpStream;
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::time::timeout;
 
-/// Longest for an answer: above the 30 s after which ticketd gives up on slow headers.
+/// Maximum wait for an answer: above the 30 s after which ticketd gives up on slow headers.
 const ANSWER_DEADLINE: Duration = Duration::from_secs(45);
 
 /// One connection, or the half of one that is read.

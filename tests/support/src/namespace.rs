@@ -17,7 +17,7 @@ use crate::process::{Ended, Process};
 use crate::servers::{Servers, connect, depth};
 use crate::wait::{wait_for, wait_until};
 
-/// Longest for cleaning up after a test, whose servers may be in any state.
+/// Maximum time for cleaning up after a test, whose servers may be in any state.
 const CLEANING_DEADLINE: Duration = Duration::from_secs(20);
 
 /// Rows as [`Namespace::products`] gives them.

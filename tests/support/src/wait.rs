@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-/// Longest for anything that a test waits for: far more than it takes on a busy machine, so that
+/// Maximum wait for anything in a test: far more than it takes on a busy machine, so that
 /// only what never comes fails.
 pub const DEADLINE: Duration = Duration::from_secs(30);
 
