@@ -22,52 +22,27 @@ CONNECTIONS ?= 100
 
 .PHONY: help
 help: ## Show this list
-	@awk -F ':.*## ' '/^[a-z_]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^##@ / { printf "\n%s\n", substr($$0, 5) } \
+		/^[a-z_]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+##@ Run
 
 .PHONY: run
 run: need_cargo ## Build, bring up the servers, and serve on 127.0.0.1:8080 until Ctrl-C
 	@cargo build --release && $(WITH_STACK) && exec $(BIN) serve
 
+##@ Check
+
 .PHONY: test
-test: need_cargo ## Run every test against the real servers
+test: need_cargo ## Run every test against the real servers, in about ten minutes
+	@printf '%s\n' \
+		'Builds ticketd and its tests (about 3 minutes the first time), brings up a private PostgreSQL and RabbitMQ,' \
+		'which it installs where they are missing, and runs, on two cores:' \
+		'  unit tests, and the parser against its oracle    half a minute' \
+		'  the binary from outside                          4 minutes' \
+		'  a selection of faults                            4 minutes' \
+		'  the tests of the load test                       seconds'
 	@$(WITH_STACK) && cargo test --workspace
-
-.PHONY: test_faults
-test_faults: need_cargo ## Break servers, links and processes and hold the rows against the ledger; SEED=7 MINUTES=30 for faults of chance alone
-	@if [ -n "$(SEED)$(MINUTES)" ]; then \
-		SEED='$(SEED)' MINUTES='$(MINUTES)' cargo test --test faults -- --ignored --nocapture nemesis::random_faults_from_env_seed; \
-	else \
-		cargo test --test faults -- --include-ignored --skip long:: --skip random_faults_from_env_seed; \
-	fi
-
-.PHONY: test_long
-test_long: need_cargo ## Keep RabbitMQ away for 5 minutes and PostgreSQL for 10, under load
-	@cargo test --test faults -- --ignored --nocapture long::
-
-# The fuzz targets: all of them, or one with TARGET=row. A sanitizer would need a nightly toolchain, and looks for what
-# unsafe code does wrong, of which ticketd has none.
-TARGETS := $(or $(TARGET),parser group row)
-FUZZ := cargo fuzz run --sanitizer none
-
-.PHONY: fuzz
-fuzz: need_cargo need_cargo_fuzz ## Attack the parser, groups and rows with made-up bytes, MINUTES=5 each; TARGET=row for one
-	@for target in $(TARGETS); do \
-		mkdir -p fuzz/found/$$target && \
-		$(FUZZ) $$target fuzz/found/$$target fuzz/corpus/$$target tests/tickets/valid tests/tickets/invalid -- \
-			-max_total_time=$$(($(or $(MINUTES),5) * 60)) -dict=fuzz/ticket.dict -max_len=4096 -timeout=10 \
-			|| exit 1; \
-	done
-
-.PHONY: fuzz_keep
-fuzz_keep: need_cargo need_cargo_fuzz ## Keep what fuzzing found in fuzz/corpus/, as far as it reaches new code
-	@for target in $(TARGETS); do \
-		mkdir -p fuzz/found/$$target && \
-		$(FUZZ) $$target fuzz/corpus/$$target fuzz/found/$$target -- -set_cover_merge=1 || exit 1; \
-	done
-
-.PHONY: test_mutations
-test_mutations: need_cargo ## Break the code on purpose, one way after the other, and expect the tests to notice; NAME='nack'
-	@tests/faults/mutations.sh $(if $(NAME),'$(NAME)')
 
 # There are no examples: naming them has cargo choose the same features as for clippy, so that nothing is built twice.
 DOC := RUSTDOCFLAGS='-D warnings' cargo doc --no-deps --document-private-items --examples
@@ -93,6 +68,49 @@ lint: need_cargo need_shellcheck need_cargo_deny ## Check format, lints, documen
 	cargo fmt --check --manifest-path fuzz/Cargo.toml
 	cargo clippy --manifest-path fuzz/Cargo.toml --target-dir $(or $(CARGO_TARGET_DIR),target) --all-targets --no-default-features -- -D warnings
 
+.PHONY: test_faults
+test_faults: need_cargo ## Break servers, links and processes, and compare the rows with what was answered; SEED=7 MINUTES=30 for random faults alone
+	@if [ -n "$(SEED)$(MINUTES)" ]; then \
+		SEED='$(SEED)' MINUTES='$(MINUTES)' cargo test --test faults -- --ignored --nocapture nemesis::random_faults_from_env_seed; \
+	else \
+		cargo test --test faults -- --include-ignored --skip long:: --skip random_faults_from_env_seed; \
+	fi
+
+.PHONY: test_long
+test_long: need_cargo ## Keep RabbitMQ away for 5 minutes and PostgreSQL for 10, under load
+	@cargo test --test faults -- --ignored --nocapture long::
+
+.PHONY: test_mutations
+test_mutations: need_cargo ## Break the code on purpose, one mutation at a time, and expect the tests to notice; NAME='nack'
+	@tests/faults/mutations.sh $(if $(NAME),'$(NAME)')
+
+# The fuzz targets: all of them, or one with TARGET=row. A sanitizer would need a nightly toolchain, and looks for what
+# unsafe code does wrong, of which ticketd has none.
+TARGETS := $(or $(TARGET),parser group row)
+FUZZ := cargo fuzz run --sanitizer none
+
+.PHONY: fuzz
+fuzz: need_cargo need_cargo_fuzz ## Fuzz the parser, groups and rows, MINUTES=5 each; TARGET=row for one
+	@for target in $(TARGETS); do \
+		mkdir -p fuzz/found/$$target && \
+		$(FUZZ) $$target fuzz/found/$$target fuzz/corpus/$$target tests/tickets/valid tests/tickets/invalid -- \
+			-max_total_time=$$(($(or $(MINUTES),5) * 60)) -dict=fuzz/ticket.dict -max_len=4096 -timeout=10 \
+			|| exit 1; \
+	done
+
+.PHONY: fuzz_keep
+fuzz_keep: need_cargo need_cargo_fuzz ## Keep what fuzzing found in fuzz/corpus/, as far as it reaches new code
+	@for target in $(TARGETS); do \
+		mkdir -p fuzz/found/$$target && \
+		$(FUZZ) $$target fuzz/corpus/$$target fuzz/found/$$target -- -set_cover_merge=1 || exit 1; \
+	done
+
+.PHONY: compose_check
+compose_check: ## Build and try docker-compose.yml on a Docker engine, with its parts restarted under tickets, in ten minutes
+	@deploy/compose_check.sh
+
+##@ Measure
+
 .PHONY: test_load
 test_load: need_cargo ## Load it with siege and count the rows; TIME=30S CONNECTIONS=100
 	@cargo build --release && $(WITH_STACK) && \
@@ -103,9 +121,7 @@ bench: need_cargo ## Measure everything side by side, about MINUTES=10, into loa
 	@cargo build --release && cargo build --release --package loadtest && $(WITH_STACK) && \
 		exec $(LOADTEST) bench --ticketd $(BIN) --minutes $(or $(MINUTES),10) $(if $(SOAK),--soak $(SOAK))
 
-.PHONY: compose_check
-compose_check: ## Build and try docker-compose.yml on a Docker engine, with its parts restarted under tickets, in ten minutes
-	@deploy/compose_check.sh
+##@ Servers
 
 .PHONY: down
 down: ## Stop the servers that this checkout started; their data stays

@@ -215,7 +215,9 @@ async fn the_health_check_finds_a_consumer_by_itself() {
     assert_eq!(ended.code(), Some(0), "{}", ended.log);
 
     let second = Process::start(TICKETD, &["consume"], &settings);
-    second.logged(&format!("cannot listen on ADMIN_LISTEN {DEFAULT}")).await;
+    second
+        .logged(&format!("cannot listen on ADMIN_LISTEN {DEFAULT}"))
+        .await;
     second.logged("schema migration failed").await;
     second.drained().await;
 
