@@ -3,8 +3,8 @@
 //!
 //! 1. [`run`] subscribes, and every delivery joins the batch of its [`subscription`].
 //! 2. A [`batch`] that is due is dispatched to an idle [`writer`](writer_pool).
-//! 3. The writer plans the batch ([`dedup`]) and stores it in one transaction. If PostgreSQL
-//!    refuses it, the batch is halved until the refused ticket stands alone ([`bisect`]); what may
+//! 3. The writer plans the batch ([`dedup`]) and stores it in one transaction ([`flusher`]). If
+//!    PostgreSQL refuses it, the batch is halved until the refused ticket stands alone ([`bisect`]); what may
 //!    be the tables' fault is [`held`], by the [`evidence`] that other tickets give.
 //! 4. What is committed is acknowledged, without a gap ([`ack_window`]).
 //!
@@ -20,6 +20,7 @@ mod dedup;
 mod delivery;
 mod error;
 mod evidence;
+mod flusher;
 mod held;
 mod job;
 mod known_products;

@@ -1,23 +1,24 @@
-//! Whose fault it is that PostgreSQL refuses tickets: theirs, or the tables'. Pure.
+//! Bisects a batch for the tickets that PostgreSQL refuses, and decides whose fault that is: theirs,
+//! or the tables'. Pure.
 //!
 //! ticketd's own tables refuse nothing that comes this far. A refusal comes
 //! from what somebody has changed: a constraint, a trigger, a column made
 //! narrower. The SQLSTATE does not tell which tickets that is meant for: 23514
 //! is a check that one ticket breaks or that none meets, 22003 a price of too
-//! many digits or a column of too few. What tells is whether the tables take
-//! another ticket. So a ticket goes to `dead_tickets` only
+//! many digits or a column of too few. What tells is whether the tables accept
+//! another ticket. So a ticket is dead-lettered only
 //!
 //! - if it was refused, another one was stored, and it is refused again; of
 //!   those that follow each other without another stored, only
-//!   [`SET_ASIDE_MAX`], and then a copy of a stored ticket must be taken
+//!   [`DEAD_LETTERED_MAX`], and then a copy of a stored ticket must be accepted
 //!   first (and is rolled back);
 //! - if it came alone, so that there is nothing to compare it with: it is one
-//!   of the first [`SET_ASIDE_MAX`] in a row, and was not delivered before.
+//!   of the first [`DEAD_LETTERED_MAX`] in a row, and was not delivered before.
 //!
-//! Everything else is held and tried again, along with what comes after it: the
+//! Everything else is held and retried, along with what comes after it: the
 //! first ticket that is stored shows whose fault it was. A fault of the tables
-//! thus buries next to nothing whenever it begins or ends, and tickets at fault
-//! hold up the others no longer than until one of those is tried.
+//! thus dead-letters next to nothing whenever it begins or ends, and tickets at
+//! fault delay the others no longer than until one of those is tried.
 //!
 //! A ticket that is stored vouches only for those that write no more than it
 //! did ([`Kind`]): an invalid one leaves most columns null, and products that
@@ -26,10 +27,10 @@
 use std::ops::Range;
 
 #[cfg(doc)]
-use super::evidence::SET_ASIDE_MAX;
+use super::evidence::DEAD_LETTERED_MAX;
 use super::evidence::{Evidence, Kind};
 
-/// Most tickets that are found to be refused in one search while none of the
+/// Maximum of tickets that are found to be refused in one search while none of the
 /// batch is stored. A fault of the tables is known by then, and to try
 /// thousands one by one would only keep PostgreSQL busy; the next search begins
 /// elsewhere.
@@ -37,10 +38,10 @@ const TRIED_MAX: usize = 32;
 
 /// What to do about a ticket that is refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Next {
+pub enum OnRefusal {
     /// It goes to `dead_tickets`.
-    SetAside,
-    /// First it must be seen whether the tables still take another one.
+    DeadLetter,
+    /// First it must be checked whether the tables still accept another one.
     Compare,
     /// Nothing yet: it may not be at fault.
     Wait,
@@ -60,7 +61,7 @@ pub struct Search {
     /// Which kinds had to wait when the last round ended.
     waiting: Vec<Kind>,
     /// Why the last one was refused.
-    pub why: String,
+    pub reason: String,
 }
 
 impl Search {
@@ -72,7 +73,7 @@ impl Search {
             before: Kind::ALL.map(|kind| evidence.times(kind)),
             over: false,
             waiting: Vec::new(),
-            why: String::new(),
+            reason: String::new(),
         }
     }
 
@@ -98,8 +99,8 @@ impl Search {
         self.ranges.is_empty() && self.refused.is_empty()
     }
 
-    /// This has to be tried again.
-    pub fn again(&mut self, range: Range<usize>) {
+    /// This has to be retried.
+    pub fn retry(&mut self, range: Range<usize>) {
         self.ranges.push(range);
     }
 
@@ -112,21 +113,27 @@ impl Search {
 
     /// A single ticket is refused. `alone`: it has no other beside it, and did
     /// not come before.
-    pub fn refused(&mut self, at: usize, kind: Kind, alone: bool, evidence: &Evidence) -> Next {
+    pub fn on_refusal(
+        &mut self,
+        at: usize,
+        kind: Kind,
+        alone: bool,
+        evidence: &Evidence,
+    ) -> OnRefusal {
         let comparable = self.is_comparable(kind, evidence);
-        if (comparable || alone) && evidence.set_aside(kind) {
-            return Next::SetAside;
+        if (comparable || alone) && evidence.try_dead_letter(kind) {
+            return OnRefusal::DeadLetter;
         }
         // The products of the others may all have been known.
         if comparable || (kind > Kind::Valid && self.is_comparable(Kind::Valid, evidence)) {
-            return Next::Compare;
+            return OnRefusal::Compare;
         }
         self.refused.push((at, kind));
         self.over = self.refused.len() >= TRIED_MAX;
-        Next::Wait
+        OnRefusal::Wait
     }
 
-    /// The tables take no ticket any more, so this one may not be at fault.
+    /// The tables accept no ticket any more, so this one may not be at fault.
     pub fn wait(&mut self, at: usize, kind: Kind) {
         self.refused.push((at, kind));
         self.over = true;
@@ -160,14 +167,14 @@ impl Search {
         self.ranges = pieces;
     }
 
-    /// Whether what was stored meanwhile tells of those that wait.
-    pub fn may_go_on(&self, evidence: &Evidence) -> bool {
+    /// Whether something was stored meanwhile that those that wait can be compared with.
+    pub fn can_continue(&self, evidence: &Evidence) -> bool {
         let mut waiting = self.waiting.iter();
         waiting.any(|&kind| self.is_comparable(kind, evidence))
     }
 
     /// How many tickets are not dealt with.
-    pub fn left(&self) -> usize {
+    pub fn remaining(&self) -> usize {
         self.ranges
             .iter()
             .map(ExactSizeIterator::len)
@@ -201,7 +208,7 @@ fn joined(ranges: Vec<Range<usize>>) -> Vec<Range<usize>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::consumer::evidence::SET_ASIDE_MAX;
+    use crate::consumer::evidence::DEAD_LETTERED_MAX;
     use Kind::{Invalid, Valid};
     use proptest::prelude::*;
     use std::collections::BTreeSet;
@@ -235,23 +242,23 @@ mod tests {
                 });
                 if !refused {
                     if range.clone().any(|at| !self.dead.contains(&at)) {
-                        evidence.took(Valid);
+                        evidence.accepted(Valid);
                     }
                     self.stored.extend(range);
                 } else if range.len() > 1 {
                     search.halve(&range);
                 } else {
-                    match search.refused(range.start, Valid, tickets == 1, evidence) {
-                        Next::SetAside => {
+                    match search.on_refusal(range.start, Valid, tickets == 1, evidence) {
+                        OnRefusal::DeadLetter => {
                             self.dead.insert(range.start);
-                            search.again(range);
+                            search.retry(range);
                         }
-                        Next::Compare if takes(usize::MAX, self.attempts) => {
-                            evidence.took(Valid);
-                            search.again(range);
+                        OnRefusal::Compare if takes(usize::MAX, self.attempts) => {
+                            evidence.accepted(Valid);
+                            search.retry(range);
                         }
-                        Next::Compare => search.wait(range.start, Valid),
-                        Next::Wait => {}
+                        OnRefusal::Compare => search.wait(range.start, Valid),
+                        OnRefusal::Wait => {}
                     }
                 }
             }
@@ -261,7 +268,7 @@ mod tests {
     }
 
     #[test]
-    fn the_first_two_that_come_alone_are_set_aside_and_the_third_waits() {
+    fn the_first_two_that_come_alone_are_dead_lettered_and_the_third_waits() {
         let evidence = Evidence::default();
         let mut dead = Vec::new();
         for _ in 0..4 {
@@ -271,12 +278,21 @@ mod tests {
             dead.push(table.dead.len());
         }
         assert_eq!(dead, [1, 1, 0, 0]);
-        evidence.took(Invalid);
+        evidence.accepted(Invalid);
         let mut search = Search::new(0..1, &evidence);
-        assert_eq!(search.refused(0, Valid, true, &evidence), Next::Wait);
-        assert_eq!(search.refused(0, Invalid, true, &evidence), Next::SetAside);
-        evidence.took(Valid);
-        assert_eq!(search.refused(0, Valid, true, &evidence), Next::SetAside);
+        assert_eq!(
+            search.on_refusal(0, Valid, true, &evidence),
+            OnRefusal::Wait
+        );
+        assert_eq!(
+            search.on_refusal(0, Invalid, true, &evidence),
+            OnRefusal::DeadLetter
+        );
+        evidence.accepted(Valid);
+        assert_eq!(
+            search.on_refusal(0, Valid, true, &evidence),
+            OnRefusal::DeadLetter
+        );
     }
 
     #[test]
@@ -284,12 +300,18 @@ mod tests {
         let evidence = Evidence::default();
         let mut search = Search::new(0..1, &evidence);
         assert_eq!(search.next(&evidence), Some(0..1));
-        assert_eq!(search.refused(0, Valid, false, &evidence), Next::Wait);
+        assert_eq!(
+            search.on_refusal(0, Valid, false, &evidence),
+            OnRefusal::Wait
+        );
         assert_eq!((search.next(&evidence), search.is_done()), (None, false));
-        evidence.took(Valid);
+        evidence.accepted(Valid);
         search.restart(0);
         assert_eq!(search.next(&evidence), Some(0..1));
-        assert_eq!(search.refused(0, Valid, false, &evidence), Next::SetAside);
+        assert_eq!(
+            search.on_refusal(0, Valid, false, &evidence),
+            OnRefusal::DeadLetter
+        );
     }
 
     #[test]
@@ -297,14 +319,20 @@ mod tests {
         let evidence = Evidence::default();
         let mut search = Search::new(0..3, &evidence);
         let products = Kind::Products;
-        evidence.took(Invalid);
-        assert_eq!(search.refused(0, products, false, &evidence), Next::Wait);
-        evidence.took(Valid);
-        assert_eq!(search.refused(1, products, false, &evidence), Next::Compare);
-        evidence.took(products);
+        evidence.accepted(Invalid);
         assert_eq!(
-            search.refused(1, products, false, &evidence),
-            Next::SetAside
+            search.on_refusal(0, products, false, &evidence),
+            OnRefusal::Wait
+        );
+        evidence.accepted(Valid);
+        assert_eq!(
+            search.on_refusal(1, products, false, &evidence),
+            OnRefusal::Compare
+        );
+        evidence.accepted(products);
+        assert_eq!(
+            search.on_refusal(1, products, false, &evidence),
+            OnRefusal::DeadLetter
         );
     }
 
@@ -318,7 +346,7 @@ mod tests {
             let before = table.attempts;
             assert!(!table.round(&mut search, &evidence, TICKETS, |_, _| false));
             assert!(table.attempts - before < 3 * TRIED_MAX);
-            assert_eq!(search.left(), TICKETS);
+            assert_eq!(search.remaining(), TICKETS);
             search.restart(start);
             assert_eq!(search.ranges.last(), Some(&(start..TICKETS)));
         }
@@ -328,7 +356,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn exactly_the_tickets_at_fault_are_set_aside(bad in prop::collection::btree_set(0..200_usize, 0..150), tickets in 2..200_usize) {
+        fn exactly_the_tickets_at_fault_are_dead_lettered(bad in prop::collection::btree_set(0..200_usize, 0..150), tickets in 2..200_usize) {
             let bad: BTreeSet<usize> = bad.into_iter().filter(|&at| at < tickets).collect();
             prop_assume!(bad.len() < tickets);
             let evidence = Evidence::default();
@@ -336,7 +364,7 @@ mod tests {
             let mut table = Table::default();
             let mut rounds = 0;
             while !table.round(&mut search, &evidence, tickets, |at, _| !bad.contains(&at)) {
-                search.restart(rounds * 7 % search.left());
+                search.restart(rounds * 7 % search.remaining());
                 rounds += 1;
                 prop_assert!(rounds < 1000);
             }
@@ -345,7 +373,7 @@ mod tests {
         }
 
         #[test]
-        fn a_fault_of_the_tables_buries_two_at_most_whenever_it_begins_and_ends(
+        fn a_fault_of_the_tables_dead_letters_two_at_most_whenever_it_begins_and_ends(
             bad in prop::collection::btree_set(0..100_usize, 0..50),
             begins in 0..200_usize, lasts in 1..300_usize, start in any::<usize>(),
         ) {
@@ -355,10 +383,10 @@ mod tests {
             let mut table = Table::default();
             let takes = |at: usize, attempt: usize| !bad.contains(&at) && !(begins..begins + lasts).contains(&attempt);
             while !table.round(&mut search, &evidence, TICKETS, takes) {
-                search.restart(start % search.left());
+                search.restart(start % search.remaining());
             }
             let wrongly = table.dead.difference(&bad).count();
-            prop_assert!(wrongly <= SET_ASIDE_MAX as usize, "{} of {:?}", wrongly, table.dead);
+            prop_assert!(wrongly <= DEAD_LETTERED_MAX as usize, "{} of {:?}", wrongly, table.dead);
             prop_assert_eq!(table.stored.len() + table.dead.len(), TICKETS);
         }
     }

@@ -254,9 +254,9 @@ impl<'a> Plan<'a> {
         evidence: &Evidence,
     ) {
         match (rows.valid, rows.invalid) {
-            (1.., _) if with_products => evidence.took(Kind::Products),
-            (1.., _) => evidence.took(Kind::Valid),
-            (0, 1..) => evidence.took(Kind::Invalid),
+            (1.., _) if with_products => evidence.accepted(Kind::Products),
+            (1.., _) => evidence.accepted(Kind::Valid),
+            (0, 1..) => evidence.accepted(Kind::Invalid),
             (0, 0) => {}
         }
         for at in range.take(SAMPLES) {

@@ -1,16 +1,16 @@
-//! What is known of the tickets that the tables take. No I/O.
+//! What is known of the tickets that the tables accept. No I/O.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crate::message::Record;
 
-/// Most tickets that are set aside in a row with none stored in between.
-pub const SET_ASIDE_MAX: u32 = 2;
+/// Maximum of tickets that are dead-lettered in a row with none stored in between.
+pub const DEAD_LETTERED_MAX: u32 = 2;
 
 /// The largest ticket of which a copy is kept, in bytes.
 const SAMPLE_BYTES_MAX: usize = 65_536;
 
-/// What a ticket's transaction writes, and so what it has to meet. One that was
+/// What a ticket's transaction writes, and so which constraints it has to meet. One that was
 /// stored vouches for its own kind and for those before it, but not for those
 /// after it, which write more.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -28,16 +28,16 @@ impl Kind {
     pub const ALL: [Self; 3] = [Self::Invalid, Self::Valid, Self::Products];
 }
 
-/// What the writers together know of the tickets that the tables take.
+/// What the writers together know of the tickets that the tables accept.
 #[derive(Debug, Default)]
-pub struct Evidence(Mutex<[Taken; Kind::ALL.len()]>);
+pub struct Evidence(Mutex<[Accepted; Kind::ALL.len()]>);
 
 #[derive(Debug, Default)]
-struct Taken {
+struct Accepted {
     /// How often such tickets were stored.
     times: u64,
-    /// How many were set aside since the last time.
-    set_aside: u32,
+    /// How many were dead-lettered since the last time.
+    dead_lettered: u32,
     /// A copy of one that was stored.
     sample: Option<Sample>,
 }
@@ -52,11 +52,11 @@ pub struct Sample {
 }
 
 impl Evidence {
-    /// Takes note that tickets of this kind were stored, or would be.
-    pub fn took(&self, kind: Kind) {
-        self.vouched(kind, |taken| {
-            taken.times += 1;
-            taken.set_aside = 0;
+    /// Records that tickets of this kind were stored, or would be.
+    pub fn accepted(&self, kind: Kind) {
+        self.vouched(kind, |accepted| {
+            accepted.times += 1;
+            accepted.dead_lettered = 0;
         });
     }
 
@@ -65,8 +65,8 @@ impl Evidence {
         if record.body.len() > SAMPLE_BYTES_MAX {
             return;
         }
-        self.vouched(kind, |taken| {
-            let sample = taken.sample.get_or_insert_default();
+        self.vouched(kind, |accepted| {
+            let sample = accepted.sample.get_or_insert_default();
             sample.received_at_us = record.received_at_us;
             sample.body.clear();
             sample.body.extend_from_slice(record.body);
@@ -75,41 +75,43 @@ impl Evidence {
 
     /// A ticket that was stored and vouches for this kind.
     pub fn sample(&self, kind: Kind) -> Option<Sample> {
-        self.known(kind, |taken| taken.sample.clone())
+        self.known(kind, |accepted| accepted.sample.clone())
     }
 
     /// How often tickets were stored that vouch for this kind.
     pub fn times(&self, kind: Kind) -> u64 {
-        self.known(kind, |taken| taken.times)
+        self.known(kind, |accepted| accepted.times)
     }
 
-    /// Counts one more of this kind as set aside, if that is allowed.
-    pub fn set_aside(&self, kind: Kind) -> bool {
+    /// Counts one more of this kind as dead-lettered, if that is allowed.
+    pub fn try_dead_letter(&self, kind: Kind) -> bool {
         let mut allowed = true;
-        self.vouched(kind, |taken| allowed &= taken.set_aside < SET_ASIDE_MAX);
+        self.vouched(kind, |accepted| {
+            allowed &= accepted.dead_lettered < DEAD_LETTERED_MAX
+        });
         if allowed {
-            self.vouched(kind, |taken| taken.set_aside += 1);
+            self.vouched(kind, |accepted| accepted.dead_lettered += 1);
         }
         allowed
     }
 
     /// What is known of each kind that this one vouches for.
-    fn vouched(&self, kind: Kind, act: impl FnMut(&mut Taken)) {
+    fn vouched(&self, kind: Kind, act: impl FnMut(&mut Accepted)) {
         let mut known = self.lock();
         let kinds = Kind::ALL.iter().zip(known.iter_mut());
         let vouched = kinds.filter(|(other, _)| **other <= kind);
-        vouched.map(|(_, taken)| taken).for_each(act);
+        vouched.map(|(_, accepted)| accepted).for_each(act);
     }
 
     /// What is known of a kind.
-    fn known<T: Default>(&self, kind: Kind, read: impl FnOnce(&Taken) -> T) -> T {
+    fn known<T: Default>(&self, kind: Kind, read: impl FnOnce(&Accepted) -> T) -> T {
         let known = self.lock();
         let mut kinds = Kind::ALL.iter().zip(known.iter());
-        let taken = kinds.find(|(other, _)| **other == kind);
-        taken.map_or_else(T::default, |(_, taken)| read(taken))
+        let accepted = kinds.find(|(other, _)| **other == kind);
+        accepted.map_or_else(T::default, |(_, accepted)| read(accepted))
     }
 
-    fn lock(&self) -> MutexGuard<'_, [Taken; Kind::ALL.len()]> {
+    fn lock(&self) -> MutexGuard<'_, [Accepted; Kind::ALL.len()]> {
         // Nothing panics while it holds the lock.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -1,4 +1,4 @@
-//! The batches that the tables refuse, until they take them.
+//! The batches that the tables refuse, until they accept them.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -14,36 +14,36 @@ use crate::backoff::Backoff;
 use crate::health::Health;
 use crate::metrics::{FlushFailed, StoreMetrics};
 
-/// How often it is said again that tickets are refused.
-const SAY_EVERY: Duration = Duration::from_secs(60);
+/// How often it is logged again that tickets are refused.
+const LOG_EVERY: Duration = Duration::from_secs(60);
 
 /// What one writer holds, and when it tries again. How much that may be is
 /// bounded by what RabbitMQ delivers without an acknowledgement.
-pub struct Held {
+pub struct HeldBatches {
     batches: VecDeque<(Job, Search)>,
     pause: Backoff,
     due: Option<Instant>,
-    said: Option<Instant>,
-    /// How many tickets the metric has been told of.
+    logged: Option<Instant>,
+    /// How many tickets the metric counts.
     counted: u32,
-    /// Whether the tables are not what they should be.
-    unfit: bool,
-    /// Whether health has been told of either.
+    /// Whether the tables cannot store a ticket as they are.
+    schema_unusable: bool,
+    /// Whether health knows of either.
     refusing: bool,
     health: Arc<Health>,
     metrics: StoreMetrics,
 }
 
-impl Held {
+impl HeldBatches {
     /// Nothing is held.
     pub fn new(health: Arc<Health>, metrics: StoreMetrics) -> Self {
         Self {
             batches: VecDeque::new(),
             pause: Backoff::new(),
             due: None,
-            said: None,
+            logged: None,
             counted: 0,
-            unfit: false,
+            schema_unusable: false,
             refusing: false,
             health,
             metrics,
@@ -53,14 +53,17 @@ impl Held {
     /// Keeps a batch whose search has ended without storing all of it.
     pub fn push(&mut self, job: Job, mut search: Search) {
         self.metrics.failed(FlushFailed::Refused);
-        search.restart(fastrand::usize(..search.left().max(1)));
-        if self.said.is_none_or(|said| said.elapsed() > SAY_EVERY) {
-            self.said = Some(Instant::now());
+        search.restart(fastrand::usize(..search.remaining().max(1)));
+        if self
+            .logged
+            .is_none_or(|logged| logged.elapsed() > LOG_EVERY)
+        {
+            self.logged = Some(Instant::now());
             error!(
-                tickets = search.left(),
-                "PostgreSQL refuses tickets and has taken no other, so the fault may be the tables'. \
-                None goes to dead_tickets; they are held and tried again until one is taken: {}",
-                search.why
+                error = %search.reason,
+                tickets = search.remaining(),
+                "PostgreSQL refuses tickets and has accepted no other, so the tables may be at fault. \
+                None goes to dead_tickets; they are held and retried until one is accepted"
             );
         }
         self.batches.push_back((job, search));
@@ -78,22 +81,22 @@ impl Held {
         self.batches.len()
     }
 
-    /// When the next attempt is due; never while nothing is held.
+    /// When the next attempt is due; none while nothing is held.
     pub fn due(&self) -> Option<Instant> {
         self.due
     }
 
-    /// Another batch was stored: what it tells of is tried again at once.
-    pub fn compare(&mut self, evidence: &Evidence) {
+    /// Another batch was stored: what can be compared with it is retried at once.
+    pub fn retry_comparable(&mut self, evidence: &Evidence) {
         let mut searches = self.batches.iter().map(|(_, search)| search);
-        if searches.any(|search| search.may_go_on(evidence)) {
+        if searches.any(|search| search.can_continue(evidence)) {
             self.due = Some(Instant::now());
         }
     }
 
-    /// Attempts have ended for now. Says what is held, and decides when it is
-    /// tried again.
-    pub fn settle(&mut self) {
+    /// Attempts have ended for now. Reports what is held, and schedules the
+    /// next attempt.
+    pub fn schedule(&mut self) {
         let now = Instant::now();
         self.due = match self.due {
             _ if self.batches.is_empty() => None,
@@ -103,26 +106,26 @@ impl Held {
         let held = self
             .batches
             .iter()
-            .map(|(_, search)| search.left())
+            .map(|(_, search)| search.remaining())
             .sum::<usize>();
         let held = u32::try_from(held).unwrap_or(u32::MAX);
         self.metrics.refusing(self.counted, held);
         self.counted = held;
-        self.tell();
-        if held == 0 && self.said.take().is_some() {
-            info!("nothing is held any more that PostgreSQL refused");
+        self.report_health();
+        if held == 0 && self.logged.take().is_some() {
+            info!("no tickets are held any more");
             self.pause.reset();
         }
     }
 
-    /// The tables cannot take a ticket as they are, or have taken some.
-    pub fn unfit(&mut self, unfit: bool) {
-        self.unfit = unfit;
-        self.tell();
+    /// The tables cannot store a ticket as they are, or have stored some.
+    pub fn set_schema_unusable(&mut self, unusable: bool) {
+        self.schema_unusable = unusable;
+        self.report_health();
     }
 
-    fn tell(&mut self) {
-        let refusing = self.unfit || self.counted > 0;
+    fn report_health(&mut self) {
+        let refusing = self.schema_unusable || self.counted > 0;
         if refusing != self.refusing {
             self.refusing = refusing;
             self.health.refusing(refusing);
@@ -130,10 +133,10 @@ impl Held {
     }
 }
 
-impl Drop for Held {
+impl Drop for HeldBatches {
     fn drop(&mut self) {
         self.batches.clear();
-        self.unfit = false;
-        self.settle();
+        self.schema_unusable = false;
+        self.schedule();
     }
 }

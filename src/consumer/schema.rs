@@ -1,4 +1,4 @@
-//! Waiting for the tables, before anything is taken out of RabbitMQ.
+//! Ensuring the schema: before anything is taken out of RabbitMQ, and again when it is what failed.
 
 use std::time::{Duration, Instant};
 
@@ -9,32 +9,45 @@ use crate::backoff::Backoff;
 use crate::config::DatabaseConfig;
 use crate::store::{self, StoreError, Tables};
 
-/// Between two looks at whether somebody has upgraded them.
-const LOOK: Duration = Duration::from_secs(2);
+/// How often it is checked whether somebody has run `ticketd migrate`.
+const CHECK_EVERY: Duration = Duration::from_secs(2);
 
-/// How often it is said that somebody must.
-const SAY: Duration = Duration::from_secs(60);
+/// How often it is logged that somebody must.
+const LOG_EVERY: Duration = Duration::from_secs(60);
 
-/// Waits until the tables are as they should be, and sees to it if that takes an instant. Fails if
+/// Waits until the schema is up to date, and migrates it if that takes an instant. Fails if
 /// the database can never hold tickets.
 pub async fn ready(database: &DatabaseConfig) -> Result<(), StoreError> {
     let mut backoff = Backoff::new();
-    let mut said: Option<Instant> = None;
+    let mut logged: Option<Instant> = None;
     loop {
         match store::ensure_schema(database).await {
             Ok(Tables::Ready) => return Ok(()),
-            Ok(held @ Tables::NeedMigrate(_)) => {
-                if said.is_none_or(|at| at.elapsed() > SAY) {
-                    said = Some(Instant::now());
-                    warn!("{held}");
+            Ok(outdated @ Tables::NeedMigrate(_)) => {
+                if logged.is_none_or(|at| at.elapsed() > LOG_EVERY) {
+                    logged = Some(Instant::now());
+                    warn!("{outdated}");
                 }
-                sleep(LOOK).await;
+                sleep(CHECK_EVERY).await;
             }
-            Err(failure @ StoreError::Encoding(_)) => return Err(failure),
-            Err(failure) => {
-                warn!("schema migration failed: {failure:#}");
+            Err(error @ StoreError::Encoding(_)) => return Err(error),
+            Err(error) => {
+                log_failed(&error);
                 sleep(backoff.next()).await;
             }
         }
     }
+}
+
+/// Tries once to bring the schema up to date; logs why not.
+pub async fn ensure_schema(database: &DatabaseConfig) {
+    match store::ensure_schema(database).await {
+        Ok(Tables::Ready) => {}
+        Ok(outdated @ Tables::NeedMigrate(_)) => warn!("{outdated}"),
+        Err(error) => log_failed(&error),
+    }
+}
+
+fn log_failed(error: &StoreError) {
+    warn!(error = %format_args!("{error:#}"), "schema migration failed");
 }

@@ -6,7 +6,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
 use super::error::SubscriptionError;
-use super::evidence::Evidence;
+use super::flusher::Shared;
 use super::job::{Job, StoredBatch, WriterEvent};
 use super::known_products::KnownProducts;
 use super::writer::Writer;
@@ -34,20 +34,16 @@ impl WriterPool {
         let count = usize::from(settings.writers);
         let (sender, events) = mpsc::channel(2 * count);
         let known = KnownProducts::new(settings.product_refresh);
-        let known = Arc::new(Mutex::new(known));
-        let evidence = Arc::<Evidence>::default();
+        let shared = Shared {
+            database: database.clone(),
+            health: health.clone(),
+            known: Arc::new(Mutex::new(known)),
+            evidence: Arc::default(),
+        };
         let mut tasks = JoinSet::new();
         let start = |index| {
             let (jobs, work) = mpsc::channel(1);
-            let writer = Writer::new(
-                index,
-                database.clone(),
-                work,
-                sender.clone(),
-                health.clone(),
-                known.clone(),
-                evidence.clone(),
-            );
+            let writer = Writer::new(index, work, sender.clone(), shared.clone());
             tasks.spawn(writer.run());
             jobs
         };

@@ -9,13 +9,13 @@ use ::metrics::Gauge;
 /// on a normal end alike.
 pub struct LinkGuard {
     gauge: Gauge,
-    show: Box<dyn Fn(bool) + Send>,
+    show: Box<dyn Fn(bool) + Send + Sync>,
 }
 
 impl LinkGuard {
     /// Adds one to the gauge and calls `show(true)`; dropping it takes the one away and calls
     /// `show(false)`.
-    pub fn new(gauge: Gauge, show: impl Fn(bool) + Send + 'static) -> Self {
+    pub fn new(gauge: Gauge, show: impl Fn(bool) + Send + Sync + 'static) -> Self {
         gauge.increment(1.0);
         show(true);
         Self {

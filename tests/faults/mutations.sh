@@ -147,7 +147,7 @@ mutation 'keys are cut to 200 bytes' 'stored_once_despite::processes::kill_9_of_
   's/Uuid::new_v5\(&KEY_NAMESPACE, key\)/Uuid::new_v5(&KEY_NAMESPACE, key.get(..200).unwrap_or(key))/'
 
 mutation 'a refused ticket is at fault, whatever the table takes' 'stored_once_despite::tables::the_table_takes_nothing' \
-  's/allowed &= taken\.set_aside < SET_ASIDE_MAX/allowed |= taken.set_aside < SET_ASIDE_MAX/' \
+  's/allowed &= accepted\.dead_lettered < DEAD_LETTERED_MAX/allowed |= accepted.dead_lettered < DEAD_LETTERED_MAX/' \
   's/\(comparable \|\| alone\) && evidence/evidence/'
 
 mutation 'COMMIT does not wait for the disk' 'stored_once_despite::servers::kill_9_of_postgres' \

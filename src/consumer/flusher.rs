@@ -1,0 +1,226 @@
+//! One connection to PostgreSQL, and the tickets of a batch written over it.
+
+use std::ops::Range;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use tokio::time::sleep;
+use tracing::{info, warn};
+use uuid::Uuid;
+
+use super::dedup::Plan;
+use super::evidence::{Evidence, Kind};
+use super::known_products::KnownProducts;
+use super::schema::ensure_schema;
+use crate::backoff::Backoff;
+use crate::clock::now_us;
+use crate::config::DatabaseConfig;
+use crate::health::Health;
+use crate::metrics::{FlushFailed, LinkGuard, StoreMetrics};
+use crate::store::{Encoded, Store, StoreError};
+
+/// What the writers of a consumer share.
+#[derive(Clone)]
+pub struct Shared {
+    /// Where PostgreSQL is.
+    pub database: DatabaseConfig,
+    /// What /readyz answers from.
+    pub health: Arc<Health>,
+    /// What is known of the rows of `products`.
+    pub known: Arc<Mutex<KnownProducts>>,
+    /// What is known of the tickets that the tables accept.
+    pub evidence: Arc<Evidence>,
+}
+
+impl Shared {
+    fn known(&self) -> MutexGuard<'_, KnownProducts> {
+        // Nothing panics while it holds the lock.
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A connection that is made again when it fails.
+pub struct Flusher {
+    shared: Shared,
+    metrics: StoreMetrics,
+    connection: Option<Connection>,
+}
+
+struct Connection {
+    store: Store,
+    _up: LinkGuard,
+}
+
+impl Flusher {
+    /// Not connected yet.
+    pub fn new(shared: Shared, metrics: StoreMetrics) -> Self {
+        Self {
+            shared,
+            metrics,
+            connection: None,
+        }
+    }
+
+    /// Connects, however long it takes; false once the work at hand is abandoned.
+    pub async fn connect(&mut self, abandoned: &AtomicBool) -> bool {
+        let mut backoff = Backoff::new();
+        while self.connection.is_none() {
+            if abandoned.load(Ordering::Relaxed) {
+                return false;
+            }
+            let opened = Store::open(&self.shared.database, self.metrics.clone()).await;
+            match opened {
+                Ok(store) => {
+                    info!("storing in PostgreSQL");
+                    let _up = self.link_up();
+                    self.connection = Some(Connection { store, _up });
+                }
+                Err(error) => {
+                    warn!(error = %format_args!("{error:#}"), "no connection to PostgreSQL for storing");
+                    self.restore_schema(&error).await;
+                    sleep(backoff.next()).await;
+                }
+            }
+        }
+        true
+    }
+
+    /// From now on, and for as long as the guard lives, tickets can be stored over this connection.
+    fn link_up(&self) -> LinkGuard {
+        let shared = self.shared.clone();
+        LinkGuard::new(self.metrics.pg_connected.clone(), move |up| {
+            shared.health.writer_up(up);
+            if !up {
+                shared.known().disconnected();
+            }
+        })
+    }
+
+    /// Disconnects after this error. The schema is ensured again, when that is what failed: another
+    /// database may have taken the place of the first.
+    pub async fn disconnect(&mut self, error: &StoreError) {
+        self.connection = None;
+        self.restore_schema(error).await;
+    }
+
+    async fn restore_schema(&self, error: &StoreError) {
+        if let StoreError::Schema(_) = error {
+            ensure_schema(&self.shared.database).await;
+        }
+    }
+
+    /// Waits until the connection ends, and disconnects.
+    pub async fn closed(&mut self) {
+        match &mut self.connection {
+            Some(connection) => connection.store.closed().await,
+            None => std::future::pending().await,
+        }
+        self.connection = None;
+    }
+
+    /// Stores these tickets. If some of them turn out to be stored already, it
+    /// stores the others; a conflict that is left has another cause.
+    pub async fn store(
+        &mut self,
+        plan: &mut Plan<'_>,
+        range: Range<usize>,
+    ) -> Result<(), StoreError> {
+        if !plan.possible_duplicates.is_empty() {
+            let stored = self.connected()?.stored_texts(&plan.possible_duplicates);
+            plan.settle(plan.all(), &stored.await?);
+            plan.possible_duplicates.clear();
+        }
+        match self.flush(plan, range.clone()).await {
+            Err(StoreError::Conflict(cause)) => {
+                self.metrics.failed(FlushFailed::Conflict);
+                let whole = plan.with_whole_ids(range.clone());
+                let ids = plan.ids(whole.clone());
+                let stored = self.connected()?.stored_texts(&ids).await?;
+                if !plan.settle(whole.clone(), &stored) {
+                    return Err(StoreError::Conflict(cause));
+                }
+                self.dismiss(plan, whole);
+                self.flush(plan, range).await
+            }
+            flushed => flushed,
+        }
+    }
+
+    async fn flush(&mut self, plan: &Plan<'_>, range: Range<usize>) -> Result<(), StoreError> {
+        let started = Instant::now();
+        let (rows, changes) = plan.encode(range.clone(), &mut self.shared.known(), started);
+        self.metrics.encode.record(started.elapsed());
+        let flushed = match self.connected() {
+            Ok(store) => store.flush(&rows, &changes.rows, plan.pacing).await,
+            Err(error) => Err(error),
+        };
+        match flushed {
+            Ok(written) => {
+                let mut known = self.shared.known();
+                known.committed(&changes, &written, Instant::now());
+            }
+            Err(error) => {
+                self.shared.known().failed(&changes);
+                return Err(error);
+            }
+        }
+        let with_products = !changes.rows.is_empty();
+        plan.vouch(range.clone(), &rows, with_products, &self.shared.evidence);
+        self.count(plan, range, &rows);
+        Ok(())
+    }
+
+    /// What was encoded before it was found to be dead must not count as seen.
+    pub fn dismiss(&self, plan: &Plan<'_>, range: Range<usize>) {
+        let dead = plan.dead(range);
+        if !dead.is_empty() {
+            self.shared.known().dismiss(&dead);
+        }
+    }
+
+    /// Whether the tables would accept a copy of a ticket that was stored. Nothing is stored.
+    pub async fn accepts_copy(&mut self, kind: Kind) -> Result<bool, StoreError> {
+        let Some(sample) = self.shared.evidence.sample(kind) else {
+            return Ok(false);
+        };
+        let plan = Plan::copy_of(&sample, Uuid::now_v7());
+        let mut none_known = KnownProducts::new(Duration::ZERO);
+        let (rows, changes) = plan.encode(plan.all(), &mut none_known, Instant::now());
+        let tried = self.connected()?.try_out(&rows, &changes.rows).await;
+        match tried {
+            // A unique key that somebody has added to the table is refused for the copy's sake.
+            Ok(()) | Err(StoreError::Unique(_)) => {
+                self.shared.evidence.accepted(kind);
+                Ok(true)
+            }
+            Err(StoreError::Data(_) | StoreError::Products(_) | StoreError::Conflict(_)) => {
+                Ok(false)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    fn connected(&mut self) -> Result<&mut Store, StoreError> {
+        match &mut self.connection {
+            Some(connection) => Ok(&mut connection.store),
+            None => Err(StoreError::Unavailable("not connected".into())),
+        }
+    }
+
+    fn count(&self, plan: &Plan<'_>, range: Range<usize>, rows: &Encoded<'_>) {
+        self.metrics.valid.increment(rows.valid);
+        self.metrics.invalid.increment(rows.invalid);
+        self.metrics.dead.increment(rows.dead.len() as u64);
+        let duplicates = range.len() as u64 - rows.valid - rows.invalid - rows.dead.len() as u64;
+        self.metrics.duplicate.increment(duplicates);
+        let now = now_us();
+        for record in plan.records(range) {
+            // A sender's clock may be ahead of ours.
+            let waited_us = u64::try_from(now.saturating_sub(record.received_at_us)).unwrap_or(0);
+            self.metrics
+                .end_to_end
+                .record(Duration::from_micros(waited_us));
+        }
+    }
+}
