@@ -1,5 +1,10 @@
-//! The tables: made where there are none, and brought up to date where the Go service made them,
-//! without keeping it from writing. One process migrates at a time.
+//! The tables: made where there are none, and brought up to date where an older version or the Go
+//! service made them, without keeping others from writing. One process migrates at a time.
+//!
+//! - A fresh database gets schema.sql, and counts as at the newest version.
+//! - Any other gets the migrations that it has not had, in their order (`versions`).
+//! - What takes longer than an instant is done `online`, and follows from the catalogs (`plan`).
+//! - A database at a newer version is left as it is: while a fleet is upgraded, older processes go on.
 
 mod catalog;
 mod exclusive;
@@ -11,17 +16,23 @@ mod plan;
 mod script;
 mod session;
 mod spec;
+mod versions;
 
 use std::fmt;
+use std::time::Duration;
 
+use tokio::time::sleep;
 use tokio_postgres::{Client, Config, Error};
 use tracing::{info, warn};
 
 use super::StoreError;
 use session::Session;
-use spec::{PRODUCTS, TICKETS};
+use versions::{MIGRATIONS, Migration, Outcome, Versions};
 
-const SCHEMA: &str = include_str!("../../schema.sql");
+const NUMBERING: &str = include_str!("migrate/numbering.sql");
+
+/// Between two attempts at a migration whose table is in use.
+const RETRY_DELAY: Duration = Duration::from_secs(1);
 
 /// The state of the tables.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -46,66 +57,118 @@ impl fmt::Display for Tables {
     }
 }
 
+/// What may be done to the tables.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Effort {
+    /// What takes an instant, and waits for nobody.
+    Instant,
+    /// Whatever it takes.
+    Unlimited,
+}
+
 /// Creates the tables, or brings them up to date, however long it takes.
 pub async fn migrate(config: &Config) -> Result<(), StoreError> {
     let session = Session::open(config).await?;
-    let plans = session.plans().await?;
-    session.look_for_obstacles(&plans).await?;
-    for plan in &plans {
-        session.upgrade(plan.spec).await?;
-    }
-    for spec in [&TICKETS, &PRODUCTS] {
-        session.set_defaults(spec).await?;
-    }
-    session.apply_schema().await?;
-    info!("{}", Tables::Ready);
+    let tables = session.bring_up_to_date(Effort::Unlimited).await?;
+    info!("{tables}");
     Ok(())
 }
 
 /// Does the same if it takes an instant.
 pub async fn ensure_schema(config: &Config) -> Result<Tables, StoreError> {
     let session = Session::open(config).await?;
-    let plans = session.plans().await?;
-    let large = plans.iter().filter(|plan| !plan.is_instant());
-    let large: Vec<_> = large.map(|plan| plan.spec.name).collect();
-    if !large.is_empty() {
-        return Ok(Tables::NeedMigrate(large.join(" and ")));
-    }
-    session.look_for_obstacles(&plans).await?;
-    for plan in &plans {
-        session.upgrade(plan.spec).await?;
-    }
-    session.apply_schema().await?;
-    Ok(Tables::Ready)
+    session.bring_up_to_date(Effort::Instant).await
 }
 
 impl Session<'_> {
-    async fn apply_schema(&self) -> Result<(), StoreError> {
-        let script = format!("begin; set local lock_timeout = '10s'; {SCHEMA} commit");
-        self.client
-            .batch_execute(&script)
-            .await
-            .map_err(StoreError::classify)?;
-        warn_if_unfinished(&self.client)
-            .await
-            .map_err(StoreError::classify)?;
-        warn_if_unsafe(&self.client)
-            .await
-            .map_err(StoreError::classify)
+    async fn bring_up_to_date(&self, effort: Effort) -> Result<Tables, StoreError> {
+        let versions = Versions::read(&self.client).await;
+        let versions = versions.map_err(StoreError::classify)?;
+        if let Some(newer) = versions.newer() {
+            info!(
+                "a newer ticketd has migrated the tables, to version {newer}: they stay as they are"
+            );
+            return Ok(Tables::Ready);
+        }
+        let plans = self.plans().await?;
+        let large = plans.iter().filter(|plan| !plan.is_instant());
+        let large: Vec<_> = large.map(|plan| plan.spec.name).collect();
+        if effort == Effort::Instant && !large.is_empty() {
+            return Ok(Tables::NeedMigrate(large.join(" and ")));
+        }
+        self.look_for_obstacles(&plans).await?;
+        self.create_or_migrate(&versions, effort).await?;
+        finish(&self.client).await.map_err(StoreError::classify)?;
+        Ok(Tables::Ready)
+    }
+
+    async fn create_or_migrate(
+        &self,
+        versions: &Versions,
+        effort: Effort,
+    ) -> Result<(), StoreError> {
+        if versions.is_fresh() {
+            let created = versions.create(&self.client).await;
+            return created.map_err(StoreError::classify);
+        }
+        if effort == Effort::Unlimited {
+            versions.check_readable()?;
+        }
+        for migration in MIGRATIONS {
+            self.upgrade_for(migration, effort).await?;
+            let pending = versions.is_pending(migration);
+            if pending && !self.apply(versions, migration, effort).await? {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// Does what has to be done online. Not only once: what somebody has changed since is put right.
+    async fn upgrade_for(&self, migration: &Migration, effort: Effort) -> Result<(), StoreError> {
+        for &spec in migration.online {
+            self.upgrade(spec).await?;
+            if effort == Effort::Unlimited {
+                self.set_defaults(spec).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Applies a migration. False: it had to be left for later, which does no harm.
+    async fn apply(
+        &self,
+        versions: &Versions,
+        migration: &Migration,
+        effort: Effort,
+    ) -> Result<bool, StoreError> {
+        loop {
+            let outcome = versions.apply(&self.client, migration).await;
+            let why = match outcome.map_err(StoreError::classify)? {
+                Outcome::Applied => return Ok(true),
+                Outcome::InUse if effort == Effort::Unlimited => {
+                    info!("{migration} waits for a table that is in use");
+                    sleep(RETRY_DELAY).await;
+                    continue;
+                }
+                Outcome::InUse => "a table is in use".to_owned(),
+                Outcome::NotAllowed(why) => why,
+            };
+            let why = format!("{migration} could not be applied: {why}");
+            if !migration.is_optional {
+                return Err(StoreError::Schema(why.into()));
+            }
+            warn!("{why}; run `ticketd migrate` as the tables' owner");
+            return Ok(false);
+        }
     }
 }
 
-/// Says so where dead tickets are kept without the time at which they were received.
-async fn warn_if_unfinished(client: &Client) -> Result<(), Error> {
-    let column = "select from pg_attribute where attrelid = 'dead_tickets'::regclass \
-        and attname = 'received_at' and not attisdropped";
-    if client.query_opt(column, &[]).await?.is_none() {
-        warn!(
-            "dead_tickets could not be given the column received_at, because it is in use or \
-            another role's: run `ticketd migrate` as its owner"
-        );
-    }
-    Ok(())
+/// What is looked at whenever the tables are.
+async fn finish(client: &Client) -> Result<(), Error> {
+    let numbering = format!("begin; set local lock_timeout = '10s'; {NUMBERING} commit");
+    client.batch_execute(&numbering).await?;
+    warn_if_unsafe(client).await
 }
 
 /// Says so where PostgreSQL would lose what it committed.
@@ -121,23 +184,4 @@ async fn warn_if_unsafe(client: &Client) -> Result<(), Error> {
         }
     }
     Ok(())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::SCHEMA;
-
-    #[test]
-    fn the_schema_leaves_the_transaction_to_its_caller() {
-        let statements = SCHEMA
-            .lines()
-            .map(str::trim)
-            .filter(|line| !line.starts_with("--"));
-        for line in statements {
-            assert!(
-                !matches!(line, "begin;" | "commit;" | "rollback;"),
-                "{line}"
-            );
-        }
-    }
 }

@@ -110,7 +110,7 @@ async fn attempt(client: &Client, table: &Table, statements: &str) -> Result<(),
 }
 
 /// Whether it may go better the next time.
-fn is_in_the_way(error: &Error) -> bool {
+pub fn is_in_the_way(error: &Error) -> bool {
     error.code().is_some_and(|code| {
         [
             SqlState::LOCK_NOT_AVAILABLE,

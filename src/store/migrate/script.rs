@@ -1,6 +1,6 @@
 //! What is run under a table's lock, which takes an instant. Pure.
 
-use super::catalog::{Index, Sequence, TRIGGER, UPGRADE};
+use super::catalog::{Index, SHADOW, Sequence, TRIGGER, UPGRADE};
 use super::plan::{Build, Shadow, TablePlan, replacement};
 use super::spec::ColumnType;
 
@@ -130,6 +130,9 @@ impl TablePlan {
             put_in_place(&mut script, &self.table.schema, index);
         }
         self.constrain(&mut script, &missing);
+        if !self.shadows.is_empty() {
+            script.run(&rename_keys(&path));
+        }
         script.alter(&format!("drop constraint if exists {UPGRADE}"));
         for stray in self.strays() {
             script.alter(&format!("drop column {stray}"));
@@ -238,6 +241,19 @@ fn put_in_place(script: &mut Script<'_>, schema: &str, index: &Index) {
     script.alter(&format!(
         "add constraint {name} {kind} using index {new}{deferred}"
     ));
+}
+
+/// Has the columns of indexes be called what those of the table are, which renaming leaves undone.
+fn rename_keys(path: &str) -> String {
+    let path = path.replace('\'', "''");
+    format!(
+        "do $rename$ declare key record; begin \
+         for key in select a.attrelid::regclass as index, a.attname as name \
+         from pg_index i join pg_attribute a on a.attrelid = i.indexrelid \
+         where i.indrelid = '{path}'::regclass and starts_with(a.attname, '{SHADOW}') loop \
+         execute format('alter table %s rename column %I to %I', key.index, key.name, \
+         substr(key.name, length('{SHADOW}') + 1)); end loop; end $rename$"
+    )
 }
 
 /// An identifier that stays as it is.
