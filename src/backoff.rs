@@ -5,8 +5,8 @@ use std::time::Duration;
 /// The first wait; short, because most outages are a restart.
 const FIRST: Duration = Duration::from_millis(50);
 
-/// The longest wait; it bounds how long after a server's return we notice it.
-const LONGEST: Duration = Duration::from_secs(2);
+/// The maximum wait; it bounds how long after a server's return we notice it.
+const MAXIMUM: Duration = Duration::from_secs(2);
 
 /// Doubling waits with jitter, so that many clients do not return all at once.
 #[derive(Debug)]
@@ -23,7 +23,7 @@ impl Backoff {
     /// The wait before the next attempt: between half and all of the current step.
     pub fn next(&mut self) -> Duration {
         let step = self.next;
-        self.next = (step * 2).min(LONGEST);
+        self.next = (step * 2).min(MAXIMUM);
         step.mul_f64(0.5 + fastrand::f64() / 2.0)
     }
 
@@ -41,9 +41,9 @@ mod tests {
     fn waits_grow_to_a_bound_and_start_over() {
         let mut backoff = Backoff::new();
         for _ in 0..20 {
-            assert!(backoff.next() <= LONGEST);
+            assert!(backoff.next() <= MAXIMUM);
         }
-        assert!(backoff.next() >= LONGEST / 2);
+        assert!(backoff.next() >= MAXIMUM / 2);
         backoff.reset();
         assert!(backoff.next() <= FIRST);
     }

@@ -52,7 +52,7 @@ pub fn append(group: &mut Vec<u8>, record: Record<'_>) {
     group.extend_from_slice(record.body);
 }
 
-/// The most records in a group: four times what `PUBLISH_GROUP_MAX` may be. Others
+/// The maximum of records in a group: four times what `PUBLISH_GROUP_MAX` may be. Others
 /// could make several hundred thousand of one message of a few megabytes.
 pub const RECORDS_MAX: usize = 65_536;
 
@@ -191,7 +191,7 @@ mod tests {
     }
 
     #[test]
-    fn a_group_has_a_most_of_tickets() {
+    fn a_group_has_a_maximum_of_tickets() {
         let record = group(&[(1, 2, b"x".to_vec())]);
         assert_eq!(count(&record.repeat(RECORDS_MAX)), Ok(RECORDS_MAX));
         let payload = record.repeat(RECORDS_MAX + 1);
@@ -223,7 +223,7 @@ mod tests {
         }
 
         #[test]
-        fn any_bytes_are_counted_or_refused(payload in prop::collection::vec(any::<u8>(), 0..300)) {
+        fn any_bytes_are_counted_or_rejected(payload in prop::collection::vec(any::<u8>(), 0..300)) {
             if let Ok(n) = count(&payload) {
                 prop_assert_eq!(records(&payload).count(), n);
             }

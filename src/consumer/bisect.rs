@@ -182,7 +182,7 @@ impl Search {
             + self.refused.len()
     }
 
-    /// Whether a ticket that tells of this kind was stored since the first attempt.
+    /// Whether a ticket that vouches for this kind was stored since the first attempt.
     fn is_comparable(&self, kind: Kind, evidence: &Evidence) -> bool {
         let mut before = Kind::ALL.iter().zip(self.before);
         before.any(|(&other, before)| other == kind && evidence.times(kind) > before)

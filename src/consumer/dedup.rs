@@ -22,7 +22,7 @@ const ROW_OVERHEAD_BYTES: usize = 128;
 const KEY_REUSED: &str = "the idempotency key was used with another body";
 
 /// Of so many tickets of a transaction copies are kept, to compare refused ones
-/// with: enough to have one of each kind, soon.
+/// with: enough to have one of each kind soon.
 const SAMPLES: usize = 4;
 
 /// Why a ticket is dead that PostgreSQL would refuse for its time. It is not tried, as a
@@ -167,10 +167,11 @@ impl<'a> Plan<'a> {
             .collect()
     }
 
-    /// The first ticket of an id stays. The same text again is a duplicate;
-    /// another text is a key used for two tickets. What was thought to be the
-    /// first may itself turn out to be the other text. False if nothing changed.
-    pub fn settle(&mut self, range: Range<usize>, stored: &HashMap<Uuid, String>) -> bool {
+    /// Decides between tickets that share an id, given the texts stored under these ids. The first
+    /// one stays. The same text again is a duplicate; another text means that a key was used for
+    /// two tickets. What was thought to be the first may itself turn out to be the other text.
+    /// False if nothing changed.
+    pub fn resolve(&mut self, range: Range<usize>, stored: &HashMap<Uuid, String>) -> bool {
         let records = self.records.get(range.clone()).unwrap_or_default();
         let verdicts = self.verdicts.get_mut(range).unwrap_or_default();
         let mut first: Option<Record<'_>> = None;
@@ -184,16 +185,16 @@ impl<'a> Plan<'a> {
             let before = before.or(first
                 .filter(|first| first.id == record.id)
                 .map(|first| first.body));
-            let settled = match before {
+            let resolved = match before {
                 None => Verdict::Store,
                 Some(body) if body == record.body => Verdict::Duplicate,
                 Some(_) => Verdict::KeyReused,
             };
-            if settled == Verdict::Store {
+            if resolved == Verdict::Store {
                 first = Some(*record);
             }
-            changed |= *verdict != settled;
-            *verdict = settled;
+            changed |= *verdict != resolved;
+            *verdict = resolved;
         }
         changed
     }
@@ -209,7 +210,7 @@ impl<'a> Plan<'a> {
             .collect()
     }
 
-    /// The range together with what shares an id with its ends: ids are settled
+    /// The range together with what shares an id with its ends: ids are resolved
     /// as a whole.
     pub fn with_whole_ids(&self, range: Range<usize>) -> Range<usize> {
         let same = |a: usize, b: usize| {
@@ -244,9 +245,9 @@ impl<'a> Plan<'a> {
         })
     }
 
-    /// Has it remembered that these rows are stored, with products or without,
-    /// and some of their tickets.
-    pub fn vouch(
+    /// Records as evidence that these rows are stored, with products or without,
+    /// and copies of some of their tickets.
+    pub fn record_evidence(
         &self,
         range: Range<usize>,
         rows: &Encoded<'_>,

@@ -128,7 +128,7 @@ impl Flusher {
     ) -> Result<(), StoreError> {
         if !plan.possible_duplicates.is_empty() {
             let stored = self.connected()?.stored_texts(&plan.possible_duplicates);
-            plan.settle(plan.all(), &stored.await?);
+            plan.resolve(plan.all(), &stored.await?);
             plan.possible_duplicates.clear();
         }
         match self.flush(plan, range.clone()).await {
@@ -137,7 +137,7 @@ impl Flusher {
                 let whole = plan.with_whole_ids(range.clone());
                 let ids = plan.ids(whole.clone());
                 let stored = self.connected()?.stored_texts(&ids).await?;
-                if !plan.settle(whole.clone(), &stored) {
+                if !plan.resolve(whole.clone(), &stored) {
                     return Err(StoreError::Conflict(cause));
                 }
                 self.dismiss(plan, whole);
@@ -166,7 +166,7 @@ impl Flusher {
             }
         }
         let with_products = !changes.rows.is_empty();
-        plan.vouch(range.clone(), &rows, with_products, &self.shared.evidence);
+        plan.record_evidence(range.clone(), &rows, with_products, &self.shared.evidence);
         self.count(plan, range, &rows);
         Ok(())
     }

@@ -1,4 +1,4 @@
-//! What the consumer and its writers tell each other.
+//! What goes between the consumer and its writers.
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -20,7 +20,7 @@ pub struct Job {
     pub abandoned: Arc<AtomicBool>,
 }
 
-/// What a writer tells the consumer.
+/// What a writer reports to the consumer.
 pub enum WriterEvent {
     /// The writer of this index is connected and has nothing to do.
     Idle(usize),

@@ -79,7 +79,7 @@ struct Entry {
 }
 
 /// The rows of `products` that one transaction writes, at most one a product.
-/// [`KnownProducts`] must be told what became of it.
+/// [`KnownProducts`] must be given its outcome.
 #[derive(Debug)]
 pub struct Changes<'a> {
     /// The rows.
@@ -237,7 +237,7 @@ impl KnownProducts {
 }
 
 impl<'a> Gathering<'a, '_> {
-    /// Takes a product of a valid ticket. Of one ticket's lines the last one counts.
+    /// Adds a product of a valid ticket. Of one ticket's lines the last one counts.
     pub fn product(&mut self, recency: Recency, product: Product<'a>) {
         let known = &mut *self.known;
         let hash = known.hasher.hash_one(&*product.product_id);

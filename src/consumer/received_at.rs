@@ -44,18 +44,18 @@ pub fn of_ticket(properties: &BasicProperties, now_us: i64) -> (i64, Anomaly) {
         .as_ref()
         .and_then(|headers| headers.inner().get(RECEIVED_AT));
     let mut anomaly = Anomaly::default();
-    let said = header.and_then(|value| {
+    let claimed = header.and_then(|value| {
         let whole = whole_number(value);
         if whole.is_none() {
             anomaly.mistyped = Some(value.get_type());
         }
         whole
     });
-    let said = said.or_else(|| {
+    let claimed = claimed.or_else(|| {
         let seconds = i64::try_from((*properties.timestamp())?).unwrap_or(i64::MAX);
         Some(seconds.saturating_mul(1_000_000))
     });
-    let received_at_us = said.unwrap_or(now_us);
+    let received_at_us = claimed.unwrap_or(now_us);
     anomaly.add(received_at_us, now_us);
     (received_at_us.min(now_us), anomaly)
 }
@@ -169,16 +169,16 @@ mod tests {
     fn no_ticket_is_received_later_than_now() {
         let mut cases = vec![(i64::MAX, 1), (NOW_US + TOLERATED_US + 1, 1)];
         cases.extend([(NOW_US + TOLERATED_US, 0), (NOW_US + 1, 0)]);
-        for (said_us, ahead) in cases {
-            let header = with_header(AMQPValue::LongLongInt(said_us));
+        for (claimed_us, ahead) in cases {
+            let header = with_header(AMQPValue::LongLongInt(claimed_us));
             let (received_at_us, anomaly) = of_ticket(&header, NOW_US);
             assert_eq!(
                 (received_at_us, anomaly.ahead),
                 (NOW_US, ahead),
-                "{said_us}"
+                "{claimed_us}"
             );
-            let most_us = if ahead > 0 { said_us - NOW_US } else { 0 };
-            assert_eq!(anomaly.ahead_us, most_us);
+            let maximum_us = if ahead > 0 { claimed_us - NOW_US } else { 0 };
+            assert_eq!(anomaly.ahead_us, maximum_us);
         }
         let far = BasicProperties::default().with_timestamp(u64::MAX);
         assert_eq!(time(&far), NOW_US);
@@ -186,9 +186,9 @@ mod tests {
 
     #[test]
     fn any_time_that_has_passed_is_kept() {
-        for said_us in [i64::MIN, i64::MIN + 1, -1, 0, NOW_US - 1, NOW_US] {
-            let header = with_header(AMQPValue::LongLongInt(said_us));
-            assert_eq!(of_ticket(&header, NOW_US), (said_us, Anomaly::default()));
+        for claimed_us in [i64::MIN, i64::MIN + 1, -1, 0, NOW_US - 1, NOW_US] {
+            let header = with_header(AMQPValue::LongLongInt(claimed_us));
+            assert_eq!(of_ticket(&header, NOW_US), (claimed_us, Anomaly::default()));
         }
     }
 

@@ -54,11 +54,11 @@ fn redelivered_tickets_and_ids_made_from_keys_are_looked_up_first() {
 fn what_is_stored_already_is_not_stored_again_and_another_text_is_dead() {
     let messages = [message(FIRST, "a", true), message(SECOND, "b", true)];
     let mut plan = plan(&messages);
-    assert!(!plan.settle(plan.all(), &HashMap::new()));
+    assert!(!plan.resolve(plan.all(), &HashMap::new()));
     let stored = HashMap::from([(id(FIRST), "a".into()), (id(SECOND), "other".into())]);
-    assert!(plan.settle(plan.all(), &stored));
+    assert!(plan.resolve(plan.all(), &stored));
     assert_eq!(stored_and_dead(&plan), (0, vec![id(SECOND)]));
-    assert!(!plan.settle(plan.all(), &stored), "nothing is left");
+    assert!(!plan.resolve(plan.all(), &stored), "nothing is left");
 }
 
 #[test]
@@ -66,7 +66,7 @@ fn of_one_id_the_first_text_in_a_batch_is_stored() {
     let texts = ["a", "a", "other"];
     let messages = texts.map(|text| message(OF_A_KEY, text, false));
     let mut plan = plan(&messages);
-    assert!(plan.settle(plan.all(), &HashMap::new()));
+    assert!(plan.resolve(plan.all(), &HashMap::new()));
     assert_eq!(stored_and_dead(&plan), (1, vec![id(OF_A_KEY)]));
 }
 
@@ -74,10 +74,10 @@ fn of_one_id_the_first_text_in_a_batch_is_stored() {
 fn the_first_of_a_batch_gives_way_to_what_was_stored_meanwhile() {
     let messages = ["a", "other", "a"].map(|text| message(OF_A_KEY, text, false));
     let mut plan = plan(&messages);
-    assert!(plan.settle(plan.all(), &HashMap::new()));
+    assert!(plan.resolve(plan.all(), &HashMap::new()));
     assert_eq!(stored_and_dead(&plan), (1, vec![id(OF_A_KEY)]));
     let stored = HashMap::from([(id(OF_A_KEY), "other".into())]);
-    assert!(plan.settle(plan.all(), &stored));
+    assert!(plan.resolve(plan.all(), &stored));
     let mut known = KnownProducts::new(Duration::ZERO);
     let (rows, _) = plan.encode(plan.all(), &mut known, Instant::now());
     let dead: Vec<_> = rows.dead.iter().map(|dead| dead.body).collect();
@@ -88,7 +88,7 @@ fn the_first_of_a_batch_gives_way_to_what_was_stored_meanwhile() {
 }
 
 #[test]
-fn an_id_is_settled_as_a_whole() {
+fn an_id_is_resolved_as_a_whole() {
     let messages = [
         message(FIRST, "a", false),
         message(OF_A_KEY, "b", false),
