@@ -1,7 +1,7 @@
 //! RabbitMQ: connecting and disconnecting, the topology, and how many messages wait.
 //!
-//! lapin's own recovery stays off: it would renumber confirms under live
-//! publishers. A connection that fails is dropped whole, and its user opens another.
+//! lapin's own recovery stays off: it would renumber confirms under live publishers. A connection
+//! that fails is dropped whole, and its user opens another.
 
 mod depth;
 mod error;
@@ -61,21 +61,21 @@ impl Broker {
         self.topology.queue.clone()
     }
 
-    /// The queues that tickets are read from: where they should be, and where
-    /// they end up while the binding or the queue is missing.
+    /// The queues that tickets are read from: where they should be, and where they end up while the
+    /// binding or the queue is missing.
     pub fn queues(&self) -> [ShortString; 2] {
         [self.topology.queue.clone(), self.topology.unrouted.clone()]
     }
 
-    /// All queues, in the order of their labels in the metrics: those, and where RabbitMQ
-    /// puts what it gives up delivering, which nothing reads.
+    /// All queues, in the order of their labels in the metrics: those, and where RabbitMQ puts what
+    /// it gives up delivering, which nothing reads.
     pub fn all_queues(&self) -> [ShortString; 3] {
         let [main, unrouted] = self.queues();
         [main, unrouted, self.topology.dead.clone()]
     }
 
-    /// Connects and makes sure of the topology. `purpose` names the
-    /// connection in RabbitMQ's own tools.
+    /// Connects and makes sure of the topology. `purpose` names the connection in RabbitMQ's own
+    /// tools.
     pub async fn connect(&self, purpose: &str) -> Result<Link, BrokerError> {
         let socket = Arc::new(SocketSlot::default());
         let opened = timeout(CONNECT_TIMEOUT, async {
@@ -93,8 +93,8 @@ impl Broker {
     }
 
     async fn open(&self, purpose: &str, slot: &SocketSlot) -> Result<Connection, BrokerError> {
-        // Connected here and not by lapin, which tries only one address and
-        // keeps a task for ever after each attempt that fails.
+        // Connected here and not by lapin, which tries only one address and keeps a task for ever
+        // after each attempt that fails.
         let socket = connect_tcp(&self.uri).await?;
         slot.keep(&socket).map_err(io_error)?;
         let socket = Mutex::new(Some(socket));

@@ -1,17 +1,16 @@
-//! Deliveries into batches, batches to writers, and an acknowledgement when
-//! they are committed.
+//! Deliveries into batches, batches to writers, and an acknowledgement when they are committed.
 //!
 //! 1. [`run`] subscribes, and every delivery joins the batch of its [`subscription`].
 //! 2. A [`batch`] that is due is dispatched to an idle [`writer`](writer_pool).
 //! 3. The writer plans the batch ([`dedup`]) and stores it in one transaction ([`flusher`]). If
-//!    PostgreSQL refuses it, the batch is halved until the refused ticket stands alone ([`bisect`]); what may
-//!    be the tables' fault is [`held`], by the [`evidence`] that other tickets give.
+//!    PostgreSQL refuses it, the batch is halved until the refused ticket stands alone
+//!    ([`bisect`]); what may be the tables' fault is [`held`], by the [`evidence`] that other
+//!    tickets give.
 //! 4. What is committed is acknowledged, without a gap ([`ack_window`]).
 //!
-//! A delivery belongs to its batch until the batch's COMMIT. While PostgreSQL
-//! is unavailable deliveries are held, not sent back: prefetch bounds how many. A
-//! subscription that fails is given up whole; what it had not acknowledged is
-//! delivered again, and the store makes that harmless.
+//! A delivery belongs to its batch until the batch's COMMIT. While PostgreSQL is unavailable
+//! deliveries are held, not sent back: prefetch bounds how many. A subscription that fails is given
+//! up whole; what it had not acknowledged is delivered again, and the store makes that harmless.
 
 mod ack_window;
 mod batch;

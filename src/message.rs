@@ -10,9 +10,9 @@
 //!  +---------------+---------------+-----------+------------------
 //! ```
 //!
-//! Numbers are big endian. Every byte of the payload belongs to a record, there
-//! are between one and 65,536 of them, and no body is empty, as no ticket is that
-//! was ever accepted; else the whole group is malformed.
+//! Numbers are big endian. Every byte of the payload belongs to a record, there are between one and
+//! 65,536 of them, and no body is empty, as no ticket is that was ever accepted; else the whole
+//! group is malformed.
 
 use std::fmt;
 
@@ -24,8 +24,8 @@ pub const TICKET: &str = "text/plain";
 /// The content type of a message that is a group of tickets.
 pub const GROUP: &str = "application/x-ticket-group";
 
-/// The header of a single ticket's message that says when it was received:
-/// µs since the Unix epoch, because AMQP's own timestamp has only seconds.
+/// The header of a single ticket's message that says when it was received: µs since the Unix epoch,
+/// because AMQP's own timestamp has only seconds.
 pub const RECEIVED_AT: &str = "x-received-at-us";
 
 /// What a record has before its body, in bytes.
@@ -42,8 +42,7 @@ pub struct Record<'a> {
     pub body: &'a [u8],
 }
 
-/// Appends a record to a group. The body must be shorter than 4 GiB, which
-/// `BODY_MAX` sees to.
+/// Appends a record to a group. The body must be shorter than 4 GiB, which `BODY_MAX` sees to.
 pub fn append(group: &mut Vec<u8>, record: Record<'_>) {
     let length = u32::try_from(record.body.len()).unwrap_or(u32::MAX);
     group.extend_from_slice(record.id.as_bytes());
@@ -52,8 +51,8 @@ pub fn append(group: &mut Vec<u8>, record: Record<'_>) {
     group.extend_from_slice(record.body);
 }
 
-/// The maximum of records in a group: four times what `PUBLISH_GROUP_MAX` may be. Others
-/// could make several hundred thousand of one message of a few megabytes.
+/// The maximum of records in a group: four times what `PUBLISH_GROUP_MAX` may be. Others could make
+/// several hundred thousand of one message of a few megabytes.
 pub const RECORDS_MAX: usize = 65_536;
 
 /// Why a payload is not a group.

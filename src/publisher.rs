@@ -1,22 +1,19 @@
-//! Group commit: tickets in, one message for many of them, a result for each
-//! when the message is confirmed.
+//! Group commit: tickets in, one message for many of them, a result for each when the message is
+//! confirmed.
 //!
-//! One task owns the channel, every publish on it and every confirm: lapin
-//! numbers a publish and puts it on the wire under two different locks, so two
-//! tasks publishing on one channel could swap each other's confirms. It serves
-//! all workers, as what RabbitMQ spends on a message hardly grows with the
-//! tickets in it: a channel for each worker would mean twice the messages.
+//! One task owns the channel, every publish on it and every confirm: lapin numbers a publish and
+//! puts it on the wire under two different locks, so two tasks publishing on one channel could swap
+//! each other's confirms. It serves all workers, as what RabbitMQ spends on a message hardly grows
+//! with the tickets in it: a channel for each worker would mean twice the messages.
 //!
-//! A group is published when it is full, when no other is waiting for its
-//! confirm, or behind a single other once it holds half of the tickets. So a lone
-//! ticket is published immediately, and under load the groups grow, without a
-//! timer. When the connection fails, what was not confirmed is published again on
-//! the next one with the same ids, as long as its deadline allows; the store
+//! A group is published when it is full, when no other is waiting for its confirm, or behind a
+//! single other once it holds half of the tickets. So a lone ticket is published immediately, and
+//! under load the groups grow, without a timer. When the connection fails, what was not confirmed
+//! is published again on the next one with the same ids, as long as its deadline allows; the store
 //! keeps one row an id.
 //!
-//! A body is copied from hyper's buffer into the group's payload at once: to keep
-//! the buffer would cost hyper a new one for each request. lapin copies the
-//! payload once more, into its frames.
+//! A body is copied from hyper's buffer into the group's payload at once: to keep the buffer would
+//! cost hyper a new one for each request. lapin copies the payload once more, into its frames.
 //!
 //! - [`PublishQueue`](queue): where handlers put tickets and groups are gathered.
 //! - [`ChannelActor`](session): publishes groups and awaits their confirms.
@@ -53,8 +50,8 @@ pub struct Publisher {
 }
 
 impl Publisher {
-    /// Submits a ticket. The result comes through the receiver; dropping the
-    /// receiver changes nothing for the ticket.
+    /// Submits a ticket. The result comes through the receiver; dropping the receiver changes
+    /// nothing for the ticket.
     pub fn submit(
         &self,
         record: Record<'_>,
@@ -70,9 +67,9 @@ impl Drop for Publisher {
     }
 }
 
-/// Makes a publisher for each worker, and the task that belongs beside its
-/// handlers; the first of these tasks owns the channel too. They end when all
-/// publishers are gone and every ticket has its result.
+/// Makes a publisher for each worker, and the task that belongs beside its handlers; the first of
+/// these tasks owns the channel too. They end when all publishers are gone and every ticket has its
+/// result.
 pub fn publishers(
     broker: Broker,
     limits: PublishLimits,

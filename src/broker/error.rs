@@ -11,8 +11,7 @@ pub enum BrokerError {
     Amqp(lapin::Error),
     /// RabbitMQ did not answer in time.
     Timeout,
-    /// An exchange or a queue is missing or has other properties, so that tickets could
-    /// be lost.
+    /// An exchange or a queue is missing or has other properties, so that tickets could be lost.
     Unsafe(String),
     /// Our user lacks the right to something that is ours to do.
     Forbidden(String),

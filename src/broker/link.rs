@@ -53,8 +53,8 @@ impl Link {
         within(self.connection.create_channel()).await
     }
 
-    /// How many messages wait in a queue and are with no consumer. On a channel of
-    /// its own, which RabbitMQ closes if there is no such queue.
+    /// How many messages wait in a queue and are with no consumer. On a channel of its own, which
+    /// RabbitMQ closes if there is no such queue.
     pub async fn waiting(&self, queue: ShortString) -> Result<u32, BrokerError> {
         within(async {
             let channel = self.connection.create_channel().await?;
@@ -70,8 +70,8 @@ impl Link {
         .await
     }
 
-    /// What happens to the connection. To be called once: a second listener
-    /// would take events away from the first.
+    /// What happens to the connection. To be called once: a second listener would take events away
+    /// from the first.
     pub fn events(&self) -> impl Stream<Item = Event> + Send + 'static {
         self.connection.events_listener()
     }

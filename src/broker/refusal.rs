@@ -21,8 +21,8 @@ impl Need {
     }
 }
 
-/// The error for a missing right: RabbitMQ's reason names the resource, and only in newer
-/// versions the right.
+/// The error for a missing right: RabbitMQ's reason names the resource, and only in newer versions
+/// the right.
 pub fn forbidden(needs: &[Need], why: &str) -> BrokerError {
     let missing = needs.iter().find(|need| why.contains(&need.resource));
     let missing = match missing {

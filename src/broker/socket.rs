@@ -17,8 +17,8 @@ const TCP_TIMEOUT: Duration = Duration::from_secs(3);
 /// Unacknowledged bytes longer than this mean a dead peer (Linux, tcp(7)).
 const TCP_USER_TIMEOUT: Duration = Duration::from_secs(15);
 
-/// A second handle to the connection's socket: shutting it is the one way to
-/// end lapin's I/O thread whatever that is waiting for.
+/// A second handle to the connection's socket: shutting it is the one way to end lapin's I/O thread
+/// whatever that is waiting for.
 #[derive(Default)]
 pub struct SocketSlot(Mutex<Option<Socket>>);
 

@@ -8,8 +8,8 @@ use super::error::BrokerError;
 use super::refusal::{self, Need};
 use crate::config;
 
-/// Far more deliveries than a ticket can need: RabbitMQ 4 would give up after
-/// 20, and each restart of a consumer counts. No number would mean those 20.
+/// Far more deliveries than a ticket can need: RabbitMQ 4 would give up after 20, and each restart
+/// of a consumer counts. No number would mean those 20.
 const DELIVERY_LIMIT: i64 = 1_000_000;
 
 /// The reply code of access-refused (AMQP 0-9-1, section 1.2).
@@ -78,9 +78,8 @@ impl Topology {
         bind(connection, &self.queue, &self.exchange).await
     }
 
-    /// Checks only that what tickets are published to and read from exists: AMQP tells no
-    /// more, and RabbitMQ 4.3 tells not even that to a user without the right to
-    /// configure it.
+    /// Checks only that what tickets are published to and read from exists: AMQP tells no more, and
+    /// RabbitMQ 4.3 tells not even that to a user without the right to configure it.
     async fn check(&self, connection: &Connection) -> Result<(), BrokerError> {
         let exchange = on_channel(connection, async |channel| {
             let options = ExchangeDeclareOptions {
@@ -118,8 +117,8 @@ impl Topology {
     fn kept(&self) -> FieldTable {
         let mut arguments = quorum();
         arguments.insert(DEAD_LETTERS.into(), long_string(&self.dead));
-        // Dead letters leave the queue only once they are safe in the next one,
-        // which RabbitMQ does only together with reject-publish.
+        // Dead letters leave the queue only once they are safe in the next one, which RabbitMQ does
+        // only together with reject-publish.
         arguments.insert(
             "x-dead-letter-strategy".into(),
             AMQPValue::LongString("at-least-once".into()),
@@ -174,8 +173,8 @@ async fn ensure_exchange(
     })
 }
 
-/// Declares a queue; fails if one exists with other arguments: with some of them a
-/// confirmed ticket would not be safe, and AMQP tells nothing of policies.
+/// Declares a queue; fails if one exists with other arguments: with some of them a confirmed ticket
+/// would not be safe, and AMQP tells nothing of policies.
 async fn ensure_queue(
     connection: &Connection,
     Named(name, setting): Named<'_>,

@@ -2,12 +2,10 @@
 
 use std::collections::VecDeque;
 
-/// The delivery tags of one channel: 1, 2, 3 and so on (AMQP 0-9-1, section
-/// 3.1.8, delivery-tag).
+/// The delivery tags of one channel: 1, 2, 3 and so on (AMQP 0-9-1, section 3.1.8, delivery-tag).
 ///
-/// An acknowledgement with `multiple` covers every lower tag too, so a tag is
-/// handed out only once it and all before it are stored, in whatever order
-/// batches finish.
+/// An acknowledgement with `multiple` covers every lower tag too, so a tag is handed out only once
+/// it and all before it are stored, in whatever order batches finish.
 #[derive(Debug)]
 pub struct AckWindow {
     first_open: u64,
@@ -31,8 +29,8 @@ struct Queue {
 }
 
 impl AckWindow {
-    /// For a channel on which nothing was delivered yet, subscribed to queues with
-    /// these prefetches.
+    /// For a channel on which nothing was delivered yet, subscribed to queues with these
+    /// prefetches.
     pub fn new(prefetches: &[u16]) -> Self {
         let queue = |&prefetch: &u16| Queue {
             prefetch: prefetch.into(),
@@ -55,16 +53,15 @@ impl AckWindow {
         }
     }
 
-    /// Whether one of the queues has delivered all that its prefetch allows, so that
-    /// nothing more comes from it before something is acknowledged.
+    /// Whether one of the queues has delivered all that its prefetch allows, so that nothing more
+    /// comes from it before something is acknowledged.
     pub fn is_exhausted(&self) -> bool {
         self.queues
             .iter()
             .any(|queue| queue.unacknowledged >= queue.prefetch)
     }
 
-    /// Records that these tags are stored. Returns the tag up to which all
-    /// are, if it has moved.
+    /// Records that these tags are stored. Returns the tag up to which all are, if it has moved.
     pub fn store(&mut self, tags: &[u64]) -> Option<u64> {
         for tag in tags {
             if let Some(delivery) = self.delivery(*tag) {

@@ -2,8 +2,8 @@
 
 use std::time::{Duration, Instant};
 
-/// A batch of fewer rows than this says that load is low, and the next one
-/// does not wait to fill: there is nothing to gain by it.
+/// A batch of fewer rows than this says that load is low, and the next one does not wait to fill:
+/// there is nothing to gain by it.
 const LOW_LOAD_ROWS: usize = 256;
 
 /// The bounds of one batch.
@@ -56,8 +56,8 @@ impl<T> Batch<T> {
         self.rows >= self.limits.rows || self.bytes >= self.limits.bytes
     }
 
-    /// Sets whether nothing more can be delivered before something is stored: then
-    /// there is nothing to wait for.
+    /// Sets whether nothing more can be delivered before something is stored: then there is nothing
+    /// to wait for.
     pub fn complete(&mut self, complete: bool) {
         self.complete = complete;
     }
@@ -67,8 +67,7 @@ impl<T> Batch<T> {
         self.since
     }
 
-    /// When it should be written; none while it is empty. A time that has
-    /// passed means now.
+    /// When it should be written; none while it is empty. A time that has passed means now.
     pub fn due(&self) -> Option<Instant> {
         let since = self.since?;
         if self.cannot_grow() || self.last_rows < LOW_LOAD_ROWS {
@@ -77,9 +76,8 @@ impl<T> Batch<T> {
         Some(since + self.limits.age)
     }
 
-    /// How much longer than necessary its COPY may take: not at all when it
-    /// cannot grow, as more is waiting then; else half the age, which under load
-    /// is less than the next batch takes to fill.
+    /// How much longer than necessary its COPY may take: not at all when it cannot grow, as more is
+    /// waiting then; else half the age, which under load is less than the next batch takes to fill.
     pub fn pacing_budget(&self) -> Duration {
         if self.cannot_grow() {
             Duration::ZERO

@@ -1,28 +1,26 @@
-//! Bisects a batch for the tickets that PostgreSQL refuses, and decides whose fault that is: theirs,
-//! or the tables'. Pure.
+//! Bisects a batch for the tickets that PostgreSQL refuses, and decides whose fault that is:
+//! theirs, or the tables'. Pure.
 //!
-//! ticketd's own tables refuse nothing that comes this far. A refusal comes
-//! from what somebody has changed: a constraint, a trigger, a column made
-//! narrower. The SQLSTATE does not tell which tickets that is meant for: 23514
-//! is a check that one ticket breaks or that none meets, 22003 a price of too
-//! many digits or a column of too few. What tells is whether the tables accept
-//! another ticket. So a ticket is dead-lettered only
+//! ticketd's own tables refuse nothing that comes this far. A refusal comes from what somebody has
+//! changed: a constraint, a trigger, a column made narrower. The SQLSTATE does not tell which
+//! tickets that is meant for: 23514 is a check that one ticket breaks or that none meets, 22003 a
+//! price of too many digits or a column of too few. What tells is whether the tables accept another
+//! ticket. So a ticket is dead-lettered only
 //!
-//! - if it was refused, another one was stored, and it is refused again; of
-//!   those that follow each other without another stored, only
-//!   [`DEAD_LETTERED_MAX`], and then a copy of a stored ticket must be accepted
-//!   first (and is rolled back);
-//! - if it came alone, so that there is nothing to compare it with: it is one
-//!   of the first [`DEAD_LETTERED_MAX`] in a row, and was not delivered before.
+//! - if it was refused, another one was stored, and it is refused again; of those that follow each
+//!   other without another stored, only [`DEAD_LETTERED_MAX`], and then a copy of a stored ticket
+//!   must be accepted first (and is rolled back);
+//! - if it came alone, so that there is nothing to compare it with: it is one of the first
+//!   [`DEAD_LETTERED_MAX`] in a row, and was not delivered before.
 //!
-//! Everything else is held and retried, along with what comes after it: the
-//! first ticket that is stored shows whose fault it was. A fault of the tables
-//! thus dead-letters next to nothing whenever it begins or ends, and tickets at
-//! fault delay the others no longer than until one of those is tried.
+//! Everything else is held and retried, along with what comes after it: the first ticket that is
+//! stored shows whose fault it was. A fault of the tables thus dead-letters next to nothing
+//! whenever it begins or ends, and tickets at fault delay the others no longer than until one of
+//! those is tried.
 //!
-//! A ticket that is stored vouches only for those that write no more than it
-//! did ([`Kind`]): an invalid one leaves most columns null, and products that
-//! are known to be stored already are not written.
+//! A ticket that is stored vouches only for those that write no more than it did ([`Kind`]): an
+//! invalid one leaves most columns null, and products that are known to be stored already are not
+//! written.
 
 use std::ops::Range;
 
@@ -30,10 +28,9 @@ use std::ops::Range;
 use super::evidence::DEAD_LETTERED_MAX;
 use super::evidence::{Evidence, Kind};
 
-/// Maximum of tickets that are found to be refused in one search while none of the
-/// batch is stored. A fault of the tables is known by then, and to try
-/// thousands one by one would only keep PostgreSQL busy; the next search begins
-/// elsewhere.
+/// Maximum of tickets that are found to be refused in one search while none of the batch is stored.
+/// A fault of the tables is known by then, and to try thousands one by one would only keep
+/// PostgreSQL busy; the next search begins elsewhere.
 const TRIED_MAX: usize = 32;
 
 /// What to do about a ticket that is refused.
@@ -111,8 +108,7 @@ impl Search {
         self.ranges.push(range.start..middle);
     }
 
-    /// A single ticket is refused. `alone`: it has no other beside it, and did
-    /// not come before.
+    /// A single ticket is refused. `alone`: it has no other beside it, and did not come before.
     pub fn on_refusal(
         &mut self,
         at: usize,
@@ -139,8 +135,8 @@ impl Search {
         self.over = true;
     }
 
-    /// Begins anew with all that is left, in as few pieces as possible and from
-    /// the `start`th ticket of it on, the rest after that.
+    /// Begins anew with all that is left, in as few pieces as possible and from the `start`th
+    /// ticket of it on, the rest after that.
     pub fn restart(&mut self, start: usize) {
         self.over = false;
         let refused = std::mem::take(&mut self.refused);
@@ -213,8 +209,8 @@ mod tests {
     use proptest::prelude::*;
     use std::collections::BTreeSet;
 
-    /// A table, and what becomes of the tickets of one batch that is searched in
-    /// it for as many rounds as it takes.
+    /// A table, and what becomes of the tickets of one batch that is searched in it for as many
+    /// rounds as it takes.
     #[derive(Default)]
     struct Table {
         stored: BTreeSet<usize>,

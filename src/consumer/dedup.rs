@@ -21,12 +21,12 @@ const ROW_OVERHEAD_BYTES: usize = 128;
 /// Why the second text of a key is dead.
 const KEY_REUSED: &str = "the idempotency key was used with another body";
 
-/// Of so many tickets of a transaction copies are kept, to compare refused ones
-/// with: enough to have one of each kind soon.
+/// Of so many tickets of a transaction copies are kept, to compare refused ones with: enough to
+/// have one of each kind soon.
 const SAMPLES: usize = 4;
 
-/// Why a ticket is dead that PostgreSQL would refuse for its time. It is not tried, as a
-/// refusal means that somebody has changed the tables.
+/// Why a ticket is dead that PostgreSQL would refuse for its time. It is not tried, as a refusal
+/// means that somebody has changed the tables.
 const TOO_EARLY: &str = "its time of receipt is before 4714 BC, which PostgreSQL cannot hold";
 
 /// What is to be done with one ticket.
@@ -41,13 +41,13 @@ enum Verdict {
     Dead(String),
 }
 
-/// The tickets of a batch and what is to be done with each, in the order of
-/// their ids: two writers that store the same tickets then wait for each other
-/// instead of both for ever.
+/// The tickets of a batch and what is to be done with each, in the order of their ids: two writers
+/// that store the same tickets then wait for each other instead of both for ever.
 pub struct Plan<'a> {
     records: Vec<Record<'a>>,
     verdicts: Vec<Verdict>,
-    /// Ids that are probably stored already, with the lengths of their bodies; these are looked up first.
+    /// Ids that are probably stored already, with the lengths of their bodies; these are looked up
+    /// first.
     pub possible_duplicates: Vec<(Uuid, usize)>,
     /// How long COPY of the rows may be stretched.
     pub pacing: Duration,
@@ -102,8 +102,8 @@ impl<'a> Plan<'a> {
         }
     }
 
-    /// Reads tickets and writes their rows, in one pass over their bytes, and
-    /// gathers what they change of the products.
+    /// Reads tickets and writes their rows, in one pass over their bytes, and gathers what they
+    /// change of the products.
     pub fn encode(
         &self,
         range: Range<usize>,
@@ -210,8 +210,7 @@ impl<'a> Plan<'a> {
             .collect()
     }
 
-    /// The range together with what shares an id with its ends: ids are resolved
-    /// as a whole.
+    /// The range together with what shares an id with its ends: ids are resolved as a whole.
     pub fn with_whole_ids(&self, range: Range<usize>) -> Range<usize> {
         let same = |a: usize, b: usize| {
             let ids = self.records.get(a).zip(self.records.get(b));
@@ -245,8 +244,8 @@ impl<'a> Plan<'a> {
         })
     }
 
-    /// Records as evidence that these rows are stored, with products or without,
-    /// and copies of some of their tickets.
+    /// Records as evidence that these rows are stored, with products or without, and copies of some
+    /// of their tickets.
     pub fn record_evidence(
         &self,
         range: Range<usize>,
@@ -270,8 +269,7 @@ impl<'a> Plan<'a> {
         }
     }
 
-    /// Whether no other ticket of the batch is to be stored, and it was not
-    /// delivered before.
+    /// Whether no other ticket of the batch is to be stored, and it was not delivered before.
     pub fn is_alone(&self, at: usize) -> bool {
         let mut others = (0..self.records.len()).filter(|&other| other != at);
         !self.redelivered && !others.any(|other| self.kind(other).is_some())

@@ -10,9 +10,8 @@ pub const DEAD_LETTERED_MAX: u32 = 2;
 /// The largest ticket of which a copy is kept, in bytes.
 const SAMPLE_BYTES_MAX: usize = 65_536;
 
-/// What a ticket's transaction writes, and so which constraints it has to meet. One that was
-/// stored vouches for its own kind and for those before it, but not for those
-/// after it, which write more.
+/// What a ticket's transaction writes, and so which constraints it has to meet. One that was stored
+/// vouches for its own kind and for those before it, but not for those after it, which write more.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Kind {
     /// An invalid ticket: most columns are null.

@@ -119,8 +119,8 @@ impl Flusher {
         self.connection = None;
     }
 
-    /// Stores these tickets. If some of them turn out to be stored already, it
-    /// stores the others; a conflict that is left has another cause.
+    /// Stores these tickets. If some of them turn out to be stored already, it stores the others; a
+    /// conflict that is left has another cause.
     pub async fn store(
         &mut self,
         plan: &mut Plan<'_>,

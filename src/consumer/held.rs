@@ -17,8 +17,8 @@ use crate::metrics::{FlushFailed, StoreMetrics};
 /// How often it is logged again that tickets are refused.
 const LOG_EVERY: Duration = Duration::from_secs(60);
 
-/// What one writer holds, and when it tries again. How much that may be is
-/// bounded by what RabbitMQ delivers without an acknowledgement.
+/// What one writer holds, and when it tries again. How much that may be is bounded by what RabbitMQ
+/// delivers without an acknowledgement.
 pub struct HeldBatches {
     batches: VecDeque<(Job, Search)>,
     pause: Backoff,
@@ -94,8 +94,7 @@ impl HeldBatches {
         }
     }
 
-    /// Attempts have ended for now. Reports what is held, and schedules the
-    /// next attempt.
+    /// Attempts have ended for now. Reports what is held, and schedules the next attempt.
     pub fn schedule(&mut self) {
         let now = Instant::now();
         self.due = match self.due {

@@ -1,18 +1,17 @@
-//! What is known of the rows of `products`, so that only what may change one is
-//! written. Pure, no clock of its own.
+//! What is known of the rows of `products`, so that only what may change one is written. Pure, no
+//! clock of its own.
 //!
-//! Most tickets sell products at the name and price that their rows already
-//! have. Writing those rows with every batch leaves a dead version each time,
-//! which nothing can remove while an old snapshot is held (a dump, a report, a
-//! stale replication slot), and which every later write has to walk past.
+//! Most tickets sell products at the name and price that their rows already have. Writing those
+//! rows with every batch leaves a dead version each time, which nothing can remove while an old
+//! snapshot is held (a dump, a report, a stale replication slot), and which every later write has
+//! to walk past.
 //!
-//! A row is written when it is not known, when its name or price changes, or
-//! when it was last confirmed longer ago than the refresh time, by the clock or
-//! by the times of its tickets. What is known is not always what is stored: a
-//! lost connection leaves every row unconfirmed, since the next one may lead to
-//! another server and its last COMMIT may have failed or not. The newest ticket
-//! of each product is known all the same, and written when the product comes
-//! again, so that an older ticket that arrives late never replaces it.
+//! A row is written when it is not known, when its name or price changes, or when it was last
+//! confirmed longer ago than the refresh time, by the clock or by the times of its tickets. What is
+//! known is not always what is stored: a lost connection leaves every row unconfirmed, since the
+//! next one may lead to another server and its last COMMIT may have failed or not. The newest
+//! ticket of each product is known all the same, and written when the product comes again, so that
+//! an older ticket that arrives late never replaces it.
 
 use std::borrow::Cow;
 use std::collections::hash_map::Entry as MapEntry;
@@ -29,16 +28,15 @@ use uuid::Uuid;
 use crate::store::{ProductRow, Recency};
 use crate::ticket::Product;
 
-/// Maximum of products that are remembered; about 25 MB with texts of the usual
-/// lengths.
+/// Maximum of products that are remembered; about 25 MB with texts of the usual lengths.
 const PRODUCTS_MAX: usize = 131_072;
 
-/// Maximum of bytes that their ids and names may take together: 512 for each
-/// product, and a bound where all of them are of the longest.
+/// Maximum of bytes that their ids and names may take together: 512 for each product, and a bound
+/// where all of them are of the longest.
 const TEXT_BYTES_MAX: usize = PRODUCTS_MAX * 512;
 
-/// A row is refreshed up to one eighth of the refresh time early, by its hash,
-/// so that what was first sold together is not refreshed all at once.
+/// A row is refreshed up to one eighth of the refresh time early, by its hash, so that what was
+/// first sold together is not refreshed all at once.
 const JITTER: i64 = 8;
 
 /// Remembers the rows of `products` as far as they are known.
@@ -78,8 +76,8 @@ struct Entry {
     seen: bool,
 }
 
-/// The rows of `products` that one transaction writes, at most one a product.
-/// [`KnownProducts`] must be given its outcome.
+/// The rows of `products` that one transaction writes, at most one a product. [`KnownProducts`]
+/// must be given its outcome.
 #[derive(Debug)]
 pub struct Changes<'a> {
     /// The rows.
@@ -94,8 +92,8 @@ pub struct Gathering<'a, 'k> {
 }
 
 impl KnownProducts {
-    /// Nothing is known. A row is written again once it was confirmed longer than
-    /// `refresh` ago; zero: with every batch.
+    /// Nothing is known. A row is written again once it was confirmed longer than `refresh` ago;
+    /// zero: with every batch.
     pub fn new(refresh: Duration) -> Self {
         Self::bounded(refresh, PRODUCTS_MAX, TEXT_BYTES_MAX)
     }
@@ -125,8 +123,8 @@ impl KnownProducts {
         }
     }
 
-    /// The transaction was committed, and these products' rows are as it wrote
-    /// them. The other rows are of newer tickets, from elsewhere.
+    /// The transaction was committed, and these products' rows are as it wrote them. The other rows
+    /// are of newer tickets, from elsewhere.
     pub fn committed(&mut self, changes: &Changes<'_>, written: &HashSet<String>, now: Instant) {
         self.failed(changes);
         for row in &changes.rows {
@@ -142,8 +140,8 @@ impl KnownProducts {
         }
     }
 
-    /// The transaction failed. If its outcome is not known, the connection must be
-    /// reported lost as well.
+    /// The transaction failed. If its outcome is not known, the connection must be reported lost as
+    /// well.
     pub fn failed(&mut self, changes: &Changes<'_>) {
         for row in &changes.rows {
             if let Some(transactions) = self.writing.get_mut(&*row.product_id) {
@@ -155,9 +153,9 @@ impl KnownProducts {
         }
     }
 
-    /// These tickets turn out not to be stored: what they said of products does
-    /// not count. Newer tickets than a row's that were seen besides are forgotten
-    /// with them, until the row is confirmed anew.
+    /// These tickets turn out not to be stored: what they said of products does not count. Newer
+    /// tickets than a row's that were seen besides are forgotten with them, until the row is
+    /// confirmed anew.
     pub fn dismiss(&mut self, tickets: &HashSet<Uuid>) {
         for (_, entry) in &mut self.entries {
             if tickets.contains(&entry.newest.ticket_id) {

@@ -36,8 +36,8 @@ impl Anomaly {
     }
 }
 
-/// When the ticket of a message was received, but not later than now: what came
-/// later would never count as newer.
+/// When the ticket of a message was received, but not later than now: what came later would never
+/// count as newer.
 pub fn of_ticket(properties: &BasicProperties, now_us: i64) -> (i64, Anomaly) {
     let header = properties
         .headers()

@@ -28,8 +28,8 @@ const UNROUTED_PREFETCH: u16 = 8;
 /// How often the age of unacknowledged deliveries is checked.
 const HOLD_TICK: Duration = Duration::from_millis(500);
 
-/// Stores what comes out of RabbitMQ until `drain` is cancelled; then it
-/// finishes what it has begun. Fails if the database can never hold tickets.
+/// Stores what comes out of RabbitMQ until `drain` is cancelled; then it finishes what it has
+/// begun. Fails if the database can never hold tickets.
 pub async fn run(
     broker: Broker,
     database: DatabaseConfig,

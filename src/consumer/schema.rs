@@ -15,8 +15,8 @@ const CHECK_EVERY: Duration = Duration::from_secs(2);
 /// How often it is logged that somebody must.
 const LOG_EVERY: Duration = Duration::from_secs(60);
 
-/// Waits until the schema is up to date, and migrates it if that takes an instant. Fails if
-/// the database can never hold tickets.
+/// Waits until the schema is up to date, and migrates it if that takes an instant. Fails if the
+/// database can never hold tickets.
 pub async fn ready(database: &DatabaseConfig) -> Result<(), StoreError> {
     let mut backoff = Backoff::new();
     let mut logged: Option<Instant> = None;

@@ -26,8 +26,8 @@ const LASTING: Duration = Duration::from_secs(60);
 /// The deliveries of all queues of a subscription.
 pub type Deliveries = SelectAll<BoxStream<'static, Delivered>>;
 
-/// Subscribes to a queue, the `at`th of the subscription. At most `prefetch` messages are
-/// delivered without being acknowledged.
+/// Subscribes to a queue, the `at`th of the subscription. At most `prefetch` messages are delivered
+/// without being acknowledged.
 pub async fn subscribe(
     channel: &Channel,
     queue: ShortString,
@@ -162,14 +162,14 @@ impl Subscription {
         self.draining && self.under_way.is_empty() && self.batch.begun().is_none()
     }
 
-    /// Whether the next one may follow at once. One that fails as soon as it is
-    /// subscribed counts one more delivery of all that was prefetched.
+    /// Whether the next one may follow at once. One that fails as soon as it is subscribed counts
+    /// one more delivery of all that was prefetched.
     pub fn worked(&self) -> bool {
         self.acknowledged || self.begun.elapsed() > LASTING
     }
 
-    /// RabbitMQ ends a subscription whose deliveries wait for too long; before
-    /// it does, they go back to the queue on our own terms.
+    /// RabbitMQ ends a subscription whose deliveries wait for too long; before it does, they go
+    /// back to the queue on our own terms.
     pub fn check_age(&self, hold_max: Duration) -> Result<(), SubscriptionError> {
         let mut under_way = self.under_way.values();
         if under_way.any(|since| since.elapsed() > hold_max) {

@@ -1,9 +1,8 @@
 //! A batch's tickets into PostgreSQL, however long that takes.
 //!
-//! A batch that cannot be stored as a whole because of one of its tickets is
-//! halved until that ticket stands alone and is dead-lettered, unless the
-//! fault is the tables': then it is held. Whatever else fails is retried on a
-//! new connection.
+//! A batch that cannot be stored as a whole because of one of its tickets is halved until that
+//! ticket stands alone and is dead-lettered, unless the fault is the tables': then it is held.
+//! Whatever else fails is retried on a new connection.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -67,8 +66,8 @@ impl Writer {
 
     /// Stores one batch after the other, until no more can come.
     pub async fn run(mut self) {
-        // Once for each batch, so that no second one is dispatched
-        // while the first waits for a connection.
+        // Once for each batch, so that no second one is dispatched while the first waits for a
+        // connection.
         let mut reported_idle = false;
         loop {
             self.flusher.connect(&AtomicBool::new(false)).await;
@@ -180,8 +179,8 @@ impl Writer {
         }
     }
 
-    /// Decides what becomes of tickets that PostgreSQL refuses. An error if
-    /// something else has failed.
+    /// Decides what becomes of tickets that PostgreSQL refuses. An error if something else has
+    /// failed.
     async fn on_refusal(
         &mut self,
         plan: &mut Plan<'_>,

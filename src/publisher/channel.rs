@@ -25,8 +25,8 @@ pub async fn confirm(
     key: ShortString,
     message: GroupMessage,
 ) -> Result<Confirmation, lapin::Error> {
-    // Mandatory: should even the alternate exchange be missing, the message
-    // comes back instead of being confirmed into nothing.
+    // Mandatory: should even the alternate exchange be missing, the message comes back instead of
+    // being confirmed into nothing.
     let options = BasicPublishOptions {
         mandatory: true,
         immediate: false,

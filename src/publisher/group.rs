@@ -14,8 +14,7 @@ use crate::message::{self, RECORD_HEAD_BYTES, Record};
 /// RabbitMQ's "persistent" (AMQP 0-9-1, basic class, delivery-mode).
 const PERSISTENT: u8 = 2;
 
-/// Tickets that share a message, already in the message's form, and who waits
-/// for their results.
+/// Tickets that share a message, already in the message's form, and who waits for their results.
 #[derive(Default)]
 pub struct Group {
     records: Arc<Vec<u8>>,

@@ -28,8 +28,8 @@ pub enum LinkState {
     Blocked,
 }
 
-/// The tickets between their arrival and their publishing, and the count of
-/// those between their arrival and their result.
+/// The tickets between their arrival and their publishing, and the count of those between their
+/// arrival and their result.
 pub struct PublishQueue {
     limits: PublishLimits,
     router: ReplyRouter,
@@ -109,8 +109,8 @@ impl PublishQueue {
         if state.filling.tickets() >= self.limits.group {
             state.seal();
         }
-        // The publisher's task may be on another core, where waking it costs
-        // a system call: only if it has something to do, and once.
+        // The publisher's task may be on another core, where waking it costs a system call: only if
+        // it has something to do, and once.
         let wake = !state.woken && state.has_ready_group();
         state.woken |= wake;
         drop(state);
@@ -221,9 +221,9 @@ impl State {
         !self.sealed.is_empty() || self.is_partial_ready()
     }
 
-    /// A group that could still grow is published when no other waits for its
-    /// confirm. It is published behind a single other too when it holds half of the
-    /// tickets: then the next ones gather while the first confirm is under way.
+    /// A group that could still grow is published when no other waits for its confirm. It is
+    /// published behind a single other too when it holds half of the tickets: then the next ones
+    /// gather while the first confirm is under way.
     fn is_partial_ready(&self) -> bool {
         let held = self.filling.tickets();
         self.sealed.is_empty()

@@ -1,8 +1,7 @@
 //! The way back from the publisher's task to the handlers.
 //!
-//! A handler is woken on its own worker: waking it from another thread costs a
-//! system call, so the publisher's task wakes each worker once for all of its
-//! tickets in a group.
+//! A handler is woken on its own worker: waking it from another thread costs a system call, so the
+//! publisher's task wakes each worker once for all of its tickets in a group.
 
 use std::time::Instant;
 

@@ -22,12 +22,12 @@ use crate::broker::{Broker, BrokerError, Link};
 use crate::health::Health;
 use crate::metrics::{LinkGuard, PublishFailed, PublishMetrics};
 
-/// Maximum of messages waiting for their confirms: lapin's work for a confirm of
-/// many grows with it, and beyond a few hundred RabbitMQ is no faster.
+/// Maximum of messages waiting for their confirms: lapin's work for a confirm of many grows with
+/// it, and beyond a few hundred RabbitMQ is no faster.
 const UNCONFIRMED_MAX: usize = 512;
 
-/// A channel on which RabbitMQ has refused everything for so long is given up:
-/// it may go on refusing there when there is room again.
+/// A channel on which RabbitMQ has refused everything for so long is given up: it may go on
+/// refusing there when there is room again.
 const REFUSED_MAX: Duration = Duration::from_secs(2);
 
 /// How often deadlines are checked.
@@ -126,8 +126,8 @@ impl ChannelActor {
     async fn connect(&mut self) -> Option<(Link, Channel)> {
         let (broker, queue) = (self.broker.clone(), self.queue.clone());
         let mut tick = ticker();
-        // The first attempt waits too, if little: a broker that accepts sessions
-        // only to end them is not hammered.
+        // The first attempt waits too, if little: a broker that accepts sessions only to end them
+        // is not hammered.
         let mut attempt = pin!(open(&broker, self.backoff.next()).fuse());
         loop {
             tokio::select! {
@@ -183,8 +183,8 @@ impl ChannelActor {
         let mut tick = ticker();
         let queue = self.queue.clone();
         loop {
-            // One turn of this worker's loop, in which every connection that has
-            // a ticket submits it: fewer and larger messages.
+            // One turn of this worker's loop, in which every connection that has a ticket submits
+            // it: fewer and larger messages.
             if queue.should_linger(session.confirms.len()) {
                 yield_now().await;
             }
@@ -233,8 +233,8 @@ impl ChannelActor {
         }
     }
 
-    /// Settles a group. 202 hangs on this match: only an ack that returned
-    /// nothing says that the message is safe.
+    /// Settles a group. 202 hangs on this match: only an ack that returned nothing says that the
+    /// message is safe.
     fn settle(
         &mut self,
         session: &mut PublishSession,
@@ -266,8 +266,8 @@ impl ChannelActor {
                 | Confirmation::Nack(Some(_))
                 | Confirmation::NotRequested,
             ) => {
-                // lapin hands a returned message to whichever confirm comes
-                // next, so no further confirm of this channel is believed.
+                // lapin hands a returned message to whichever confirm comes next, so no further
+                // confirm of this channel is believed.
                 self.metrics.failed(PublishFailed::Returned);
                 self.queue.settle(group, Err(PublishError::Returned));
                 Err(SessionError::Returned)
@@ -320,8 +320,8 @@ impl ChannelActor {
     }
 
     /// Sends tickets whose deadline has passed their result. A broker that says it is blocked is
-    /// waited for; one that is silent is not: what lies in lapin's buffers may
-    /// still go out, and dropping the connection bounds how much.
+    /// waited for; one that is silent is not: what lies in lapin's buffers may still go out, and
+    /// dropping the connection bounds how much.
     fn expire(&mut self, session: &PublishSession) -> Result<(), SessionError> {
         let now = Instant::now();
         if session.blocked.is_some() {
@@ -336,8 +336,8 @@ impl ChannelActor {
                     .reply_overdue(&mut unconfirmed.group, result, now);
             }
         }
-        // The connection is judged by how long it has had a message: one that
-        // waited elsewhere before may be overdue at once.
+        // The connection is judged by how long it has had a message: one that waited elsewhere
+        // before may be overdue at once.
         let oldest = self.unconfirmed.values().next();
         let timeout = self.queue.confirm_timeout();
         if oldest.is_some_and(|oldest| now >= oldest.published_at + timeout) {
@@ -365,8 +365,8 @@ impl ChannelActor {
         self.metrics.inflight.set(count(self.queue.tickets()));
     }
 
-    /// After a session: what it did not settle is published again, oldest first, and
-    /// tickets whose deadline has passed get their result.
+    /// After a session: what it did not settle is published again, oldest first, and tickets whose
+    /// deadline has passed get their result.
     fn requeue(&mut self) {
         let unconfirmed = std::mem::take(&mut self.unconfirmed).into_values();
         self.queue
