@@ -6,9 +6,11 @@
 //! connections twice a millisecond: to be woken for every answer and every due time would take from the machine what
 //! the servers on it need. That adds to the latencies, and never takes from them.
 
+mod connection;
+
 use std::collections::VecDeque;
-use std::io::{ErrorKind, Read, Write};
-use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::io::Read;
+use std::net::{Shutdown, SocketAddr};
 use std::os::fd::OwnedFd;
 use std::sync::Barrier;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -18,6 +20,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 use rustix::event::{Timespec, epoll};
 
+use self::connection::{Connection, State, WRITABLE, open, watch, would_block, write_some};
 use crate::response::{self, Answer, Parsed};
 use crate::tally::Tally;
 use crate::tickets::Template;
@@ -27,9 +30,6 @@ const TICK_NANOS: u64 = 20_000_000;
 
 /// How often an open loop looks at its connections.
 const OPEN_LOOP_NANOS: u64 = 500_000;
-
-/// Maximum wait for a connection to open.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Room for any answer that ticketd gives.
 const READ_BYTES: usize = 16 * 1024;
@@ -80,24 +80,6 @@ impl Schedule {
         let left_nanos = end_nanos.saturating_sub(self.next_due_nanos());
         (left_nanos as f64 / self.interval_nanos).ceil() as u64
     }
-}
-
-enum State {
-    /// Open, with no request outstanding.
-    Idle,
-    /// A request was sent, or a part of it.
-    Waiting { number: u64, due_nanos: u64 },
-    /// To be opened again at the next tick.
-    Broken,
-}
-
-struct Connection {
-    stream: TcpStream,
-    state: State,
-    /// The start of an answer that did not come in one piece.
-    inbox: Vec<u8>,
-    /// The end of a request that the socket did not take at once.
-    unsent: Vec<u8>,
 }
 
 /// The loop and all that it owns.
@@ -400,51 +382,4 @@ impl<'a> Worker<'a> {
             self.tally.unsent = schedule.unsent(self.share.end_nanos);
         }
     }
-}
-
-/// Both directions, while a part of a request waits for room in the socket's buffer.
-const WRITABLE: epoll::EventFlags = epoll::EventFlags::IN.union(epoll::EventFlags::OUT);
-
-fn open(address: SocketAddr, epoll: &OwnedFd, index: usize) -> std::io::Result<Connection> {
-    let stream = TcpStream::connect_timeout(&address, CONNECT_TIMEOUT)?;
-    stream.set_nodelay(true)?;
-    stream.set_nonblocking(true)?;
-    epoll::add(
-        epoll,
-        &stream,
-        epoll::EventData::new_u64(index as u64),
-        epoll::EventFlags::IN,
-    )?;
-    Ok(Connection {
-        stream,
-        state: State::Idle,
-        inbox: Vec::new(),
-        unsent: Vec::new(),
-    })
-}
-
-fn watch(
-    epoll: &OwnedFd,
-    connection: &Connection,
-    index: usize,
-    flags: epoll::EventFlags,
-) -> rustix::io::Result<()> {
-    epoll::modify(
-        epoll,
-        &connection.stream,
-        epoll::EventData::new_u64(index as u64),
-        flags,
-    )
-}
-
-/// Writes what the socket takes now, which may be nothing.
-fn write_some(stream: &mut TcpStream, bytes: &[u8]) -> std::io::Result<usize> {
-    match stream.write(bytes) {
-        Err(error) if would_block(&error) => Ok(0),
-        outcome => outcome,
-    }
-}
-
-fn would_block(error: &std::io::Error) -> bool {
-    matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted)
 }

@@ -2,6 +2,8 @@
 //!
 //! It shares no code with ticketd, and knows of a test only its ledger.
 
+mod facts;
+
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::Path;
 use std::time::Duration;
@@ -9,47 +11,12 @@ use std::time::Duration;
 use tokio_postgres::Client;
 use uuid::Uuid;
 
+use self::facts::{Facts, Request, Row};
 use crate::ledger::{Kind, hash, now_us};
 use crate::ticket;
 
 /// How far the clocks of two processes of one machine may seem apart, in µs.
 const CLOCK_SLACK_US: u64 = 50_000;
-
-/// What the ledger says of one request.
-#[derive(Clone)]
-struct Request {
-    n: u64,
-    sent_us: u64,
-    ended_us: Option<u64>,
-    kind: Kind,
-    key: Option<String>,
-    hash: Uuid,
-    status: Option<u16>,
-    id: Option<Uuid>,
-}
-
-#[derive(Clone)]
-struct Row {
-    ticket_id: Uuid,
-    hash: Uuid,
-    text: String,
-    received_us: i64,
-    valid: bool,
-    order_id: Option<String>,
-    total: Option<String>,
-    has_reason: bool,
-}
-
-struct Facts {
-    requests: Vec<Request>,
-    rows: Vec<Row>,
-    /// Id and hash of the body.
-    dead: Vec<(Uuid, Uuid)>,
-    /// Product id to name and price.
-    products: BTreeMap<String, (String, String)>,
-    /// How far the tickets in the rows of `products` may be behind the newest.
-    behind_us: i64,
-}
 
 /// Everything in which the tables break the promise, in words. A product's row may be that of a
 /// ticket so much older than the newest; nothing where one consumer stayed up.
@@ -78,85 +45,6 @@ impl Facts {
     fn violations(&self) -> Vec<String> {
         PARTS.iter().flat_map(|part| part(self)).collect()
     }
-
-    async fn gather(ledger: &Path, sql: &Client) -> Self {
-        Self {
-            requests: read_ledger(&std::fs::read_to_string(ledger).unwrap()),
-            rows: read_rows(sql).await,
-            dead: read_dead(sql).await,
-            products: read_products(sql).await,
-            behind_us: 0,
-        }
-    }
-}
-
-fn read_ledger(text: &str) -> Vec<Request> {
-    let mut requests = BTreeMap::new();
-    for line in text.lines() {
-        let words: Vec<_> = line.split(' ').collect();
-        let (n, at): (u64, u64) = (words[1].parse().unwrap(), words[2].parse().unwrap());
-        if words[0] == "sent" {
-            let request = Request {
-                n,
-                sent_us: at,
-                ended_us: None,
-                kind: Kind::of_name(words[3]).unwrap(),
-                key: (words[4] != "-").then(|| words[4].to_owned()),
-                hash: words[5].parse().unwrap(),
-                status: None,
-                id: None,
-            };
-            assert!(requests.insert(n, request).is_none(), "{n} was sent twice");
-            continue;
-        }
-        let request: &mut Request = requests.get_mut(&n).expect("sent before it was answered");
-        request.ended_us = Some(at);
-        if words[0] == "answered" {
-            request.status = Some(words[3].parse().unwrap());
-            request.id = words[4].parse().ok();
-        }
-    }
-    assert!(!requests.is_empty(), "an empty ledger proves nothing");
-    requests.into_values().collect()
-}
-
-async fn read_rows(sql: &Client) -> Vec<Row> {
-    let query = "select ticket_id, ticket_text, (extract(epoch from received_at) * 1000000)::bigint, \
-        valid, order_id, total::text, invalid_reason is not null from tickets";
-    let rows = sql.query(query, &[]).await.unwrap();
-    rows.iter()
-        .map(|row| {
-            let text: String = row.get(1);
-            Row {
-                ticket_id: row.get(0),
-                hash: hash(text.as_bytes()),
-                text,
-                received_us: row.get(2),
-                valid: row.get(3),
-                order_id: row.get(4),
-                total: row.get(5),
-                has_reason: row.get(6),
-            }
-        })
-        .collect()
-}
-
-async fn read_dead(sql: &Client) -> Vec<(Uuid, Uuid)> {
-    let rows = sql
-        .query("select ticket_id, body from dead_tickets", &[])
-        .await
-        .unwrap();
-    rows.iter()
-        .map(|row| (row.get(0), hash(row.get(1))))
-        .collect()
-}
-
-async fn read_products(sql: &Client) -> BTreeMap<String, (String, String)> {
-    let query = "select product_id, name, price::text from products";
-    let rows = sql.query(query, &[]).await.unwrap();
-    rows.iter()
-        .map(|row| (row.get(0), (row.get(1), row.get(2))))
-        .collect()
 }
 
 /// 202 or 503 for what can be stored, 400 for what cannot; nobody hears anything else, except

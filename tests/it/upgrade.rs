@@ -1,6 +1,8 @@
 //! The tables: made where there are none, brought up to date where the Go service made them, and
 //! left alone where they are as they should be.
 
+mod obstacles;
+mod old_service;
 mod online;
 mod versions;
 

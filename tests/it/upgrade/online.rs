@@ -1,165 +1,24 @@
 //! Upgrading large tables while the Go service goes on writing to them.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
-use tokio::task::JoinHandle;
-use tokio_postgres::{Client, NoTls};
-use tokio_util::sync::CancellationToken;
+use tokio_postgres::Client;
 
+use super::old_service::{OldService, in_zone, session};
 use super::{IDENTITY, ODD, ROWS, SHAPES, Shape, lines, make, takes_tickets};
 use ticketd_testing::*;
 
 use crate::TICKETD;
 
-/// Maximum duration of an INSERT of the old service.
-const INSERT_MAX: Duration = Duration::from_secs(2);
-
-/// The old service's pace.
-const INSERT_EVERY: Duration = Duration::from_millis(20);
-
 /// Maximum duration of an upgrade in these tests.
-const UPGRADE_MAX: Duration = Duration::from_secs(900);
-
-/// A zone whose times are not the server's own, so that no time can be taken as it is.
-const ZONE: &str = "Europe/Paris";
+pub(super) const UPGRADE_MAX: Duration = Duration::from_secs(900);
 
 /// As many tickets, and products, as make a table that is not upgraded at once.
-const LARGE: u32 = 36_000;
+pub(super) const LARGE: u32 = 36_000;
 const LARGE_PRODUCTS: u32 = 90_000;
 
-/// What the old service did: one INSERT after the other, as each ticket came.
-struct OldService {
-    stop: CancellationToken,
-    attempts: Arc<AtomicU64>,
-    task: JoinHandle<Written>,
-}
-
-/// What came of it.
-struct Written {
-    tickets: i64,
-    longest: Duration,
-    failures: Vec<String>,
-}
-
-impl Written {
-    /// Takes note of how long an INSERT took.
-    fn took(&mut self, what: &str, started: Instant) {
-        let took = started.elapsed();
-        if took > INSERT_MAX / 4 {
-            eprintln!("{what} took {took:?}, until {:?}", SystemTime::now());
-        }
-        self.longest = self.longest.max(took);
-    }
-}
-
-impl OldService {
-    /// Writes until it is told to stop.
-    async fn start(place: &Namespace) -> Self {
-        let client = session(place).await;
-        let stop = CancellationToken::new();
-        let attempts = Arc::new(AtomicU64::new(0));
-        let task = tokio::spawn(write(client, stop.clone(), attempts.clone()));
-        let old = Self {
-            stop,
-            attempts,
-            task,
-        };
-        old.goes_on().await;
-        old
-    }
-
-    /// Waits until it has written, or tried to, some more.
-    async fn goes_on(&self) {
-        let before = self.attempts.load(Ordering::Relaxed);
-        wait_within("more tickets", UPGRADE_MAX, async || {
-            (self.attempts.load(Ordering::Relaxed) > before + 20).then_some(())
-        })
-        .await;
-    }
-
-    /// Stops it, and checks that every ticket went in, and soon; returns how many.
-    async fn stopped(self) -> i64 {
-        self.stop.cancel();
-        let written = self.task.await.unwrap();
-        eprintln!(
-            "{} tickets, longest INSERT {:?}",
-            written.tickets, written.longest
-        );
-        assert!(
-            written.failures.is_empty(),
-            "of {} tickets {} failed, such as: {}; the longest INSERT took {:?}",
-            written.tickets,
-            written.failures.len(),
-            written.failures[0],
-            written.longest
-        );
-        assert!(written.longest < INSERT_MAX, "{:?}", written.longest);
-        written.tickets
-    }
-}
-
-/// A connection like one of the old service's.
-async fn session(place: &Namespace) -> Client {
-    let url = in_zone(place);
-    let (client, connection) = tokio_postgres::connect(&url, NoTls).await.unwrap();
-    tokio::spawn(connection);
-    client
-}
-
-/// The URL of a server that keeps another zone.
-fn in_zone(place: &Namespace) -> String {
-    format!("{}%20-c%20TimeZone%3D{ZONE}", place.database_url())
-}
-
-/// Prepared statements and plain ones in turn: what PostgreSQL remembers of a table may be old.
-async fn write(client: Client, stop: CancellationToken, attempts: Arc<AtomicU64>) -> Written {
-    let ticket = "insert into tickets (order_id, vat, total, valid, ticket_text) \
-        values ($1, 3.10, $2::float8, true, 'old')";
-    let product = "insert into products (name, product_id, price) values ($1, $2, $3::float8) \
-        on conflict (product_id) do update set name = excluded.name, price = excluded.price";
-    let ticket = client.prepare(ticket).await.unwrap();
-    let product = client.prepare(product).await.unwrap();
-    let mut written = Written {
-        tickets: 0,
-        longest: Duration::ZERO,
-        failures: Vec::new(),
-    };
-    let mut tick = tokio::time::interval(INSERT_EVERY);
-    while stop.run_until_cancelled(tick.tick()).await.is_some() {
-        let started = Instant::now();
-        let price = written.tickets as f64;
-        let inserted = if written.tickets % 2 == 0 {
-            client.execute(&ticket, &[&"old", &price]).await.map(|_| ())
-        } else {
-            let ticket = format!(
-                "insert into tickets (order_id, vat, total, valid, ticket_text, created_at) \
-                values ('old', 3.10, {price}, true, 'old', '2024-05-06 07:08:09')"
-            );
-            client.batch_execute(&ticket).await
-        };
-        let known = format!("p{}", written.tickets % 50);
-        written.took("a ticket", started);
-        let started = Instant::now();
-        let sold = client
-            .execute(&product, &[&"Old product", &known, &price])
-            .await;
-        written.took("a product", started);
-        written.tickets += 1;
-        attempts.fetch_add(1, Ordering::Relaxed);
-        let failures = inserted.err().into_iter().chain(sold.err());
-        written.failures.extend(failures.map(|error| {
-            error
-                .as_db_error()
-                .map_or(error.to_string(), |db| db.message().to_owned())
-        }));
-    }
-    written
-}
-
 /// Tables with the known rows and many more.
-async fn make_large(place: &Namespace, shape: &Shape, tickets: u32, products: u32) {
+pub(super) async fn make_large(place: &Namespace, shape: &Shape, tickets: u32, products: u32) {
     let many = format!(
         "insert into tickets (id, order_id, vat, total, valid, ticket_text, created_at) \
             overriding system value select n, 'o' || n, 3.10, n / 100.0, n % 2 = 0, repeat('ticket ', 30), \
@@ -173,18 +32,18 @@ async fn make_large(place: &Namespace, shape: &Shape, tickets: u32, products: u3
 }
 
 /// Starts `migrate` as on a server that keeps another zone.
-fn start_migrate(place: &Namespace) -> Process {
+pub(super) fn start_migrate(place: &Namespace) -> Process {
     Process::start(TICKETD, &["migrate"], &[("DATABASE_URL", in_zone(place))])
 }
 
 /// Waits for its end, which may take a while.
-async fn ended_in_time(mut migrate: Process) -> Ended {
+pub(super) async fn ended_in_time(mut migrate: Process) -> Ended {
     wait_within("the upgrade", UPGRADE_MAX, async || migrate.try_end()).await;
     migrate.ended().await
 }
 
 /// Runs `migrate` to its end, which must be a good one.
-async fn migrated(place: &Namespace) -> Ended {
+pub(super) async fn migrated(place: &Namespace) -> Ended {
     let ended = ended_in_time(start_migrate(place)).await;
     assert_eq!(ended.code(), Some(0), "{}", ended.log);
     ended
@@ -205,7 +64,7 @@ async fn lines_of(client: &Client, query: &str) -> Vec<String> {
 }
 
 /// Everything that PostgreSQL knows of the two tables.
-async fn definitions(place: &Namespace) -> Vec<String> {
+pub(super) async fn definitions(place: &Namespace) -> Vec<String> {
     let query = "select concat_ws('|', c.relname, a.attname, format_type(a.atttypid, a.atttypmod), a.attnotnull, \
             a.attidentity, pg_get_expr(d.adbin, d.adrelid)) from pg_class c \
             join pg_attribute a on a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped \
@@ -410,62 +269,6 @@ async fn a_long_snapshot_is_named_and_makes_no_insert_wait() {
     let ended = ended_in_time(migrate).await;
     assert_eq!(ended.code(), Some(0), "{}", ended.log);
     old.stopped().await;
-}
-
-/// Product ids that are there more than once are named before anything is changed: upgrades tables
-/// with some.
-#[tokio::test]
-async fn duplicates_are_named_and_nothing_is_changed() {
-    let place = Namespace::new(TICKETD).await;
-    let rows = "alter table products drop constraint once; \
-        insert into products (name, product_id) select 'a', 'twice' || n % 12 from generate_series(1, 24) n; \
-        insert into products (name, product_id) values ('b', 'thrice'), ('c', 'thrice'), ('d', 'thrice'), (null, null), (null, null)";
-    make(&place, &SHAPES[3], rows).await;
-    let before = definitions(&place).await;
-    let ended = place.run(&["migrate"], &[]).await;
-    assert_eq!(ended.code(), Some(1));
-    for text in [
-        "products.product_id",
-        "13 of its",
-        "\"thrice\" (3 times)",
-        "\"twice6\" (2 times)",
-    ] {
-        assert!(ended.log.contains(text), "{text}: {}", ended.log);
-    }
-    assert_eq!(definitions(&place).await, before);
-    let repair = "delete from products where product_id like 't%' and id not in \
-        (select min(id) from products group by product_id)";
-    place.database.batch_execute(repair).await.unwrap();
-    migrated(&place).await;
-    assert_eq!(place.count("products").await, 15);
-}
-
-/// What depends on a column whose type must be changed is named before anything is changed:
-/// upgrades a large table with such things.
-#[tokio::test]
-async fn dependents_are_named_and_nothing_is_changed() {
-    let place = Namespace::new(TICKETD).await;
-    make_large(&place, &SHAPES[2], LARGE, 9).await;
-    let own = "create view sums as select sum(total) as total from tickets; \
-        alter table tickets add constraint not_negative check (vat >= 0); \
-        create index cents on tickets ((total * 100))";
-    place.database.batch_execute(own).await.unwrap();
-    let before = definitions(&place).await;
-    let ended = ended_in_time(start_migrate(&place)).await;
-    assert_eq!(ended.code(), Some(1));
-    for text in [
-        "tickets.total",
-        "view sums",
-        "constraint not_negative",
-        "index cents",
-    ] {
-        assert!(ended.log.contains(text), "{text}: {}", ended.log);
-    }
-    assert_eq!(definitions(&place).await, before);
-    let repair =
-        "drop view sums; alter table tickets drop constraint not_negative; drop index cents";
-    place.database.batch_execute(repair).await.unwrap();
-    migrated(&place).await;
 }
 
 /// serve and consume leave large tables to `migrate`, say so, take tickets meanwhile, and go on by
