@@ -1,4 +1,5 @@
 //! Passwords in URLs: no part of one is shown, whatever is wrong with the URL and wherever it stands.
+//! Nor are tickets: what a till prints of a customer is nobody's business who reads the log.
 
 use ticketd_testing::*;
 
@@ -216,4 +217,30 @@ async fn a_password_in_use_is_not_traced() {
         let log = ticketd.drained().await.log;
         assert!(!log.contains(numbers), "{directives}: {numbers}");
     }
+}
+
+/// No part of a ticket is logged or given as a reason where PostgreSQL refuses it, though its error
+/// quotes the row: has it refuse one by a check, and one by a key of somebody else's.
+#[tokio::test]
+async fn no_part_of_a_refused_ticket_is_shown() {
+    let place = Namespace::new(TICKETD).await;
+    place.run(&["migrate"], &[]).await;
+    let own = "alter table tickets add constraint no_check check (order_id not like 'checked%'); \
+        create unique index no_twin on tickets (order_id)";
+    place.database.batch_execute(own).await.unwrap();
+    let mut serve = place.ready("serve", &[("RUST_LOG", "debug")]).await;
+    let mut client = serve.client().await;
+    let checked = format!("checked{SECRET}");
+    for (order, dead) in [(SECRET, 0), (SECRET, 1), (&checked, 2)] {
+        place.accepted(&mut client, &[], &ticket(order)).await;
+        place.stored(1).await;
+        place.filled("dead_tickets", dead).await;
+    }
+    let log = serve.drained().await.log;
+    let reasons = place.dead().await.into_iter().map(|dead| dead.reason);
+    let shown: String = reasons.chain([log]).collect();
+    for name in ["no_check", "no_twin"] {
+        assert!(shown.contains(name), "{name}: {shown}");
+    }
+    assert!(!shown.contains(SECRET), "{shown}");
 }
