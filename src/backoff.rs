@@ -10,25 +10,25 @@ const MAXIMUM: Duration = Duration::from_secs(2);
 
 /// Doubling waits with jitter, so that many clients do not return all at once.
 #[derive(Debug)]
-pub struct Backoff {
+pub(crate) struct Backoff {
     next: Duration,
 }
 
 impl Backoff {
     /// Starts with the shortest wait.
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self { next: FIRST }
     }
 
     /// The wait before the next attempt: between half and all of the current step.
-    pub fn next(&mut self) -> Duration {
+    pub(crate) fn next(&mut self) -> Duration {
         let step = self.next;
         self.next = (step * 2).min(MAXIMUM);
         step.mul_f64(0.5 + fastrand::f64() / 2.0)
     }
 
     /// Starts over, after a success.
-    pub fn reset(&mut self) {
+    pub(crate) fn reset(&mut self) {
         self.next = FIRST;
     }
 }

@@ -10,9 +10,9 @@ mod refusal;
 mod socket;
 mod topology;
 
-pub use depth::watch as watch_depth;
-pub use error::BrokerError;
-pub use link::{Link, within};
+pub(crate) use depth::watch as watch_depth;
+pub(crate) use error::BrokerError;
+pub(crate) use link::{Link, within};
 
 use std::io::ErrorKind;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -30,7 +30,7 @@ use topology::Topology;
 
 /// Where RabbitMQ is and what things are called there.
 #[derive(Debug, Clone)]
-pub struct Broker {
+pub(crate) struct Broker {
     uri: AmqpUrl,
     topology: Topology,
     declared: config::TopologyMode,
@@ -38,7 +38,7 @@ pub struct Broker {
 
 impl Broker {
     /// Takes the settings; nothing is connected yet.
-    pub fn new(settings: &BrokerSettings) -> Result<Self, String> {
+    pub(crate) fn new(settings: &BrokerSettings) -> Result<Self, String> {
         Ok(Self {
             uri: settings.url()?,
             topology: Topology {
@@ -52,31 +52,31 @@ impl Broker {
     }
 
     /// The exchange that tickets are published to.
-    pub fn exchange(&self) -> ShortString {
+    pub(crate) fn exchange(&self) -> ShortString {
         self.topology.exchange.clone()
     }
 
     /// The key that leads from the exchange to the queue.
-    pub fn routing_key(&self) -> ShortString {
+    pub(crate) fn routing_key(&self) -> ShortString {
         self.topology.queue.clone()
     }
 
     /// The queues that tickets are read from: where they should be, and where they end up while the
     /// binding or the queue is missing.
-    pub fn queues(&self) -> [ShortString; 2] {
+    pub(crate) fn queues(&self) -> [ShortString; 2] {
         [self.topology.queue.clone(), self.topology.unrouted.clone()]
     }
 
     /// All queues, in the order of their labels in the metrics: those, and where RabbitMQ puts what
     /// it gives up delivering, which nothing reads.
-    pub fn all_queues(&self) -> [ShortString; 3] {
+    pub(crate) fn all_queues(&self) -> [ShortString; 3] {
         let [main, unrouted] = self.queues();
         [main, unrouted, self.topology.dead.clone()]
     }
 
     /// Connects and makes sure of the topology. `purpose` names the connection in RabbitMQ's own
     /// tools.
-    pub async fn connect(&self, purpose: &str) -> Result<Link, BrokerError> {
+    pub(crate) async fn connect(&self, purpose: &str) -> Result<Link, BrokerError> {
         let socket = Arc::new(SocketSlot::default());
         let opened = timeout(CONNECT_TIMEOUT, async {
             let link = Link::new(self.open(purpose, &socket).await?, socket.clone());

@@ -3,12 +3,12 @@
 use std::time::{SystemTime, UNIX_EPOCH};
 
 /// µs since the Unix epoch; 0 where the machine's clock is before it.
-pub fn now_us() -> i64 {
+pub(crate) fn now_us() -> i64 {
     unix_us(SystemTime::now()).max(0)
 }
 
 /// µs since the Unix epoch, negative before it; a time too far away for that is the last or first that is not.
-pub fn unix_us(time: SystemTime) -> i64 {
+pub(crate) fn unix_us(time: SystemTime) -> i64 {
     match time.duration_since(UNIX_EPOCH) {
         Ok(since) => i64::try_from(since.as_micros()).unwrap_or(i64::MAX),
         Err(before) => i64::try_from(before.duration().as_micros()).map_or(i64::MIN, |us| -us),

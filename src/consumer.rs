@@ -1,6 +1,6 @@
 //! Deliveries into batches, batches to writers, and an acknowledgement when they are committed.
 //!
-//! 1. [`run`] subscribes, and every delivery joins the batch of its [`subscription`].
+//! 1. [`run()`] subscribes, and every delivery joins the batch of its [`subscription`].
 //! 2. A [`batch`] that is due is dispatched to an idle [`writer`](writer_pool).
 //! 3. The writer plans the batch ([`dedup`]) and stores it in one transaction ([`flusher`]). If
 //!    PostgreSQL refuses it, the batch is halved until the refused ticket stands alone
@@ -33,4 +33,4 @@ mod writer_pool;
 pub use dedup::rows_of;
 pub use delivery::DeliveredMessage;
 pub use known_products::KnownProducts;
-pub use run::run;
+pub(crate) use run::run;

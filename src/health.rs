@@ -13,7 +13,7 @@ const DRAINING: u8 = 3;
 
 /// The state of each part; written by the part, read by http.
 #[derive(Debug, Default)]
-pub struct Health {
+pub(crate) struct Health {
     publishes: bool,
     publishing: AtomicBool,
     consumes: bool,
@@ -27,7 +27,7 @@ pub struct Health {
 
 /// What /readyz answers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Readiness {
+pub(crate) struct Readiness {
     /// The publisher's link is up and not blocked; none where nothing is published.
     pub publishing: Option<bool>,
     /// Deliveries are coming in; none where nothing is consumed.
@@ -42,7 +42,7 @@ pub struct Readiness {
 
 impl Health {
     /// Nothing is up yet; each flag says whether the process has that part at all.
-    pub fn new(publishes: bool, consumes: bool) -> Self {
+    pub(crate) fn new(publishes: bool, consumes: bool) -> Self {
         Self {
             publishes,
             consumes,
@@ -51,17 +51,17 @@ impl Health {
     }
 
     /// The publisher's link came up, or went away, or RabbitMQ blocked it.
-    pub fn publishing(&self, up: bool) {
+    pub(crate) fn publishing(&self, up: bool) {
         self.publishing.store(up, Ordering::Relaxed);
     }
 
     /// The consumer is subscribed, or no longer.
-    pub fn consuming(&self, up: bool) {
+    pub(crate) fn consuming(&self, up: bool) {
         self.consuming.store(up, Ordering::Relaxed);
     }
 
     /// A writer's connection to PostgreSQL came up, or went away.
-    pub fn writer_up(&self, up: bool) {
+    pub(crate) fn writer_up(&self, up: bool) {
         if up {
             self.writers_up.fetch_add(1, Ordering::Relaxed);
         } else {
@@ -70,7 +70,7 @@ impl Health {
     }
 
     /// The tables take no ticket from a writer, or do again.
-    pub fn refusing(&self, refusing: bool) {
+    pub(crate) fn refusing(&self, refusing: bool) {
         if refusing {
             self.writers_refused.fetch_add(1, Ordering::Relaxed);
         } else {
@@ -79,44 +79,44 @@ impl Health {
     }
 
     /// Says why this process can never do its work as it is set up. The first reason counts.
-    pub fn give_up(&self, why: String) {
+    pub(crate) fn give_up(&self, why: String) {
         let _later = self.futile.set(why);
         self.given_up.cancel();
     }
 
     /// Waits until a part gives up; returns why.
-    pub async fn given_up(&self) -> String {
+    pub(crate) async fn given_up(&self) -> String {
         self.given_up.cancelled().await;
         self.futile.get().cloned().unwrap_or_default()
     }
 
     /// From now on the process is not ready, though tickets are still accepted.
-    pub fn lame_duck(&self) {
+    pub(crate) fn lame_duck(&self) {
         self.phase.store(LAME_DUCK, Ordering::Relaxed);
     }
 
     /// From now on every response to a ticket closes its connection.
-    pub fn close_connections(&self) {
+    pub(crate) fn close_connections(&self) {
         self.phase.store(CLOSING_CONNECTIONS, Ordering::Relaxed);
     }
 
     /// Whether responses to tickets close their connections.
-    pub fn is_closing_connections(&self) -> bool {
+    pub(crate) fn is_closing_connections(&self) -> bool {
         self.phase.load(Ordering::Relaxed) >= CLOSING_CONNECTIONS
     }
 
     /// From now on nothing new is accepted.
-    pub fn drain(&self) {
+    pub(crate) fn drain(&self) {
         self.phase.store(DRAINING, Ordering::Relaxed);
     }
 
     /// Whether nothing new is accepted.
-    pub fn is_draining(&self) -> bool {
+    pub(crate) fn is_draining(&self) -> bool {
         self.phase.load(Ordering::Relaxed) >= DRAINING
     }
 
     /// The answer to /readyz.
-    pub fn readiness(&self) -> Readiness {
+    pub(crate) fn readiness(&self) -> Readiness {
         let up = |part: &AtomicBool| part.load(Ordering::Relaxed);
         Readiness {
             publishing: self.publishes.then(|| up(&self.publishing)),
@@ -133,7 +133,7 @@ impl Health {
 impl Readiness {
     /// What this process is there for goes on: tickets are taken or, where none
     /// come in, stored. Whoever takes them does so without the database, too.
-    pub fn is_ready(self) -> bool {
+    pub(crate) fn is_ready(self) -> bool {
         let up = |part: Option<bool>| part.unwrap_or(true);
         let stores = up(self.consuming) && up(self.database) && !self.refusing;
         self.publishing.unwrap_or(stores) && !self.shutting_down

@@ -29,8 +29,8 @@ mod router;
 mod socket;
 mod worker;
 
-pub use body::Bodies;
-pub use handlers::{PostTicket, Probes, TicketState};
-pub use listener::Listener;
-pub use router::{admin, public};
-pub use worker::Workers;
+pub(crate) use body::Bodies;
+pub(crate) use handlers::{PostTicket, Probes, TicketState};
+pub(crate) use listener::Listener;
+pub(crate) use router::{admin, public};
+pub(crate) use worker::Workers;

@@ -4,9 +4,11 @@
 //! base units, `_total` for counters, labels of a few fixed values. Handles are
 //! made once and kept by the part that counts, so the hot paths look nothing up.
 
+mod labels;
 mod link_guard;
 
-pub use link_guard::LinkGuard;
+pub(crate) use labels::{FlushFailed, PublishFailed, QueueLabel, Rejected};
+pub(crate) use link_guard::LinkGuard;
 
 use std::time::Duration;
 
@@ -17,10 +19,10 @@ use ::metrics::{
 use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder};
 
 /// Renders the metrics in Prometheus' text format.
-pub use metrics_exporter_prometheus::PrometheusHandle as Prometheus;
+pub(crate) use metrics_exporter_prometheus::PrometheusHandle as Prometheus;
 
 /// How often histograms are folded into their buckets, so that they do not grow between scrapes.
-pub const UPKEEP_EVERY: Duration = Duration::from_secs(1);
+pub(crate) const UPKEEP_EVERY: Duration = Duration::from_secs(1);
 
 /// From a fast answer on loopback to the confirm deadline.
 const LATENCY_SECONDS: &[f64] = &[
@@ -28,104 +30,6 @@ const LATENCY_SECONDS: &[f64] = &[
 ];
 /// Tickets in one message or transaction: powers of four.
 const COUNTS: &[f64] = &[1.0, 4.0, 16.0, 64.0, 256.0, 1024.0, 4096.0, 16384.0];
-
-/// A label as an enum: every value is registered at start, so that its first
-/// increase is seen, and a value that is added cannot miss its counter.
-macro_rules! label {
-    ($(#[$doc:meta])* $name:ident { $($(#[$value_doc:meta])* $value:ident = $text:literal,)+ }) => {
-        $(#[$doc])*
-        #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-        pub enum $name {
-            $($(#[$value_doc])* $value,)+
-        }
-
-        impl $name {
-            /// Every value, in the order of their numbers.
-            pub const ALL: &[Self] = &[$(Self::$value,)+];
-
-            /// The value as it stands in the metric.
-            pub fn as_str(self) -> &'static str {
-                match self {
-                    $(Self::$value => $text,)+
-                }
-            }
-        }
-    };
-}
-
-label! {
-    /// Why a ticket is not answered 202.
-    Rejected {
-        /// Its Idempotency-Key is none.
-        BadKey = "bad_key",
-        /// Its body ended early.
-        BrokenBody = "broken_body",
-        /// RabbitMQ is unavailable.
-        BrokerAway = "broker_away",
-        /// RabbitMQ accepts no messages.
-        BrokerBlocked = "broker_blocked",
-        /// RabbitMQ did not confirm it in time.
-        ConfirmTimeout = "confirm_timeout",
-        /// The process is shutting down.
-        Draining = "draining",
-        /// RabbitMQ refused it.
-        Nack = "nack",
-        /// It is not text that PostgreSQL can store.
-        NotText = "not_text",
-        /// Too many tickets are waiting.
-        Overloaded = "overloaded",
-        /// RabbitMQ had no queue for it.
-        Returned = "returned",
-        /// Its body is too large.
-        TooLarge = "too_large",
-        /// Its body did not arrive in time.
-        TooSlow = "too_slow",
-    }
-}
-
-label! {
-    /// Why a message is not confirmed.
-    PublishFailed {
-        /// The connection or the channel ended first.
-        Closed = "closed",
-        /// RabbitMQ refused it.
-        Nack = "nack",
-        /// RabbitMQ had no queue for it.
-        Returned = "returned",
-        /// No confirm came in time.
-        Timeout = "timeout",
-    }
-}
-
-label! {
-    /// Why a batch, or a part of one, is stored again.
-    FlushFailed {
-        /// The connection or the server failed.
-        Unavailable = "away",
-        /// A ticket of the batch is stored already.
-        Conflict = "conflict",
-        /// PostgreSQL refuses a row.
-        Data = "data",
-        /// PostgreSQL took too long.
-        Timeout = "late",
-        /// Tickets are held, because the tables take no other either.
-        Refused = "refused",
-        /// The tables are not as they should be.
-        Schema = "schema",
-    }
-}
-
-label! {
-    /// The queues whose messages are counted.
-    QueueLabel {
-        /// Tickets wait in it to be stored.
-        Main = "main",
-        /// Tickets wait in it when the main queue could not be reached.
-        Unrouted = "unrouted",
-        /// What RabbitMQ gave up delivering.
-        Dead = "dead",
-    }
-}
 
 /// The status codes of http's responses, each with a counter made at start.
 const CODES: [u16; 10] = [200, 202, 400, 404, 405, 408, 413, 431, 500, 503];
@@ -199,7 +103,7 @@ fn describe() {
 }
 
 /// What http counts.
-pub struct HttpMetrics {
+pub(crate) struct HttpMetrics {
     requests: [Counter; CODES.len()],
     /// From a request's head to its response.
     pub duration: Histogram,
@@ -211,7 +115,7 @@ pub struct HttpMetrics {
 
 impl HttpMetrics {
     /// Makes the handles.
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let rejected = |reason: &Rejected| {
             registered(counter!("ticketd_rejected_total", "reason" => reason.as_str()))
         };
@@ -224,7 +128,7 @@ impl HttpMetrics {
     }
 
     /// Counts a response.
-    pub fn answered(&self, code: u16) {
+    pub(crate) fn answered(&self, code: u16) {
         let known = CODES.iter().position(|&known| known == code);
         match known.and_then(|at| self.requests.get(at)) {
             Some(counter) => counter.increment(1),
@@ -233,7 +137,7 @@ impl HttpMetrics {
     }
 
     /// Counts a ticket that was not answered 202.
-    pub fn rejected(&self, reason: Rejected) {
+    pub(crate) fn rejected(&self, reason: Rejected) {
         if let Some(counter) = self.rejected.get(reason as usize) {
             counter.increment(1);
         }
@@ -251,7 +155,7 @@ fn registered(counter: Counter) -> Counter {
 }
 
 /// What the publisher counts.
-pub struct PublishMetrics {
+pub(crate) struct PublishMetrics {
     /// Messages published.
     pub groups: Counter,
     /// Tickets in one message.
@@ -270,7 +174,7 @@ pub struct PublishMetrics {
 
 impl PublishMetrics {
     /// Makes the handles.
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let failed = |reason: &PublishFailed| {
             registered(counter!("ticketd_publish_failed_total", "reason" => reason.as_str()))
         };
@@ -286,7 +190,7 @@ impl PublishMetrics {
     }
 
     /// Counts a message that was not confirmed.
-    pub fn failed(&self, reason: PublishFailed) {
+    pub(crate) fn failed(&self, reason: PublishFailed) {
         if let Some(counter) = self.failed.get(reason as usize) {
             counter.increment(1);
         }
@@ -295,7 +199,7 @@ impl PublishMetrics {
 
 /// What the consumer and its writers count.
 #[derive(Clone)]
-pub struct StoreMetrics {
+pub(crate) struct StoreMetrics {
     /// New rows of valid tickets.
     pub valid: Counter,
     /// New rows of invalid tickets.
@@ -327,7 +231,7 @@ pub struct StoreMetrics {
 
 impl StoreMetrics {
     /// Makes the handles.
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let failed = |reason: &FlushFailed| {
             registered(counter!("ticketd_flush_failed_total", "reason" => reason.as_str()))
         };
@@ -352,13 +256,13 @@ impl StoreMetrics {
     }
 
     /// So many tickets more or less are held because the tables refuse them.
-    pub fn refusing(&self, before: u32, now: u32) {
+    pub(crate) fn refusing(&self, before: u32, now: u32) {
         self.pg_refusing
             .increment(f64::from(now) - f64::from(before));
     }
 
     /// Counts an attempt to store a batch that failed and is repeated.
-    pub fn failed(&self, reason: FlushFailed) {
+    pub(crate) fn failed(&self, reason: FlushFailed) {
         if let Some(counter) = self.failed.get(reason as usize) {
             counter.increment(1);
         }
@@ -367,14 +271,14 @@ impl StoreMetrics {
 
 /// How many messages wait in the queues of a consumer.
 #[derive(Clone)]
-pub struct QueueMetrics {
+pub(crate) struct QueueMetrics {
     /// In the order of [`QueueLabel::ALL`].
     waiting: Vec<Gauge>,
 }
 
 impl QueueMetrics {
     /// Makes the handles; nothing is known yet.
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let waiting =
             |queue: &QueueLabel| gauge!("ticketd_queue_messages", "queue" => queue.as_str());
         let metrics = Self {
@@ -385,14 +289,14 @@ impl QueueMetrics {
     }
 
     /// Takes note of how many messages each queue holds, where that is known.
-    pub fn waiting(&self, messages: [Option<u32>; QueueLabel::ALL.len()]) {
+    pub(crate) fn waiting(&self, messages: [Option<u32>; QueueLabel::ALL.len()]) {
         for (gauge, messages) in self.waiting.iter().zip(messages) {
             gauge.set(messages.map_or(f64::NAN, f64::from));
         }
     }
 
     /// Nobody can tell any more.
-    pub fn unknown(&self) {
+    pub(crate) fn unknown(&self) {
         self.waiting([None; QueueLabel::ALL.len()]);
     }
 }

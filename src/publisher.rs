@@ -27,9 +27,9 @@ mod queue;
 mod replies;
 mod session;
 
-pub use error::{PublishError, PublishResult};
+pub(crate) use error::{PublishError, PublishResult};
 pub use group::Group;
-pub use limits::PublishLimits;
+pub(crate) use limits::PublishLimits;
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -44,7 +44,7 @@ use replies::reply_channels;
 use session::ChannelActor;
 
 /// Accepts tickets from the request handlers of one worker.
-pub struct Publisher {
+pub(crate) struct Publisher {
     queue: Arc<PublishQueue>,
     worker: usize,
 }
@@ -52,7 +52,7 @@ pub struct Publisher {
 impl Publisher {
     /// Submits a ticket. The result comes through the receiver; dropping the receiver changes
     /// nothing for the ticket.
-    pub fn submit(
+    pub(crate) fn submit(
         &self,
         record: Record<'_>,
     ) -> Result<oneshot::Receiver<PublishResult>, PublishError> {
@@ -70,7 +70,7 @@ impl Drop for Publisher {
 /// Makes a publisher for each worker, and the task that belongs beside its handlers; the first of
 /// these tasks owns the channel too. They end when all publishers are gone and every ticket has its
 /// result.
-pub fn publishers(
+pub(crate) fn publishers(
     broker: Broker,
     limits: PublishLimits,
     health: Arc<Health>,

@@ -18,9 +18,9 @@ mod products;
 mod ticket_state;
 mod transaction;
 
-pub use copy::{Dead, Encoded, ProductRow, RECEIVED_AT_MIN_US, Recency, Rows};
-pub use dead_tickets::{DeadTickets, Identity, TakenTicket};
-pub use error::StoreError;
-pub use migrate::{Tables, ensure_schema, migrate};
-pub use ticket_state::{Status, Unavailable, status};
-pub use transaction::Store;
+pub(crate) use copy::{Dead, Encoded, ProductRow, RECEIVED_AT_MIN_US, Recency, Rows};
+pub(crate) use dead_tickets::{DeadTickets, Identity, TakenTicket};
+pub(crate) use error::StoreError;
+pub(crate) use migrate::{Tables, ensure_schema, migrate};
+pub(crate) use ticket_state::{Status, Unavailable, status};
+pub(crate) use transaction::Store;

@@ -7,7 +7,7 @@ use tokio::sync::oneshot;
 
 /// Runs a part to its end, which the receiver learns: as an error if the part
 /// panicked. Fails where no more threads or files can be had.
-pub fn run_on_thread<F>(name: &str, part: F) -> std::io::Result<oneshot::Receiver<()>>
+pub(crate) fn run_on_thread<F>(name: &str, part: F) -> std::io::Result<oneshot::Receiver<()>>
 where
     F: Future<Output = ()> + Send + 'static,
 {

@@ -15,7 +15,11 @@ const ASK_EVERY: Duration = Duration::from_secs(10);
 
 /// Counts the messages of these queues again and again, for as long as it is polled. A failure is
 /// no reason to stop consuming.
-pub async fn watch(link: &Link, queues: [ShortString; 3], metrics: &QueueMetrics) -> Infallible {
+pub(crate) async fn watch(
+    link: &Link,
+    queues: [ShortString; 3],
+    metrics: &QueueMetrics,
+) -> Infallible {
     let mut tick = interval(ASK_EVERY);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {

@@ -6,7 +6,7 @@ use std::fmt;
 /// Why there is no connection to RabbitMQ, or a call on it failed. The alternate form (`{:#}`) adds
 /// the source, as one line for a log.
 #[derive(Debug)]
-pub enum BrokerError {
+pub(crate) enum BrokerError {
     /// The connection, a channel or the way to RabbitMQ failed.
     Amqp(lapin::Error),
     /// RabbitMQ did not answer in time.

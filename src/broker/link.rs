@@ -14,30 +14,30 @@ use super::error::BrokerError;
 use super::socket::SocketSlot;
 
 /// Maximum wait for a connection with its handshake and the topology, and for any other call.
-pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(8);
+pub(super) const CONNECT_TIMEOUT: Duration = Duration::from_secs(8);
 
 /// Maximum wait for the closing handshake, after which the socket is shut.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// A connection to RabbitMQ; dropping it shuts the socket.
-pub struct Link {
+pub(crate) struct Link {
     connection: Connection,
     socket: Arc<SocketSlot>,
 }
 
 impl Link {
     /// Over this connection, with a second handle to its socket.
-    pub fn new(connection: Connection, socket: Arc<SocketSlot>) -> Self {
+    pub(crate) fn new(connection: Connection, socket: Arc<SocketSlot>) -> Self {
         Self { connection, socket }
     }
 
     /// lapin's connection.
-    pub fn connection(&self) -> &Connection {
+    pub(crate) fn connection(&self) -> &Connection {
         &self.connection
     }
 
     /// Opens a channel on which every publish is confirmed.
-    pub async fn publishing_channel(&self) -> Result<Channel, BrokerError> {
+    pub(crate) async fn publishing_channel(&self) -> Result<Channel, BrokerError> {
         within(async {
             let channel = self.connection.create_channel().await?;
             channel
@@ -49,13 +49,13 @@ impl Link {
     }
 
     /// Opens a plain channel.
-    pub async fn channel(&self) -> Result<Channel, BrokerError> {
+    pub(crate) async fn channel(&self) -> Result<Channel, BrokerError> {
         within(self.connection.create_channel()).await
     }
 
     /// How many messages wait in a queue and are with no consumer. On a channel of its own, which
     /// RabbitMQ closes if there is no such queue.
-    pub async fn waiting(&self, queue: ShortString) -> Result<u32, BrokerError> {
+    pub(crate) async fn waiting(&self, queue: ShortString) -> Result<u32, BrokerError> {
         within(async {
             let channel = self.connection.create_channel().await?;
             let options = QueueDeclareOptions {
@@ -72,12 +72,12 @@ impl Link {
 
     /// What happens to the connection. To be called once: a second listener would take events away
     /// from the first.
-    pub fn events(&self) -> impl Stream<Item = Event> + Send + 'static {
+    pub(crate) fn events(&self) -> impl Stream<Item = Event> + Send + 'static {
         self.connection.events_listener()
     }
 
     /// Closes with a handshake, within a bound.
-    pub async fn close(self) {
+    pub(crate) async fn close(self) {
         let closing = self.connection.close(200, "closing".into());
         match timeout(CLOSE_TIMEOUT, closing).await {
             Ok(Ok(())) => {}
@@ -94,7 +94,7 @@ impl Drop for Link {
 }
 
 /// Bounds a call to RabbitMQ, which a hung broker never answers.
-pub async fn within<T>(
+pub(crate) async fn within<T>(
     call: impl Future<Output = Result<T, lapin::Error>>,
 ) -> Result<T, BrokerError> {
     Ok(timeout(CONNECT_TIMEOUT, call)

@@ -7,7 +7,7 @@ use lapin::types::{AMQPValue, FieldTable, ShortString};
 use super::error::BrokerError;
 
 /// A right that a declaration needs.
-pub struct Need {
+pub(super) struct Need {
     /// As RabbitMQ names it.
     resource: String,
     right: &'static str,
@@ -15,7 +15,7 @@ pub struct Need {
 
 impl Need {
     /// The right to do this with a queue or an exchange of this name.
-    pub fn new(kind: &str, name: impl Display, right: &'static str) -> Self {
+    pub(super) fn new(kind: &str, name: impl Display, right: &'static str) -> Self {
         let resource = format!("{kind} '{name}'");
         Self { resource, right }
     }
@@ -23,7 +23,7 @@ impl Need {
 
 /// The error for a missing right: RabbitMQ's reason names the resource, and only in newer versions
 /// the right.
-pub fn forbidden(needs: &[Need], why: &str) -> BrokerError {
+pub(super) fn forbidden(needs: &[Need], why: &str) -> BrokerError {
     let missing = needs.iter().find(|need| why.contains(&need.resource));
     let missing = match missing {
         Some(Need { resource, right }) => format!("the right to {right} {resource}"),
@@ -36,7 +36,7 @@ pub fn forbidden(needs: &[Need], why: &str) -> BrokerError {
 }
 
 /// The error for a queue that exists with other arguments than these.
-pub fn other_queue(
+pub(super) fn other_queue(
     name: &ShortString,
     setting: &str,
     arguments: &FieldTable,

@@ -20,11 +20,11 @@ const TCP_USER_TIMEOUT: Duration = Duration::from_secs(15);
 /// A second handle to the connection's socket: shutting it is the one way to end lapin's I/O thread
 /// whatever that is waiting for.
 #[derive(Default)]
-pub struct SocketSlot(Mutex<Option<Socket>>);
+pub(crate) struct SocketSlot(Mutex<Option<Socket>>);
 
 impl SocketSlot {
     /// Takes a second handle, and makes a dead peer noticed.
-    pub fn keep(&self, socket: &TcpStream) -> std::io::Result<()> {
+    pub(crate) fn keep(&self, socket: &TcpStream) -> std::io::Result<()> {
         let socket = SockRef::from(socket);
         socket.set_tcp_keepalive(&TcpKeepalive::new().with_time(TCP_USER_TIMEOUT))?;
         #[cfg(target_os = "linux")]
@@ -34,7 +34,7 @@ impl SocketSlot {
     }
 
     /// Ends the connection, if it has not been ended yet.
-    pub fn shut(&self) {
+    pub(crate) fn shut(&self) {
         if let Some(socket) = self.0.lock().unwrap_or_else(PoisonError::into_inner).take() {
             // An error means that the peer was first.
             let _ended = socket.shutdown(std::net::Shutdown::Both);
@@ -43,7 +43,7 @@ impl SocketSlot {
 }
 
 /// Connects to the first address that takes the connection.
-pub async fn connect_tcp(uri: &AMQPUri) -> Result<TcpStream, BrokerError> {
+pub(super) async fn connect_tcp(uri: &AMQPUri) -> Result<TcpStream, BrokerError> {
     let host = (uri.authority.host.as_str(), uri.authority.port);
     let addresses = timeout(TCP_TIMEOUT, lookup_host(host)).await;
     let addresses = addresses
@@ -64,6 +64,6 @@ pub async fn connect_tcp(uri: &AMQPUri) -> Result<TcpStream, BrokerError> {
 }
 
 /// An error of the socket as lapin gives its own.
-pub fn io_error(error: std::io::Error) -> lapin::Error {
+pub(super) fn io_error(error: std::io::Error) -> lapin::Error {
     lapin::ErrorKind::IOError(Arc::new(error)).into()
 }

@@ -29,7 +29,7 @@ const ALTERNATE: &str = "alternate-exchange";
 
 /// What things are called in RabbitMQ.
 #[derive(Debug, Clone)]
-pub struct Topology {
+pub(super) struct Topology {
     /// Where tickets are published to.
     pub exchange: ShortString,
     /// Where they wait to be stored.
@@ -42,7 +42,7 @@ pub struct Topology {
 
 impl Topology {
     /// Declares what is needed or, where others declare it, checks that it exists.
-    pub async fn ensure(
+    pub(super) async fn ensure(
         &self,
         connection: &Connection,
         topology: config::TopologyMode,

@@ -7,7 +7,7 @@ use std::collections::VecDeque;
 /// An acknowledgement with `multiple` covers every lower tag too, so a tag is handed out only once
 /// it and all before it are stored, in whatever order batches finish.
 #[derive(Debug)]
-pub struct AckWindow {
+pub(super) struct AckWindow {
     first_open: u64,
     deliveries: VecDeque<Delivery>,
     queues: Vec<Queue>,
@@ -31,7 +31,7 @@ struct Queue {
 impl AckWindow {
     /// For a channel on which nothing was delivered yet, subscribed to queues with these
     /// prefetches.
-    pub fn new(prefetches: &[u16]) -> Self {
+    pub(super) fn new(prefetches: &[u16]) -> Self {
         let queue = |&prefetch: &u16| Queue {
             prefetch: prefetch.into(),
             unacknowledged: 0,
@@ -44,7 +44,7 @@ impl AckWindow {
     }
 
     /// Records a delivery from a queue, by its place among the prefetches.
-    pub fn deliver(&mut self, tag: u64, queue: usize) {
+    pub(super) fn deliver(&mut self, tag: u64, queue: usize) {
         if let Some(delivery) = self.delivery(tag)
             && delivery.queue.replace(queue).is_none()
             && let Some(queue) = self.queues.get_mut(queue)
@@ -55,14 +55,14 @@ impl AckWindow {
 
     /// Whether one of the queues has delivered all that its prefetch allows, so that nothing more
     /// comes from it before something is acknowledged.
-    pub fn is_exhausted(&self) -> bool {
+    pub(super) fn is_exhausted(&self) -> bool {
         self.queues
             .iter()
             .any(|queue| queue.unacknowledged >= queue.prefetch)
     }
 
     /// Records that these tags are stored. Returns the tag up to which all are, if it has moved.
-    pub fn store(&mut self, tags: &[u64]) -> Option<u64> {
+    pub(super) fn store(&mut self, tags: &[u64]) -> Option<u64> {
         for tag in tags {
             if let Some(delivery) = self.delivery(*tag) {
                 delivery.stored = true;

@@ -8,7 +8,7 @@ const LOW_LOAD_ROWS: usize = 256;
 
 /// The bounds of one batch.
 #[derive(Debug, Clone, Copy)]
-pub struct BatchLimits {
+pub(super) struct BatchLimits {
     /// Maximum of rows.
     pub rows: usize,
     /// Maximum of bytes of tickets.
@@ -19,7 +19,7 @@ pub struct BatchLimits {
 
 /// What is gathered for the next transaction. The first item always fits.
 #[derive(Debug)]
-pub struct Batch<T> {
+pub(super) struct Batch<T> {
     limits: BatchLimits,
     items: Vec<T>,
     rows: usize,
@@ -31,7 +31,7 @@ pub struct Batch<T> {
 
 impl<T> Batch<T> {
     /// An empty batch.
-    pub fn new(limits: BatchLimits) -> Self {
+    pub(super) fn new(limits: BatchLimits) -> Self {
         Self {
             limits,
             items: Vec::new(),
@@ -44,7 +44,7 @@ impl<T> Batch<T> {
     }
 
     /// Adds an item that stands for so many rows and bytes.
-    pub fn push(&mut self, item: T, rows: usize, bytes: usize, now: Instant) {
+    pub(super) fn push(&mut self, item: T, rows: usize, bytes: usize, now: Instant) {
         self.since.get_or_insert(now);
         self.items.push(item);
         self.rows += rows;
@@ -52,23 +52,23 @@ impl<T> Batch<T> {
     }
 
     /// Whether no more should be added before it is taken.
-    pub fn is_full(&self) -> bool {
+    pub(super) fn is_full(&self) -> bool {
         self.rows >= self.limits.rows || self.bytes >= self.limits.bytes
     }
 
     /// Sets whether nothing more can be delivered before something is stored: then there is nothing
     /// to wait for.
-    pub fn complete(&mut self, complete: bool) {
+    pub(super) fn complete(&mut self, complete: bool) {
         self.complete = complete;
     }
 
     /// When its first item came; none while it is empty.
-    pub fn begun(&self) -> Option<Instant> {
+    pub(super) fn begun(&self) -> Option<Instant> {
         self.since
     }
 
     /// When it should be written; none while it is empty. A time that has passed means now.
-    pub fn due(&self) -> Option<Instant> {
+    pub(super) fn due(&self) -> Option<Instant> {
         let since = self.since?;
         if self.cannot_grow() || self.last_rows < LOW_LOAD_ROWS {
             return Some(since);
@@ -78,7 +78,7 @@ impl<T> Batch<T> {
 
     /// How much longer than necessary its COPY may take: not at all when it cannot grow, as more is
     /// waiting then; else half the age, which under load is less than the next batch takes to fill.
-    pub fn pacing_budget(&self) -> Duration {
+    pub(super) fn pacing_budget(&self) -> Duration {
         if self.cannot_grow() {
             Duration::ZERO
         } else {
@@ -91,7 +91,7 @@ impl<T> Batch<T> {
     }
 
     /// Takes what was gathered, and starts over.
-    pub fn take(&mut self) -> Vec<T> {
+    pub(super) fn take(&mut self) -> Vec<T> {
         self.last_rows = self.rows;
         self.rows = 0;
         self.bytes = 0;

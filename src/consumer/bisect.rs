@@ -35,7 +35,7 @@ const TRIED_MAX: usize = 32;
 
 /// What to do about a ticket that is refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum OnRefusal {
+pub(super) enum OnRefusal {
     /// It goes to `dead_tickets`.
     DeadLetter,
     /// First it must be checked whether the tables still accept another one.
@@ -46,7 +46,7 @@ pub enum OnRefusal {
 
 /// The search of a batch for the tickets that are refused.
 #[derive(Debug)]
-pub struct Search {
+pub(super) struct Search {
     /// What is to be tried, the last first.
     ranges: Vec<Range<usize>>,
     /// What was refused one by one and may not be at fault.
@@ -63,7 +63,7 @@ pub struct Search {
 
 impl Search {
     /// All of a batch is to be tried, at first as a whole.
-    pub fn new(all: Range<usize>, evidence: &Evidence) -> Self {
+    pub(super) fn new(all: Range<usize>, evidence: &Evidence) -> Self {
         Self {
             ranges: vec![all],
             refused: Vec::new(),
@@ -75,7 +75,7 @@ impl Search {
     }
 
     /// What to try next. None: all is dealt with, or what is left has to wait.
-    pub fn next(&mut self, evidence: &Evidence) -> Option<Range<usize>> {
+    pub(super) fn next(&mut self, evidence: &Evidence) -> Option<Range<usize>> {
         if self.over {
             return None;
         }
@@ -92,24 +92,24 @@ impl Search {
     }
 
     /// Whether everything is dealt with.
-    pub fn is_done(&self) -> bool {
+    pub(super) fn is_done(&self) -> bool {
         self.ranges.is_empty() && self.refused.is_empty()
     }
 
     /// This has to be retried.
-    pub fn retry(&mut self, range: Range<usize>) {
+    pub(super) fn retry(&mut self, range: Range<usize>) {
         self.ranges.push(range);
     }
 
     /// This cannot be stored as it is, and both halves are to be tried.
-    pub fn halve(&mut self, range: &Range<usize>) {
+    pub(super) fn halve(&mut self, range: &Range<usize>) {
         let middle = range.start + range.len() / 2;
         self.ranges.push(middle..range.end);
         self.ranges.push(range.start..middle);
     }
 
     /// A single ticket is refused. `alone`: it has no other beside it, and did not come before.
-    pub fn on_refusal(
+    pub(super) fn on_refusal(
         &mut self,
         at: usize,
         kind: Kind,
@@ -130,14 +130,14 @@ impl Search {
     }
 
     /// The tables accept no ticket any more, so this one may not be at fault.
-    pub fn wait(&mut self, at: usize, kind: Kind) {
+    pub(super) fn wait(&mut self, at: usize, kind: Kind) {
         self.refused.push((at, kind));
         self.over = true;
     }
 
     /// Begins anew with all that is left, in as few pieces as possible and from the `start`th
     /// ticket of it on, the rest after that.
-    pub fn restart(&mut self, start: usize) {
+    pub(super) fn restart(&mut self, start: usize) {
         self.over = false;
         let refused = std::mem::take(&mut self.refused);
         self.waiting = refused.iter().map(|&(_, kind)| kind).collect();
@@ -164,13 +164,13 @@ impl Search {
     }
 
     /// Whether something was stored meanwhile that those that wait can be compared with.
-    pub fn can_continue(&self, evidence: &Evidence) -> bool {
+    pub(super) fn can_continue(&self, evidence: &Evidence) -> bool {
         let mut waiting = self.waiting.iter();
         waiting.any(|&kind| self.is_comparable(kind, evidence))
     }
 
     /// How many tickets are not dealt with.
-    pub fn remaining(&self) -> usize {
+    pub(super) fn remaining(&self) -> usize {
         self.ranges
             .iter()
             .map(ExactSizeIterator::len)

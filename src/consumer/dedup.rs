@@ -43,7 +43,7 @@ enum Verdict {
 
 /// The tickets of a batch and what is to be done with each, in the order of their ids: two writers
 /// that store the same tickets then wait for each other instead of both for ever.
-pub struct Plan<'a> {
+pub(super) struct Plan<'a> {
     records: Vec<Record<'a>>,
     verdicts: Vec<Verdict>,
     /// Ids that are probably stored already, with the lengths of their bodies; these are looked up
@@ -57,7 +57,7 @@ pub struct Plan<'a> {
 
 impl<'a> Plan<'a> {
     /// Everything is to be stored, except what cannot even be read.
-    pub fn new(messages: &'a [DeliveredMessage], pacing: Duration) -> Self {
+    pub(super) fn new(messages: &'a [DeliveredMessage], pacing: Duration) -> Self {
         let mut possible_duplicates = Vec::new();
         let mut tickets = Vec::new();
         for message in messages {
@@ -87,7 +87,7 @@ impl<'a> Plan<'a> {
     }
 
     /// A copy of a stored ticket, under another id.
-    pub fn copy_of(sample: &'a Sample, id: Uuid) -> Self {
+    pub(super) fn copy_of(sample: &'a Sample, id: Uuid) -> Self {
         let record = Record {
             id,
             received_at_us: sample.received_at_us,
@@ -104,7 +104,7 @@ impl<'a> Plan<'a> {
 
     /// Reads tickets and writes their rows, in one pass over their bytes, and gathers what they
     /// change of the products.
-    pub fn encode(
+    pub(super) fn encode(
         &self,
         range: Range<usize>,
         known: &mut KnownProducts,
@@ -147,7 +147,7 @@ impl<'a> Plan<'a> {
     }
 
     /// All of its tickets.
-    pub fn all(&self) -> Range<usize> {
+    pub(super) fn all(&self) -> Range<usize> {
         Range {
             start: 0,
             end: self.records.len(),
@@ -155,12 +155,12 @@ impl<'a> Plan<'a> {
     }
 
     /// These tickets.
-    pub fn records(&self, range: Range<usize>) -> &[Record<'a>] {
+    pub(super) fn records(&self, range: Range<usize>) -> &[Record<'a>] {
         self.records.get(range).unwrap_or_default()
     }
 
     /// Their ids, and how many bytes each has.
-    pub fn ids(&self, range: Range<usize>) -> Vec<(Uuid, usize)> {
+    pub(super) fn ids(&self, range: Range<usize>) -> Vec<(Uuid, usize)> {
         let records = self.records(range).iter();
         records
             .map(|record| (record.id, record.body.len()))
@@ -171,7 +171,7 @@ impl<'a> Plan<'a> {
     /// one stays. The same text again is a duplicate; another text means that a key was used for
     /// two tickets. What was thought to be the first may itself turn out to be the other text.
     /// False if nothing changed.
-    pub fn resolve(&mut self, range: Range<usize>, stored: &HashMap<Uuid, String>) -> bool {
+    pub(super) fn resolve(&mut self, range: Range<usize>, stored: &HashMap<Uuid, String>) -> bool {
         let records = self.records.get(range.clone()).unwrap_or_default();
         let verdicts = self.verdicts.get_mut(range).unwrap_or_default();
         let mut first: Option<Record<'_>> = None;
@@ -200,7 +200,7 @@ impl<'a> Plan<'a> {
     }
 
     /// The ids of those that go to `dead_tickets`.
-    pub fn dead(&self, range: Range<usize>) -> HashSet<Uuid> {
+    pub(super) fn dead(&self, range: Range<usize>) -> HashSet<Uuid> {
         let verdicts = self.verdicts.get(range.clone()).unwrap_or_default();
         let records = self.records(range).iter().zip(verdicts);
         let dead = |verdict: &Verdict| matches!(verdict, Verdict::KeyReused | Verdict::Dead(_));
@@ -211,7 +211,7 @@ impl<'a> Plan<'a> {
     }
 
     /// The range together with what shares an id with its ends: ids are resolved as a whole.
-    pub fn with_whole_ids(&self, range: Range<usize>) -> Range<usize> {
+    pub(super) fn with_whole_ids(&self, range: Range<usize>) -> Range<usize> {
         let same = |a: usize, b: usize| {
             let ids = self.records.get(a).zip(self.records.get(b));
             ids.is_some_and(|(a, b)| a.id == b.id)
@@ -227,7 +227,7 @@ impl<'a> Plan<'a> {
     }
 
     /// Sends a ticket to `dead_tickets`.
-    pub fn dead_letter(&mut self, at: usize, why: &str) {
+    pub(super) fn dead_letter(&mut self, at: usize, why: &str) {
         if let Some(verdict) = self.verdicts.get_mut(at) {
             *verdict = Verdict::Dead(why.to_owned());
         }
@@ -235,7 +235,7 @@ impl<'a> Plan<'a> {
 
     /// What kind of ticket this is, its products aside; none if it is not to be stored anyway, so
     /// that it cannot be what the tables refuse.
-    pub fn kind(&self, at: usize) -> Option<Kind> {
+    pub(super) fn kind(&self, at: usize) -> Option<Kind> {
         let (record, verdict) = self.records.get(at).zip(self.verdicts.get(at))?;
         let text = text(record.body).ok()?;
         (*verdict == Verdict::Store).then(|| match parse(text, &mut Vec::new()).invalid {
@@ -246,7 +246,7 @@ impl<'a> Plan<'a> {
 
     /// Records as evidence that these rows are stored, with products or without, and copies of some
     /// of their tickets.
-    pub fn record_evidence(
+    pub(super) fn record_evidence(
         &self,
         range: Range<usize>,
         rows: &Encoded<'_>,
@@ -270,7 +270,7 @@ impl<'a> Plan<'a> {
     }
 
     /// Whether no other ticket of the batch is to be stored, and it was not delivered before.
-    pub fn is_alone(&self, at: usize) -> bool {
+    pub(super) fn is_alone(&self, at: usize) -> bool {
         let mut others = (0..self.records.len()).filter(|&other| other != at);
         !self.redelivered && !others.any(|other| self.kind(other).is_some())
     }

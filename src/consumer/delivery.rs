@@ -10,7 +10,7 @@ use crate::clock::now_us;
 use crate::message::{self, Record};
 
 /// What a subscription yields.
-pub enum Delivered {
+pub(super) enum Delivered {
     /// A message, and which of the queues it came from.
     Message(usize, DeliveredMessage),
     /// Nothing more comes, for this reason.
@@ -19,7 +19,7 @@ pub enum Delivered {
 
 impl Delivered {
     /// What came from one of the queues.
-    pub fn of(queue: usize, delivery: Result<Delivery, lapin::Error>) -> Self {
+    pub(super) fn of(queue: usize, delivery: Result<Delivery, lapin::Error>) -> Self {
         match delivery {
             Ok(delivery) => Self::Message(queue, DeliveredMessage::new(delivery, now_us())),
             Err(error) => Self::Ended(SubscriptionError::Delivery(error)),

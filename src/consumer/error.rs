@@ -8,7 +8,7 @@ use crate::broker::BrokerError;
 /// Why a subscription ends before it is drained. The alternate form (`{:#}`) adds the sources, as
 /// one line for a log.
 #[derive(Debug)]
-pub enum SubscriptionError {
+pub(super) enum SubscriptionError {
     /// Connecting, subscribing or acknowledging failed.
     Broker(BrokerError),
     /// The connection or the channel failed while messages were delivered.

@@ -5,7 +5,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use crate::message::Record;
 
 /// Maximum of tickets that are dead-lettered in a row with none stored in between.
-pub const DEAD_LETTERED_MAX: u32 = 2;
+pub(super) const DEAD_LETTERED_MAX: u32 = 2;
 
 /// The largest ticket of which a copy is kept, in bytes.
 const SAMPLE_BYTES_MAX: usize = 65_536;
@@ -13,7 +13,7 @@ const SAMPLE_BYTES_MAX: usize = 65_536;
 /// What a ticket's transaction writes, and so which constraints it has to meet. One that was stored
 /// vouches for its own kind and for those before it, but not for those after it, which write more.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Kind {
+pub(super) enum Kind {
     /// An invalid ticket: most columns are null.
     Invalid,
     /// A valid one: every column.
@@ -24,12 +24,12 @@ pub enum Kind {
 
 impl Kind {
     /// All of them, in their order.
-    pub const ALL: [Self; 3] = [Self::Invalid, Self::Valid, Self::Products];
+    pub(super) const ALL: [Self; 3] = [Self::Invalid, Self::Valid, Self::Products];
 }
 
 /// What the writers together know of the tickets that the tables accept.
 #[derive(Debug, Default)]
-pub struct Evidence(Mutex<[Accepted; Kind::ALL.len()]>);
+pub(super) struct Evidence(Mutex<[Accepted; Kind::ALL.len()]>);
 
 #[derive(Debug, Default)]
 struct Accepted {
@@ -43,7 +43,7 @@ struct Accepted {
 
 /// A copy of a ticket that was stored.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Sample {
+pub(super) struct Sample {
     /// When it was received, in µs since the Unix epoch.
     pub received_at_us: i64,
     /// The ticket as it came.
@@ -52,7 +52,7 @@ pub struct Sample {
 
 impl Evidence {
     /// Records that tickets of this kind were stored, or would be.
-    pub fn accepted(&self, kind: Kind) {
+    pub(super) fn accepted(&self, kind: Kind) {
         self.vouched(kind, |accepted| {
             accepted.times += 1;
             accepted.dead_lettered = 0;
@@ -60,7 +60,7 @@ impl Evidence {
     }
 
     /// Keeps a copy of a ticket that was stored, unless it is large.
-    pub fn keep(&self, kind: Kind, record: &Record<'_>) {
+    pub(super) fn keep(&self, kind: Kind, record: &Record<'_>) {
         if record.body.len() > SAMPLE_BYTES_MAX {
             return;
         }
@@ -73,17 +73,17 @@ impl Evidence {
     }
 
     /// A ticket that was stored and vouches for this kind.
-    pub fn sample(&self, kind: Kind) -> Option<Sample> {
+    pub(super) fn sample(&self, kind: Kind) -> Option<Sample> {
         self.known(kind, |accepted| accepted.sample.clone())
     }
 
     /// How often tickets were stored that vouch for this kind.
-    pub fn times(&self, kind: Kind) -> u64 {
+    pub(super) fn times(&self, kind: Kind) -> u64 {
         self.known(kind, |accepted| accepted.times)
     }
 
     /// Counts one more of this kind as dead-lettered, if that is allowed.
-    pub fn try_dead_letter(&self, kind: Kind) -> bool {
+    pub(super) fn try_dead_letter(&self, kind: Kind) -> bool {
         let mut allowed = true;
         self.vouched(kind, |accepted| {
             allowed &= accepted.dead_lettered < DEAD_LETTERED_MAX

@@ -22,7 +22,7 @@ use crate::store::{Encoded, Store, StoreError};
 
 /// What the writers of a consumer share.
 #[derive(Clone)]
-pub struct Shared {
+pub(super) struct Shared {
     /// Where PostgreSQL is.
     pub database: DatabaseConfig,
     /// What /readyz answers from.
@@ -41,7 +41,7 @@ impl Shared {
 }
 
 /// A connection that is made again when it fails.
-pub struct Flusher {
+pub(super) struct Flusher {
     shared: Shared,
     metrics: StoreMetrics,
     connection: Option<Connection>,
@@ -54,7 +54,7 @@ struct Connection {
 
 impl Flusher {
     /// Not connected yet.
-    pub fn new(shared: Shared, metrics: StoreMetrics) -> Self {
+    pub(super) fn new(shared: Shared, metrics: StoreMetrics) -> Self {
         Self {
             shared,
             metrics,
@@ -63,7 +63,7 @@ impl Flusher {
     }
 
     /// Connects, however long it takes; false once the work at hand is abandoned.
-    pub async fn connect(&mut self, abandoned: &AtomicBool) -> bool {
+    pub(super) async fn connect(&mut self, abandoned: &AtomicBool) -> bool {
         let mut backoff = Backoff::new();
         while self.connection.is_none() {
             if abandoned.load(Ordering::Relaxed) {
@@ -99,7 +99,7 @@ impl Flusher {
 
     /// Disconnects after this error. The schema is ensured again, when that is what failed: another
     /// database may have taken the place of the first.
-    pub async fn disconnect(&mut self, error: &StoreError) {
+    pub(super) async fn disconnect(&mut self, error: &StoreError) {
         self.connection = None;
         self.restore_schema(error).await;
     }
@@ -111,7 +111,7 @@ impl Flusher {
     }
 
     /// Waits until the connection ends, and disconnects.
-    pub async fn closed(&mut self) {
+    pub(super) async fn closed(&mut self) {
         match &mut self.connection {
             Some(connection) => connection.store.closed().await,
             None => std::future::pending().await,
@@ -121,7 +121,7 @@ impl Flusher {
 
     /// Stores these tickets. If some of them turn out to be stored already, it stores the others; a
     /// conflict that is left has another cause.
-    pub async fn store(
+    pub(super) async fn store(
         &mut self,
         plan: &mut Plan<'_>,
         range: Range<usize>,
@@ -172,7 +172,7 @@ impl Flusher {
     }
 
     /// What was encoded before it was found to be dead must not count as seen.
-    pub fn dismiss(&self, plan: &Plan<'_>, range: Range<usize>) {
+    pub(super) fn dismiss(&self, plan: &Plan<'_>, range: Range<usize>) {
         let dead = plan.dead(range);
         if !dead.is_empty() {
             self.shared.known().dismiss(&dead);
@@ -180,7 +180,7 @@ impl Flusher {
     }
 
     /// Whether the tables would accept a copy of a ticket that was stored. Nothing is stored.
-    pub async fn accepts_copy(&mut self, kind: Kind) -> Result<bool, StoreError> {
+    pub(super) async fn accepts_copy(&mut self, kind: Kind) -> Result<bool, StoreError> {
         let Some(sample) = self.shared.evidence.sample(kind) else {
             return Ok(false);
         };

@@ -19,7 +19,7 @@ const LOG_EVERY: Duration = Duration::from_secs(60);
 
 /// What one writer holds, and when it tries again. How much that may be is bounded by what RabbitMQ
 /// delivers without an acknowledgement.
-pub struct HeldBatches {
+pub(super) struct HeldBatches {
     batches: VecDeque<(Job, Search)>,
     pause: Backoff,
     due: Option<Instant>,
@@ -36,7 +36,7 @@ pub struct HeldBatches {
 
 impl HeldBatches {
     /// Nothing is held.
-    pub fn new(health: Arc<Health>, metrics: StoreMetrics) -> Self {
+    pub(super) fn new(health: Arc<Health>, metrics: StoreMetrics) -> Self {
         Self {
             batches: VecDeque::new(),
             pause: Backoff::new(),
@@ -51,7 +51,7 @@ impl HeldBatches {
     }
 
     /// Keeps a batch whose search has ended without storing all of it.
-    pub fn push(&mut self, job: Job, mut search: Search) {
+    pub(super) fn push(&mut self, job: Job, mut search: Search) {
         self.metrics.failed(FlushFailed::Refused);
         search.restart(fastrand::usize(..search.remaining().max(1)));
         if self
@@ -70,24 +70,24 @@ impl HeldBatches {
     }
 
     /// The batch that was tried longest ago.
-    pub fn pop(&mut self) -> Option<(Job, Search)> {
+    pub(super) fn pop(&mut self) -> Option<(Job, Search)> {
         self.batches
             .retain(|(job, _)| !job.abandoned.load(Ordering::Relaxed));
         self.batches.pop_front()
     }
 
     /// How many batches are held.
-    pub fn len(&self) -> usize {
+    pub(super) fn len(&self) -> usize {
         self.batches.len()
     }
 
     /// When the next attempt is due; none while nothing is held.
-    pub fn due(&self) -> Option<Instant> {
+    pub(super) fn due(&self) -> Option<Instant> {
         self.due
     }
 
     /// Another batch was stored: what can be compared with it is retried at once.
-    pub fn retry_comparable(&mut self, evidence: &Evidence) {
+    pub(super) fn retry_comparable(&mut self, evidence: &Evidence) {
         let mut searches = self.batches.iter().map(|(_, search)| search);
         if searches.any(|search| search.can_continue(evidence)) {
             self.due = Some(Instant::now());
@@ -95,7 +95,7 @@ impl HeldBatches {
     }
 
     /// Attempts have ended for now. Reports what is held, and schedules the next attempt.
-    pub fn schedule(&mut self) {
+    pub(super) fn schedule(&mut self) {
         let now = Instant::now();
         self.due = match self.due {
             _ if self.batches.is_empty() => None,
@@ -118,7 +118,7 @@ impl HeldBatches {
     }
 
     /// The tables cannot store a ticket as they are, or have stored some.
-    pub fn set_schema_unusable(&mut self, unusable: bool) {
+    pub(super) fn set_schema_unusable(&mut self, unusable: bool) {
         self.schema_unusable = unusable;
         self.report_health();
     }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::delivery::DeliveredMessage;
 
 /// A batch to store.
-pub struct Job {
+pub(super) struct Job {
     /// The number of the subscription that it came from.
     pub subscription: u64,
     /// Its number there.
@@ -21,7 +21,7 @@ pub struct Job {
 }
 
 /// What a writer reports to the consumer.
-pub enum WriterEvent {
+pub(super) enum WriterEvent {
     /// The writer of this index is connected and has nothing to do.
     Idle(usize),
     /// This batch is committed.
@@ -29,7 +29,7 @@ pub enum WriterEvent {
 }
 
 /// A committed batch.
-pub struct StoredBatch {
+pub(super) struct StoredBatch {
     /// The number of the subscription that it came from.
     pub subscription: u64,
     /// Its number there.

@@ -38,7 +38,7 @@ impl Anomaly {
 
 /// When the ticket of a message was received, but not later than now: what came later would never
 /// count as newer.
-pub fn of_ticket(properties: &BasicProperties, now_us: i64) -> (i64, Anomaly) {
+pub(super) fn of_ticket(properties: &BasicProperties, now_us: i64) -> (i64, Anomaly) {
     let header = properties
         .headers()
         .as_ref()
@@ -61,7 +61,7 @@ pub fn of_ticket(properties: &BasicProperties, now_us: i64) -> (i64, Anomaly) {
 }
 
 /// What is wrong with the times of a group.
-pub fn of_group(group: &[u8], now_us: i64) -> Anomaly {
+pub(super) fn of_group(group: &[u8], now_us: i64) -> Anomaly {
     let mut anomaly = Anomaly::default();
     for record in message::records(group) {
         anomaly.add(record.received_at_us, now_us);
@@ -84,7 +84,7 @@ fn whole_number(value: &AMQPValue) -> Option<i64> {
 
 /// What was wrong with the times of many messages, logged in a line or two for all of them.
 #[derive(Debug, Default)]
-pub struct AnomalyLog {
+pub(super) struct AnomalyLog {
     sum: Anomaly,
     mistyped: u64,
     logged: Option<Instant>,
@@ -92,7 +92,7 @@ pub struct AnomalyLog {
 
 impl AnomalyLog {
     /// Adds a message's.
-    pub fn add(&mut self, anomaly: Anomaly) {
+    pub(super) fn add(&mut self, anomaly: Anomaly) {
         self.sum.ahead += anomaly.ahead;
         self.sum.ahead_us = self.sum.ahead_us.max(anomaly.ahead_us);
         self.sum.mistyped = self.sum.mistyped.or(anomaly.mistyped);
@@ -100,7 +100,7 @@ impl AnomalyLog {
     }
 
     /// Logs what there is, unless it did so just before.
-    pub fn log(&mut self, now: Instant) {
+    pub(super) fn log(&mut self, now: Instant) {
         let waits = |logged: Instant| now.saturating_duration_since(logged) < LOG_EVERY;
         if self.sum != Anomaly::default() && !self.logged.is_some_and(waits) {
             self.flush();
@@ -109,7 +109,7 @@ impl AnomalyLog {
     }
 
     /// Logs what there is.
-    pub fn flush(&mut self) {
+    pub(super) fn flush(&mut self) {
         let Anomaly {
             ahead,
             ahead_us,

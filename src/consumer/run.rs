@@ -30,7 +30,7 @@ const HOLD_TICK: Duration = Duration::from_millis(500);
 
 /// Stores what comes out of RabbitMQ until `drain` is cancelled; then it finishes what it has
 /// begun. Fails if the database can never hold tickets.
-pub async fn run(
+pub(crate) async fn run(
     broker: Broker,
     database: DatabaseConfig,
     settings: StoreSettings,

@@ -17,7 +17,7 @@ const LOG_EVERY: Duration = Duration::from_secs(60);
 
 /// Waits until the schema is up to date, and migrates it if that takes an instant. Fails if the
 /// database can never hold tickets.
-pub async fn ready(database: &DatabaseConfig) -> Result<(), StoreError> {
+pub(super) async fn ready(database: &DatabaseConfig) -> Result<(), StoreError> {
     let mut backoff = Backoff::new();
     let mut logged: Option<Instant> = None;
     loop {
@@ -40,7 +40,7 @@ pub async fn ready(database: &DatabaseConfig) -> Result<(), StoreError> {
 }
 
 /// Tries once to bring the schema up to date; logs why not.
-pub async fn ensure_schema(database: &DatabaseConfig) {
+pub(super) async fn ensure_schema(database: &DatabaseConfig) {
     match store::ensure_schema(database).await {
         Ok(Tables::Ready) => {}
         Ok(outdated @ Tables::NeedMigrate(_)) => warn!("{outdated}"),

@@ -24,11 +24,11 @@ use crate::broker::{BrokerError, within};
 const LASTING: Duration = Duration::from_secs(60);
 
 /// The deliveries of all queues of a subscription.
-pub type Deliveries = SelectAll<BoxStream<'static, Delivered>>;
+pub(super) type Deliveries = SelectAll<BoxStream<'static, Delivered>>;
 
 /// Subscribes to a queue, the `at`th of the subscription. At most `prefetch` messages are delivered
 /// without being acknowledged.
-pub async fn subscribe(
+pub(super) async fn subscribe(
     channel: &Channel,
     queue: ShortString,
     prefetch: u16,
@@ -46,7 +46,7 @@ pub async fn subscribe(
 }
 
 /// One subscription: a channel and what was delivered on it.
-pub struct Subscription {
+pub(super) struct Subscription {
     number: u64,
     channel: Channel,
     /// What is gathered for the next transaction.
@@ -65,7 +65,12 @@ pub struct Subscription {
 
 impl Subscription {
     /// Nothing was delivered yet. The channel is subscribed to queues with these prefetches.
-    pub fn new(number: u64, channel: Channel, limits: BatchLimits, prefetches: &[u16]) -> Self {
+    pub(super) fn new(
+        number: u64,
+        channel: Channel,
+        limits: BatchLimits,
+        prefetches: &[u16],
+    ) -> Self {
         Self {
             number,
             channel,
@@ -81,12 +86,12 @@ impl Subscription {
     }
 
     /// Whether another delivery may be taken.
-    pub fn has_room(&self) -> bool {
+    pub(super) fn has_room(&self) -> bool {
         !self.draining && !self.batch.is_full()
     }
 
     /// Takes a delivery into the batch; an error if no more can come.
-    pub fn take(
+    pub(super) fn take(
         &mut self,
         delivered: Delivered,
         anomalies: &mut AnomalyLog,
@@ -105,7 +110,7 @@ impl Subscription {
     }
 
     /// Waits until the batch is due; for ever while it is empty.
-    pub async fn due(&self) {
+    pub(super) async fn due(&self) {
         match self.batch.due() {
             Some(at) => sleep_until(at.into()).await,
             None => std::future::pending().await,
@@ -113,7 +118,7 @@ impl Subscription {
     }
 
     /// The batch, if it is due or nothing can be added to it any more.
-    pub fn take_due(&mut self, now: Instant) -> Option<Job> {
+    pub(super) fn take_due(&mut self, now: Instant) -> Option<Job> {
         let begun = self.batch.begun()?;
         let due = self.batch.due().is_some_and(|due| due <= now);
         if !due && !self.draining {
@@ -132,7 +137,10 @@ impl Subscription {
 
     /// Acknowledges all that is stored without a gap, unless this batch is another subscription's.
     /// Only here, and only after a writer reported a COMMIT.
-    pub async fn acknowledge(&mut self, stored: &StoredBatch) -> Result<(), SubscriptionError> {
+    pub(super) async fn acknowledge(
+        &mut self,
+        stored: &StoredBatch,
+    ) -> Result<(), SubscriptionError> {
         if stored.subscription != self.number {
             return Ok(());
         }
@@ -148,29 +156,29 @@ impl Subscription {
     }
 
     /// Nothing new is taken from now on.
-    pub fn drain(&mut self) {
+    pub(super) fn drain(&mut self) {
         self.draining = true;
     }
 
     /// Whether nothing new is taken.
-    pub fn is_draining(&self) -> bool {
+    pub(super) fn is_draining(&self) -> bool {
         self.draining
     }
 
     /// Whether nothing new is taken and everything that was taken is acknowledged.
-    pub fn is_drained(&self) -> bool {
+    pub(super) fn is_drained(&self) -> bool {
         self.draining && self.under_way.is_empty() && self.batch.begun().is_none()
     }
 
     /// Whether the next one may follow at once. One that fails as soon as it is subscribed counts
     /// one more delivery of all that was prefetched.
-    pub fn worked(&self) -> bool {
+    pub(super) fn worked(&self) -> bool {
         self.acknowledged || self.begun.elapsed() > LASTING
     }
 
     /// RabbitMQ ends a subscription whose deliveries wait for too long; before it does, they go
     /// back to the queue on our own terms.
-    pub fn check_age(&self, hold_max: Duration) -> Result<(), SubscriptionError> {
+    pub(super) fn check_age(&self, hold_max: Duration) -> Result<(), SubscriptionError> {
         let mut under_way = self.under_way.values();
         if under_way.any(|since| since.elapsed() > hold_max) {
             return Err(SubscriptionError::HeldTooLong);

@@ -24,7 +24,7 @@ use crate::metrics::{FlushFailed, StoreMetrics};
 use crate::store::StoreError;
 
 /// Stores one batch at a time, over one connection.
-pub struct Writer {
+pub(super) struct Writer {
     index: usize,
     jobs: mpsc::Receiver<Job>,
     events: mpsc::Sender<WriterEvent>,
@@ -46,7 +46,7 @@ enum BatchOutcome {
 
 impl Writer {
     /// Not connected yet. `index` is its place among the writers.
-    pub fn new(
+    pub(super) fn new(
         index: usize,
         jobs: mpsc::Receiver<Job>,
         events: mpsc::Sender<WriterEvent>,
@@ -65,7 +65,7 @@ impl Writer {
     }
 
     /// Stores one batch after the other, until no more can come.
-    pub async fn run(mut self) {
+    pub(super) async fn run(mut self) {
         // Once for each batch, so that no second one is dispatched while the first waits for a
         // connection.
         let mut reported_idle = false;

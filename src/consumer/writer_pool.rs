@@ -14,7 +14,7 @@ use crate::config::{DatabaseConfig, StoreSettings};
 use crate::health::Health;
 
 /// All writers of the consumer.
-pub struct WriterPool {
+pub(super) struct WriterPool {
     tasks: JoinSet<()>,
     jobs: Vec<mpsc::Sender<Job>>,
     /// Which writers are connected and have nothing to do.
@@ -26,7 +26,7 @@ pub struct WriterPool {
 
 impl WriterPool {
     /// Starts the writers, each of which connects.
-    pub fn start(
+    pub(super) fn start(
         settings: &StoreSettings,
         database: &DatabaseConfig,
         health: &Arc<Health>,
@@ -57,20 +57,20 @@ impl WriterPool {
     }
 
     /// Whether a writer could store a batch now.
-    pub fn has_idle(&self) -> bool {
+    pub(super) fn has_idle(&self) -> bool {
         self.idle.contains(&true)
     }
 
     /// Waits until a writer could store a batch. What is stored meanwhile is of an earlier
     /// subscription, which cannot acknowledge it any more.
-    pub async fn wait_for_idle(&mut self) {
+    pub(super) async fn wait_for_idle(&mut self) {
         while !self.has_idle() {
             let _earlier = self.next_event().await;
         }
     }
 
     /// Waits for a writer's next event; returns the batch that it stored, if that is the event.
-    pub async fn next_event(&mut self) -> Option<StoredBatch> {
+    pub(super) async fn next_event(&mut self) -> Option<StoredBatch> {
         let event = self.events.recv().await?;
         self.on_writer_event(event)
     }
@@ -88,7 +88,7 @@ impl WriterPool {
     }
 
     /// Gives a batch to an idle writer; fails if there is none.
-    pub fn dispatch(&mut self, job: Job) -> Result<(), SubscriptionError> {
+    pub(super) fn dispatch(&mut self, job: Job) -> Result<(), SubscriptionError> {
         let writer = self.idle.iter().position(|&idle| idle);
         let writer = writer.and_then(|at| self.jobs.get(at).zip(self.idle.get_mut(at)));
         let Some((jobs, idle)) = writer else {
@@ -100,7 +100,7 @@ impl WriterPool {
     }
 
     /// Ends the writers, whatever they are doing.
-    pub async fn shutdown(&mut self) {
+    pub(super) async fn shutdown(&mut self) {
         self.tasks.shutdown().await;
     }
 }

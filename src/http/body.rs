@@ -15,7 +15,7 @@ const BODY_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The memory that bodies may hold while they are read; all clones share one budget.
 #[derive(Clone)]
-pub struct Bodies {
+pub(crate) struct Bodies {
     bytes_max: usize,
     /// The bytes left for bodies that come in pieces: slow senders could otherwise
     /// hold the largest body on every connection.
@@ -30,7 +30,7 @@ struct Partial<'a> {
 }
 
 /// How much of a body is there at first.
-pub enum BodyStart {
+pub(crate) enum BodyStart {
     /// All of it.
     Complete(Bytes),
     /// This much.
@@ -39,7 +39,7 @@ pub enum BodyStart {
 
 /// Why there is no body.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum BodyError {
+pub(crate) enum BodyError {
     /// It is, or says it is, larger than allowed.
     TooLarge,
     /// It did not arrive in time.
@@ -52,19 +52,19 @@ pub enum BodyError {
 
 impl Bodies {
     /// Bodies of at most `bytes_max` each, and `total` bytes of unfinished ones.
-    pub fn new(bytes_max: usize, total: usize) -> Self {
+    pub(crate) fn new(bytes_max: usize, total: usize) -> Self {
         let budget = Arc::new(Semaphore::new(total.min(Semaphore::MAX_PERMITS)));
         Self { bytes_max, budget }
     }
 
     /// The largest body, in bytes.
-    pub fn bytes_max(&self) -> usize {
+    pub(crate) fn bytes_max(&self) -> usize {
         self.bytes_max
     }
 
     /// What is there of a body. One that came with its head is complete, as it
     /// lies in hyper's buffer.
-    pub fn start(&self, body: &mut Incoming) -> Result<BodyStart, BodyError> {
+    pub(crate) fn start(&self, body: &mut Incoming) -> Result<BodyStart, BodyError> {
         // A Content-Length that is too large is rejected before any of it is read.
         if usize::try_from(body.size_hint().lower()).map_or(true, |length| length > self.bytes_max)
         {
@@ -82,7 +82,7 @@ impl Bodies {
     }
 
     /// Waits for the rest of a body.
-    pub async fn finish(&self, first: Bytes, rest: Incoming) -> Result<Bytes, BodyError> {
+    pub(crate) async fn finish(&self, first: Bytes, rest: Incoming) -> Result<Bytes, BodyError> {
         let collected = timeout(BODY_TIMEOUT, self.collect(first, rest)).await;
         collected.unwrap_or(Err(BodyError::Timeout))
     }

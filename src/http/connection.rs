@@ -44,7 +44,7 @@ enum Next {
 }
 
 /// Serves requests until the client or a command ends that.
-pub async fn serve(stream: TcpStream, router: Arc<Router>, handle: Arc<ConnectionHandle>) {
+pub(super) async fn serve(stream: TcpStream, router: Arc<Router>, handle: Arc<ConnectionHandle>) {
     let metrics = router.metrics().clone();
     let mut socket = Socket::new(stream, handle.clone());
     let mut responses = responses(router, handle.clone());

@@ -7,7 +7,7 @@ use std::task::{Context, Waker};
 /// What a connection is to do. A later one replaces an earlier one, never the other way round.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 #[repr(u8)]
-pub enum ConnectionCommand {
+pub(super) enum ConnectionCommand {
     /// Serve requests.
     Serve,
     /// Close after the request that is being served.
@@ -18,7 +18,7 @@ pub enum ConnectionCommand {
 
 /// The commands to a connection, and what it tells of itself.
 #[derive(Default)]
-pub struct ConnectionHandle {
+pub(super) struct ConnectionHandle {
     command: AtomicU8,
     /// hyper's buffers have grown so much that it pays to replace them.
     buffers_grown: AtomicBool,
@@ -33,7 +33,7 @@ pub struct ConnectionHandle {
 
 impl ConnectionHandle {
     /// Gives a command, and wakes the connection.
-    pub fn send(&self, command: ConnectionCommand) {
+    pub(super) fn send(&self, command: ConnectionCommand) {
         self.command.fetch_max(command as u8, Ordering::Release);
         if let Some(waker) = &*self.waker() {
             waker.wake_by_ref();
@@ -41,7 +41,7 @@ impl ConnectionHandle {
     }
 
     /// The command in force.
-    pub fn command(&self) -> ConnectionCommand {
+    pub(super) fn command(&self) -> ConnectionCommand {
         match self.command.load(Ordering::Acquire) {
             0 => ConnectionCommand::Serve,
             1 => ConnectionCommand::Drain,
@@ -50,35 +50,35 @@ impl ConnectionHandle {
     }
 
     /// Records that a buffer is full, or has grown.
-    pub fn set_buffers_grown(&self) {
+    pub(super) fn set_buffers_grown(&self) {
         self.buffers_grown.store(true, Ordering::Relaxed);
     }
 
     /// Records whether the socket has not taken all that hyper had to send.
-    pub fn set_has_unsent(&self, has_unsent: bool) {
+    pub(super) fn set_has_unsent(&self, has_unsent: bool) {
         self.has_unsent.store(has_unsent, Ordering::Relaxed);
     }
 
     /// Whether a request is being served.
-    pub fn is_serving(&self) -> bool {
+    pub(super) fn is_serving(&self) -> bool {
         !self.requests().is_multiple_of(2)
     }
 
     /// The number of requests begun plus the number answered, modulo 2^32.
-    pub fn requests(&self) -> u32 {
+    pub(super) fn requests(&self) -> u32 {
         self.requests.load(Ordering::Relaxed)
     }
 
     /// Counts the beginning of a request, or its response. Only the connection
     /// itself counts, so this need not be one step.
-    pub fn count_request(&self) {
+    pub(super) fn count_request(&self) {
         let requests = self.requests().wrapping_add(1);
         self.requests.store(requests, Ordering::Relaxed);
     }
 
     /// Whether hyper's buffers can be replaced, which is worth it only for grown
     /// ones; true once for each time that they have grown.
-    pub fn take_buffers_grown(&self) -> bool {
+    pub(super) fn take_buffers_grown(&self) -> bool {
         let replace = self.buffers_grown.load(Ordering::Relaxed)
             && !self.is_serving()
             && !self.has_unsent.load(Ordering::Relaxed);
@@ -95,7 +95,7 @@ impl ConnectionHandle {
 }
 
 /// The connection's end of its handle.
-pub struct CommandReceiver {
+pub(super) struct CommandReceiver {
     handle: Arc<ConnectionHandle>,
     last_seen: ConnectionCommand,
     /// The waker that the handle has: nearly always the same, and not worth a
@@ -105,7 +105,7 @@ pub struct CommandReceiver {
 
 impl CommandReceiver {
     /// Receives what is sent through this handle.
-    pub fn new(handle: Arc<ConnectionHandle>) -> Self {
+    pub(super) fn new(handle: Arc<ConnectionHandle>) -> Self {
         Self {
             handle,
             last_seen: ConnectionCommand::Serve,
@@ -114,7 +114,7 @@ impl CommandReceiver {
     }
 
     /// A command that was not seen before, if there is one; wakes the task at the next.
-    pub fn poll(&mut self, cx: &Context<'_>) -> Option<ConnectionCommand> {
+    pub(super) fn poll(&mut self, cx: &Context<'_>) -> Option<ConnectionCommand> {
         if !self.waker.will_wake(cx.waker()) {
             self.waker.clone_from(cx.waker());
             *self.handle.waker() = Some(self.waker.clone());
@@ -126,13 +126,13 @@ impl CommandReceiver {
     }
 
     /// The last command that was seen.
-    pub fn last_seen(&self) -> ConnectionCommand {
+    pub(super) fn last_seen(&self) -> ConnectionCommand {
         self.last_seen
     }
 
     /// Whether hyper, which has nothing to do just now, can be given new buffers:
     /// in the old ones is nothing then but perhaps the beginning of a request.
-    pub fn should_replace_buffers(&self) -> bool {
+    pub(super) fn should_replace_buffers(&self) -> bool {
         self.last_seen == ConnectionCommand::Serve && self.handle.take_buffers_grown()
     }
 }

@@ -4,6 +4,6 @@ mod post_ticket;
 mod probes;
 mod ticket_state;
 
-pub use post_ticket::{PostTicket, Progress, TicketHead};
-pub use probes::Probes;
-pub use ticket_state::TicketState;
+pub(crate) use post_ticket::{PostTicket, Progress, TicketHead};
+pub(crate) use probes::Probes;
+pub(crate) use ticket_state::TicketState;

@@ -17,7 +17,7 @@ const KEY_HEADERS: [&str; 2] = ["idempotency-key", "webhook-id"];
 /// The id of a ticket: made from its key, so that a repetition is recognised,
 /// or else a new one that grows with time (UUID version 7). The error says what
 /// is wrong with the key.
-pub fn ticket_id(headers: &HeaderMap) -> Result<Uuid, &'static str> {
+pub(super) fn ticket_id(headers: &HeaderMap) -> Result<Uuid, &'static str> {
     for name in KEY_HEADERS {
         let mut keys = headers.get_all(name).iter();
         let Some(key) = keys.next() else { continue };

@@ -10,7 +10,7 @@ use std::time::Duration;
 use super::handle::{ConnectionCommand, ConnectionHandle};
 
 /// How often connections are looked at that wait for a request.
-pub const SWEEP: Duration = Duration::from_secs(5);
+pub(super) const SWEEP: Duration = Duration::from_secs(5);
 
 /// Idle sweeps before a connection without a complete head is closed: about
 /// 30 seconds for a head, and for a connection that idles.
@@ -18,7 +18,7 @@ const IDLE_SWEEPS_MAX: u8 = 6;
 
 /// The connections of one worker.
 #[derive(Default)]
-pub struct Connections {
+pub(super) struct Connections {
     connections: HashMap<u64, (Arc<ConnectionHandle>, IdleState)>,
     last_number: u64,
     is_draining: bool,
@@ -33,7 +33,7 @@ struct IdleState {
 
 impl Connections {
     /// Adds a connection; its number is for [`Self::remove`].
-    pub fn insert(&mut self) -> (u64, Arc<ConnectionHandle>) {
+    pub(super) fn insert(&mut self) -> (u64, Arc<ConnectionHandle>) {
         let handle = Arc::new(ConnectionHandle::default());
         if self.is_draining {
             handle.send(ConnectionCommand::Drain);
@@ -45,12 +45,12 @@ impl Connections {
     }
 
     /// Forgets a connection that has ended.
-    pub fn remove(&mut self, number: u64) {
+    pub(super) fn remove(&mut self, number: u64) {
         self.connections.remove(&number);
     }
 
     /// Closes connections that have waited for a request for too long.
-    pub fn sweep(&mut self) {
+    pub(super) fn sweep(&mut self) {
         for (handle, idle) in self.connections.values_mut() {
             let requests = handle.requests();
             if requests != idle.requests || handle.is_serving() {
@@ -69,7 +69,7 @@ impl Connections {
 
     /// Tells every connection to close after the request it is serving; a client
     /// may even finish one that it has begun to send.
-    pub fn drain(&mut self) {
+    pub(super) fn drain(&mut self) {
         self.is_draining = true;
         for (handle, _) in self.connections.values() {
             handle.send(ConnectionCommand::Drain);
@@ -77,7 +77,7 @@ impl Connections {
     }
 
     /// Closes every connection that is not serving a request.
-    pub fn close_idle(&self) {
+    pub(super) fn close_idle(&self) {
         for (handle, _) in self.connections.values() {
             if !handle.is_serving() {
                 handle.send(ConnectionCommand::Close);

@@ -32,14 +32,14 @@ const FILES_RESERVED: u64 = 64;
 const ACCEPT_RETRY: Duration = Duration::from_millis(50);
 
 /// A listening socket.
-pub struct Listener {
+pub(crate) struct Listener {
     listener: TcpListener,
     connections: Arc<Semaphore>,
 }
 
 impl Listener {
     /// Listens. Fails where the address is taken or not ours.
-    pub fn bind(address: SocketAddr) -> std::io::Result<Self> {
+    pub(crate) fn bind(address: SocketAddr) -> std::io::Result<Self> {
         let socket = Socket::new(
             Domain::for_address(address),
             Type::STREAM,
@@ -58,20 +58,20 @@ impl Listener {
     }
 
     /// The address listened on, with the port that was chosen for port 0.
-    pub fn address(&self) -> std::io::Result<SocketAddr> {
+    pub(crate) fn address(&self) -> std::io::Result<SocketAddr> {
         self.listener.local_addr()
     }
 
     /// Serves on the current runtime, until `drain` is cancelled and every
     /// connection has ended.
-    pub async fn serve(self, router: Arc<Router>, drain: CancellationToken) {
+    pub(crate) async fn serve(self, router: Arc<Router>, drain: CancellationToken) {
         let (accepted, incoming) = mpsc::channel(1);
         let accepting = self.accept(vec![accepted], drain.clone());
         tokio::join!(accepting, connections(incoming, router, drain));
     }
 
     /// Serves on the workers, until `drain` is cancelled and every connection has ended.
-    pub async fn serve_on(self, workers: Workers, drain: CancellationToken) {
+    pub(crate) async fn serve_on(self, workers: Workers, drain: CancellationToken) {
         self.accept(workers.incoming(), drain).await;
         workers.join().await;
     }

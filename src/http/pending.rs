@@ -19,14 +19,14 @@ use crate::metrics::HttpMetrics;
 use crate::publisher::PublishResult;
 
 /// The response to one request, counted and timed when it is there.
-pub struct PendingResponse {
+pub(crate) struct PendingResponse {
     metrics: Arc<HttpMetrics>,
     started: Instant,
     state: State,
 }
 
 /// What a response waits for.
-pub enum State {
+pub(crate) enum State {
     /// A ticket's body, which was not looked at yet: hyper hands a request over
     /// before what came of its body, and has that when the response is polled.
     ReadBody(Arc<PostTicket>, TicketHead, Incoming),
@@ -40,7 +40,7 @@ pub enum State {
 
 impl State {
     /// A response that is known already.
-    pub fn known(response: FullResponse) -> Self {
+    pub(crate) fn known(response: FullResponse) -> Self {
         Self::Boxed(Box::pin(std::future::ready(response)))
     }
 
@@ -61,7 +61,7 @@ impl State {
 
 impl PendingResponse {
     /// The response to a request that was received at this time.
-    pub fn new(metrics: Arc<HttpMetrics>, started: Instant, state: State) -> Self {
+    pub(crate) fn new(metrics: Arc<HttpMetrics>, started: Instant, state: State) -> Self {
         Self {
             metrics,
             started,

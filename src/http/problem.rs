@@ -12,34 +12,34 @@ const PROBLEM: HeaderValue = HeaderValue::from_static("application/problem+json"
 const RETRY: (HeaderName, HeaderValue) = (RETRY_AFTER, HeaderValue::from_static("1"));
 
 /// 400: something in the request is wrong for good.
-pub fn bad_request(detail: &str) -> FullResponse {
+pub(super) fn bad_request(detail: &str) -> FullResponse {
     problem(StatusCode::BAD_REQUEST, detail)
 }
 
 /// 400: the body ended before it was complete.
-pub fn incomplete_body() -> FullResponse {
+pub(super) fn incomplete_body() -> FullResponse {
     closing(bad_request("the body is incomplete"))
 }
 
 /// 404: the path is not known.
-pub fn no_such_path() -> FullResponse {
+pub(super) fn no_such_path() -> FullResponse {
     not_found("no such path")
 }
 
 /// 404.
-pub fn not_found(detail: &str) -> FullResponse {
+pub(super) fn not_found(detail: &str) -> FullResponse {
     problem(StatusCode::NOT_FOUND, detail)
 }
 
 /// 405: the path is known, for these methods.
-pub fn method_not_allowed(allowed: &'static str) -> FullResponse {
+pub(super) fn method_not_allowed(allowed: &'static str) -> FullResponse {
     let detail = format!("this path takes {allowed}");
     let allow = (ALLOW, HeaderValue::from_static(allowed));
     with(problem(StatusCode::METHOD_NOT_ALLOWED, &detail), allow)
 }
 
 /// 408: the body did not arrive in time.
-pub fn body_timeout() -> FullResponse {
+pub(super) fn body_timeout() -> FullResponse {
     closing(problem(
         StatusCode::REQUEST_TIMEOUT,
         "the body did not arrive in time",
@@ -48,7 +48,7 @@ pub fn body_timeout() -> FullResponse {
 
 /// 408: the headers did not arrive in time. As bytes, because there is no request
 /// yet that hyper could answer.
-pub fn headers_timeout() -> String {
+pub(super) fn headers_timeout() -> String {
     let body = document(
         StatusCode::REQUEST_TIMEOUT,
         "the headers did not arrive in time",
@@ -61,13 +61,13 @@ pub fn headers_timeout() -> String {
 }
 
 /// 413: the body is larger than so many bytes.
-pub fn too_large(bytes_max: usize) -> FullResponse {
+pub(super) fn too_large(bytes_max: usize) -> FullResponse {
     let detail = format!("a ticket has at most {bytes_max} bytes");
     closing(problem(StatusCode::PAYLOAD_TOO_LARGE, &detail))
 }
 
 /// 503: the ticket is not confirmed, and its sender may retry.
-pub fn not_published(error: PublishError) -> FullResponse {
+pub(super) fn not_published(error: PublishError) -> FullResponse {
     unavailable(match error {
         PublishError::Unavailable => "the message broker is unavailable",
         PublishError::Blocked => {
@@ -82,7 +82,7 @@ pub fn not_published(error: PublishError) -> FullResponse {
 }
 
 /// 503: it may work after a retry.
-pub fn unavailable(detail: &str) -> FullResponse {
+pub(super) fn unavailable(detail: &str) -> FullResponse {
     with(problem(StatusCode::SERVICE_UNAVAILABLE, detail), RETRY)
 }
 

@@ -6,16 +6,16 @@ use hyper::header::{CONNECTION, CONTENT_TYPE, HeaderName, HeaderValue};
 use hyper::{Response, StatusCode};
 
 /// A response with its body in one piece.
-pub type FullResponse = Response<Full<Bytes>>;
+pub(super) type FullResponse = Response<Full<Bytes>>;
 
 /// The content type of JSON (RFC 8259).
-pub const JSON: HeaderValue = HeaderValue::from_static("application/json");
+pub(super) const JSON: HeaderValue = HeaderValue::from_static("application/json");
 
 /// Says that the connection ends with this response (RFC 9112 section 9.6).
-pub const CLOSE: (HeaderName, HeaderValue) = (CONNECTION, HeaderValue::from_static("close"));
+pub(super) const CLOSE: (HeaderName, HeaderValue) = (CONNECTION, HeaderValue::from_static("close"));
 
 /// A response of this status, content type and body.
-pub fn response(status: StatusCode, content_type: HeaderValue, body: Bytes) -> FullResponse {
+pub(super) fn response(status: StatusCode, content_type: HeaderValue, body: Bytes) -> FullResponse {
     let mut response = Response::new(Full::new(body));
     *response.status_mut() = status;
     response.headers_mut().insert(CONTENT_TYPE, content_type);
@@ -23,12 +23,15 @@ pub fn response(status: StatusCode, content_type: HeaderValue, body: Bytes) -> F
 }
 
 /// The same with one header more.
-pub fn with(mut response: FullResponse, (name, value): (HeaderName, HeaderValue)) -> FullResponse {
+pub(super) fn with(
+    mut response: FullResponse,
+    (name, value): (HeaderName, HeaderValue),
+) -> FullResponse {
     response.headers_mut().insert(name, value);
     response
 }
 
 /// The same, and it ends the connection: what the client still sends is not read.
-pub fn closing(response: FullResponse) -> FullResponse {
+pub(super) fn closing(response: FullResponse) -> FullResponse {
     with(response, CLOSE)
 }

@@ -14,7 +14,7 @@ use super::response::{FullResponse, closing};
 use crate::metrics::HttpMetrics;
 
 /// The routes of one listener, and what counts their responses; one for each worker.
-pub struct Router {
+pub(crate) struct Router {
     routes: Vec<Route>,
     metrics: Arc<HttpMetrics>,
 }
@@ -41,7 +41,7 @@ enum Endpoint {
 
 /// What `LISTEN` answers: tickets, what became of them if there is a database to
 /// ask, and probes.
-pub fn public(
+pub(crate) fn public(
     post_ticket: PostTicket,
     ticket_state: Option<TicketState>,
     probes: &Probes,
@@ -58,7 +58,7 @@ pub fn public(
 }
 
 /// What `ADMIN_LISTEN` answers: probes.
-pub fn admin(probes: &Probes, metrics: Arc<HttpMetrics>) -> Router {
+pub(crate) fn admin(probes: &Probes, metrics: Arc<HttpMetrics>) -> Router {
     let routes = probe_routes(probes).into();
     Router { routes, metrics }
 }
@@ -75,12 +75,12 @@ fn probe_routes(probes: &Probes) -> [Route; 4] {
 
 impl Router {
     /// What counts the responses.
-    pub fn metrics(&self) -> &Arc<HttpMetrics> {
+    pub(crate) fn metrics(&self) -> &Arc<HttpMetrics> {
         &self.metrics
     }
 
     /// Starts to answer a request.
-    pub fn respond(&self, request: Request<Incoming>) -> PendingResponse {
+    pub(crate) fn respond(&self, request: Request<Incoming>) -> PendingResponse {
         let started = Instant::now();
         PendingResponse::new(self.metrics.clone(), started, self.route(request))
     }

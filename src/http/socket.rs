@@ -18,7 +18,7 @@ const READ_BYTES_MAX: usize = 8 * 1024 - 1;
 
 /// A socket that is read in small portions, and records what hyper's buffers hold
 /// because of it.
-pub struct Socket {
+pub(super) struct Socket {
     stream: Take<TcpStream>,
     handle: Arc<ConnectionHandle>,
     /// What was read and is to be read again.
@@ -27,7 +27,7 @@ pub struct Socket {
 
 impl Socket {
     /// Reads and writes this stream.
-    pub fn new(stream: TcpStream, handle: Arc<ConnectionHandle>) -> Self {
+    pub(super) fn new(stream: TcpStream, handle: Arc<ConnectionHandle>) -> Self {
         Self {
             stream: stream.take(READ_BYTES_MAX as u64),
             handle,
@@ -36,23 +36,23 @@ impl Socket {
     }
 
     /// Takes back what was read last and not used; it is read again first.
-    pub fn unread(&mut self, bytes: &[u8]) {
+    pub(super) fn unread(&mut self, bytes: &[u8]) {
         self.unread = Bytes::copy_from_slice(bytes);
     }
 
     /// Whether anything was taken back and is not read again yet.
-    pub fn has_unread(&self) -> bool {
+    pub(super) fn has_unread(&self) -> bool {
         !self.unread.is_empty()
     }
 
     /// Waits until something more can be read, or the end.
-    pub fn poll_read_ready(&self, cx: &mut Context<'_>) -> Poll<()> {
+    pub(super) fn poll_read_ready(&self, cx: &mut Context<'_>) -> Poll<()> {
         // An error is reported by the read.
         self.stream.get_ref().poll_read_ready(cx).map(drop)
     }
 
     /// The stream itself.
-    pub fn into_stream(self) -> TcpStream {
+    pub(super) fn into_stream(self) -> TcpStream {
         self.stream.into_inner()
     }
 

@@ -24,13 +24,13 @@ use crate::thread::run_on_thread;
 const DRAIN_IDLE_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Threads that serve connections.
-pub struct Workers {
+pub(crate) struct Workers {
     incoming: Vec<mpsc::Sender<Accepted>>,
     ended: Vec<oneshot::Receiver<()>>,
 }
 
 /// A connection, with its place among those that there may be.
-pub struct Accepted {
+pub(crate) struct Accepted {
     /// The connection.
     pub stream: std::net::TcpStream,
     /// Its place.
@@ -40,7 +40,7 @@ pub struct Accepted {
 impl Workers {
     /// Starts a thread for each router, with the task that the router's publisher
     /// needs at its side; a worker ends when its connections and that task have.
-    pub fn start<T>(
+    pub(crate) fn start<T>(
         routers: impl IntoIterator<Item = (Router, T)>,
         drain: &CancellationToken,
     ) -> std::io::Result<Self>
@@ -67,12 +67,12 @@ impl Workers {
     }
 
     /// Where each worker takes its connections from.
-    pub fn incoming(&self) -> Vec<mpsc::Sender<Accepted>> {
+    pub(crate) fn incoming(&self) -> Vec<mpsc::Sender<Accepted>> {
         self.incoming.clone()
     }
 
     /// Lets the workers end, and waits for it.
-    pub async fn join(self) {
+    pub(crate) async fn join(self) {
         drop(self.incoming);
         for worker in self.ended {
             // A worker that died has nothing left to wait for.
@@ -82,7 +82,7 @@ impl Workers {
 }
 
 /// Serves connections as they arrive, until no more can and all have ended.
-pub async fn connections(
+pub(super) async fn connections(
     mut incoming: mpsc::Receiver<Accepted>,
     router: Arc<Router>,
     drain: CancellationToken,

@@ -7,7 +7,7 @@ use ::metrics::Gauge;
 /// The gauge, the health of the process and whatever else depends on the state are set together
 /// when it is made, and set back together when it is dropped: on an error, on a cancellation and
 /// on a normal end alike.
-pub struct LinkGuard {
+pub(crate) struct LinkGuard {
     gauge: Gauge,
     show: Box<dyn Fn(bool) + Send + Sync>,
 }
@@ -15,7 +15,7 @@ pub struct LinkGuard {
 impl LinkGuard {
     /// Adds one to the gauge and calls `show(true)`; dropping it takes the one away and calls
     /// `show(false)`.
-    pub fn new(gauge: Gauge, show: impl Fn(bool) + Send + Sync + 'static) -> Self {
+    pub(crate) fn new(gauge: Gauge, show: impl Fn(bool) + Send + Sync + 'static) -> Self {
         gauge.increment(1.0);
         show(true);
         Self {

@@ -11,7 +11,7 @@ use super::group::GroupMessage;
 use crate::broker::{Broker, BrokerError, Link};
 
 /// Waits, connects, and opens a channel on which every publish is confirmed.
-pub async fn open(broker: &Broker, wait: Duration) -> Result<(Link, Channel), BrokerError> {
+pub(super) async fn open(broker: &Broker, wait: Duration) -> Result<(Link, Channel), BrokerError> {
     sleep(wait).await;
     let link = broker.connect("publish").await?;
     let channel = link.publishing_channel().await?;
@@ -19,7 +19,7 @@ pub async fn open(broker: &Broker, wait: Duration) -> Result<(Link, Channel), Br
 }
 
 /// Publishes a message and waits for its confirm.
-pub async fn confirm(
+pub(super) async fn confirm(
     channel: &Channel,
     exchange: ShortString,
     key: ShortString,

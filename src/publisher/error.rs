@@ -39,12 +39,12 @@ impl fmt::Display for PublishError {
 impl Error for PublishError {}
 
 /// What became of a ticket: confirmed, or why not.
-pub type PublishResult = Result<(), PublishError>;
+pub(crate) type PublishResult = Result<(), PublishError>;
 
 /// Why a channel cannot be trusted any more. The alternate form (`{:#}`) adds the source, as one
 /// line for a log.
 #[derive(Debug)]
-pub enum SessionError {
+pub(super) enum SessionError {
     /// The connection or the channel failed.
     Connection(lapin::Error),
     /// The connection ended without an error.

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 /// What a publisher may hold and how long it may wait.
 #[derive(Debug, Clone, Copy)]
-pub struct PublishLimits {
+pub(crate) struct PublishLimits {
     /// Maximum of tickets in one message.
     pub group: usize,
     /// Maximum of tickets between arrival and confirm.

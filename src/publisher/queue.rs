@@ -19,7 +19,7 @@ const SPARE_MAX: usize = 8;
 
 /// Whether tickets are accepted, and if not why.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum LinkState {
+pub(super) enum LinkState {
     /// They are.
     Up,
     /// There is no connection to RabbitMQ.
@@ -30,7 +30,7 @@ pub enum LinkState {
 
 /// The tickets between their arrival and their publishing, and the count of those between their
 /// arrival and their result.
-pub struct PublishQueue {
+pub(super) struct PublishQueue {
     limits: PublishLimits,
     router: ReplyRouter,
     state: Mutex<State>,
@@ -56,7 +56,7 @@ struct State {
 
 impl PublishQueue {
     /// Empty, and without a connection; for so many publishers.
-    pub fn new(limits: PublishLimits, router: ReplyRouter, publishers: usize) -> Self {
+    pub(super) fn new(limits: PublishLimits, router: ReplyRouter, publishers: usize) -> Self {
         let state = State {
             link: LinkState::Down,
             open: publishers,
@@ -82,7 +82,7 @@ impl PublishQueue {
     }
 
     /// Accepts a ticket that is submitted at this time by a handler of this worker, or rejects it.
-    pub fn submit(
+    pub(super) fn submit(
         &self,
         record: Record<'_>,
         now: Instant,
@@ -121,21 +121,21 @@ impl PublishQueue {
     }
 
     /// Waits until there is something new.
-    pub async fn arrived(&self) {
+    pub(super) async fn arrived(&self) {
         self.arrived.notified().await;
     }
 
     /// Whether to wait for one turn of the event loop, so that tickets that arrive meanwhile join
     /// the next group, while so many messages wait for their confirms. A lone ticket is published
     /// immediately.
-    pub fn should_linger(&self, unconfirmed: usize) -> bool {
+    pub(super) fn should_linger(&self, unconfirmed: usize) -> bool {
         let mut state = self.state();
         state.unconfirmed = unconfirmed;
         state.filling.tickets() > 1 && state.is_partial_ready()
     }
 
     /// The next group to publish, while so many wait for their confirms.
-    pub fn next(&self, unconfirmed: usize) -> Option<Group> {
+    pub(super) fn next(&self, unconfirmed: usize) -> Option<Group> {
         let mut state = self.state();
         state.unconfirmed = unconfirmed;
         state.woken = false;
@@ -146,13 +146,13 @@ impl PublishQueue {
     }
 
     /// Puts groups back that are to be published again, given the newest first.
-    pub fn requeue(&self, groups: impl Iterator<Item = Group>) {
+    pub(super) fn requeue(&self, groups: impl Iterator<Item = Group>) {
         let mut state = self.state();
         groups.for_each(|group| state.sealed.push_front(group));
     }
 
     /// Settles a group: all that still wait get this result.
-    pub fn settle(&self, mut group: Group, result: PublishResult) {
+    pub(super) fn settle(&self, mut group: Group, result: PublishResult) {
         let (tickets, bytes) = (group.unanswered(), group.bytes());
         group.reply(result, &self.router);
         let mut state = self.state();
@@ -164,14 +164,14 @@ impl PublishQueue {
     }
 
     /// Sends a result to those of a published group whose deadline has passed.
-    pub fn reply_overdue(&self, group: &mut Group, result: PublishResult, now: Instant) {
+    pub(super) fn reply_overdue(&self, group: &mut Group, result: PublishResult, now: Instant) {
         let overdue = group.reply_overdue(result, now, &self.router);
         self.state().tickets -= overdue;
     }
 
     /// Sends a result to those not yet published whose deadline has passed. A group that nobody
     /// waits for any more is not published at all.
-    pub fn expire(&self, result: PublishResult, now: Instant) {
+    pub(super) fn expire(&self, result: PublishResult, now: Instant) {
         let mut state = self.state();
         if state.filling.is_overdue(now) {
             state.seal();
@@ -188,29 +188,29 @@ impl PublishQueue {
     }
 
     /// Maximum wait for a confirm.
-    pub fn confirm_timeout(&self) -> Duration {
+    pub(super) fn confirm_timeout(&self) -> Duration {
         self.limits.confirm_timeout
     }
 
     /// Sets whether tickets are accepted, and if not why.
-    pub fn set_link(&self, link: LinkState) {
+    pub(super) fn set_link(&self, link: LinkState) {
         self.state().link = link;
     }
 
     /// One publisher less: after the last one, no more tickets can come.
-    pub fn close(&self) {
+    pub(super) fn close(&self) {
         self.state().open -= 1;
         self.arrived.notify_one();
     }
 
     /// No tickets wait to be published, and no more can come.
-    pub fn is_finished(&self) -> bool {
+    pub(super) fn is_finished(&self) -> bool {
         let state = self.state();
         state.open == 0 && state.sealed.is_empty() && state.filling.tickets() == 0
     }
 
     /// How many tickets are not settled.
-    pub fn tickets(&self) -> usize {
+    pub(super) fn tickets(&self) -> usize {
         self.state().tickets
     }
 }

@@ -42,10 +42,10 @@ impl Reply {
 pub struct ReplyRouter(Vec<mpsc::Sender<Reply>>);
 
 /// The end of one worker.
-pub struct WorkerReplies(mpsc::Receiver<Reply>);
+pub(super) struct WorkerReplies(mpsc::Receiver<Reply>);
 
 /// Makes a reply channel for each of so many workers.
-pub fn reply_channels(workers: usize) -> (ReplyRouter, Vec<WorkerReplies>) {
+pub(super) fn reply_channels(workers: usize) -> (ReplyRouter, Vec<WorkerReplies>) {
     let (senders, receivers): (Vec<_>, Vec<_>) =
         (0..workers).map(|_| mpsc::channel(REPLIES_MAX)).unzip();
     let workers = receivers.into_iter().map(WorkerReplies).collect();
@@ -77,7 +77,7 @@ impl ReplyRouter {
 
 impl WorkerReplies {
     /// Wakes the handlers of this worker, until the publisher's task has ended.
-    pub async fn forward(mut self) {
+    pub(super) async fn forward(mut self) {
         while let Some(reply) = self.0.recv().await {
             reply.send();
         }

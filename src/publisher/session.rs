@@ -74,7 +74,7 @@ impl PublishSession {
 }
 
 /// Publishes groups and sends their tickets the results.
-pub struct ChannelActor {
+pub(super) struct ChannelActor {
     broker: Broker,
     queue: Arc<PublishQueue>,
     /// Published and not confirmed, in their order.
@@ -90,7 +90,7 @@ pub struct ChannelActor {
 
 impl ChannelActor {
     /// Not connected yet.
-    pub fn new(broker: Broker, queue: Arc<PublishQueue>, health: Arc<Health>) -> Self {
+    pub(super) fn new(broker: Broker, queue: Arc<PublishQueue>, health: Arc<Health>) -> Self {
         Self {
             broker,
             queue,
@@ -104,7 +104,7 @@ impl ChannelActor {
     }
 
     /// Publishes until no ticket is left and no more can come.
-    pub async fn run(mut self) {
+    pub(super) async fn run(mut self) {
         while let Some((link, channel)) = self.connect().await {
             info!("publishing to RabbitMQ");
             self.was_up = true;

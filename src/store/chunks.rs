@@ -21,7 +21,7 @@ const PACED_BYTES_MIN: usize = 32 * 1024;
 const TICK: Duration = Duration::from_millis(1);
 
 /// The chunks that are left.
-pub struct Chunks {
+pub(super) struct Chunks {
     rest: Bytes,
     bytes: usize,
     /// None: one chunk right after the other.
@@ -30,7 +30,7 @@ pub struct Chunks {
 
 impl Chunks {
     /// Evenly over at most `pacing`; small data in less, down to no time at all.
-    pub fn new(data: Bytes, pacing: Duration) -> Self {
+    pub(super) fn new(data: Bytes, pacing: Duration) -> Self {
         let bytes = paced_bytes(data.len(), pacing);
         let ticks = bytes.map(|_| interval(TICK));
         Self {
@@ -41,7 +41,7 @@ impl Chunks {
     }
 
     /// The next chunk when its time has come; none after the last.
-    pub async fn next(&mut self) -> Option<Bytes> {
+    pub(super) async fn next(&mut self) -> Option<Bytes> {
         if self.rest.is_empty() {
             return None;
         }

@@ -49,7 +49,7 @@ const SESSION_NEWER: [&str; 2] = [
 ];
 
 /// A connection that is set up, and the task that drives it and ends with it.
-pub struct Connected {
+pub(super) struct Connected {
     /// What statements go to.
     pub client: Client,
     /// Ends when the connection does.
@@ -57,11 +57,11 @@ pub struct Connected {
 }
 
 /// A task that does not outlive its handle.
-pub struct Task(JoinHandle<()>);
+pub(super) struct Task(JoinHandle<()>);
 
 impl Task {
     /// Waits until it ends.
-    pub async fn ended(&mut self) {
+    pub(super) async fn ended(&mut self) {
         // It logs why it ended; how it was joined says nothing more.
         let _joined = (&mut self.0).await;
     }
@@ -74,7 +74,7 @@ impl Drop for Task {
 }
 
 /// Connects and sets the session up. `name` shows in `pg_stat_activity`.
-pub async fn connect(config: &Config, name: &str) -> Result<Connected, StoreError> {
+pub(super) async fn connect(config: &Config, name: &str) -> Result<Connected, StoreError> {
     let mut config = config.clone();
     if config.get_application_name().is_none() {
         config.application_name(name);

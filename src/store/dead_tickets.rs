@@ -20,14 +20,14 @@ const TAKE: &str = "delete from dead_tickets where id = $1 \
 const STORED_TEXT: &str = "select ticket_text from tickets where ticket_id = $1";
 
 /// A connection that looks at dead tickets.
-pub struct DeadTickets {
+pub(crate) struct DeadTickets {
     client: Client,
     _alive: Task,
 }
 
 /// A dead ticket without its text.
 #[derive(Debug)]
-pub struct DeadTicket {
+pub(crate) struct DeadTicket {
     /// What it is called on the list.
     pub number: i64,
     /// The id that it was accepted under.
@@ -40,28 +40,31 @@ pub struct DeadTicket {
 
 impl DeadTickets {
     /// Connects.
-    pub async fn connect(config: &Config) -> Result<Self, StoreError> {
+    pub(crate) async fn connect(config: &Config) -> Result<Self, StoreError> {
         let Connected { client, task } = connect(config, "ticketd dead").await?;
         let _alive = task;
         Ok(Self { client, _alive })
     }
 
     /// All of them, oldest first.
-    pub async fn list(&self) -> Result<Vec<DeadTicket>, StoreError> {
+    pub(crate) async fn list(&self) -> Result<Vec<DeadTicket>, StoreError> {
         let rows = self.client.query(LIST, &[]).await;
         let tickets = rows.and_then(|rows| rows.iter().map(DeadTicket::read).collect());
         tickets.map_err(StoreError::classify)
     }
 
     /// The exact bytes of one; none if there is none of that number.
-    pub async fn body(&self, number: i64) -> Result<Option<Vec<u8>>, StoreError> {
+    pub(crate) async fn body(&self, number: i64) -> Result<Option<Vec<u8>>, StoreError> {
         let row = self.client.query_opt(BODY, &[&number]).await;
         let body = row.and_then(|row| row.map(|row| row.try_get(0)).transpose());
         body.map_err(StoreError::classify)
     }
 
     /// Takes one off the list, if it is there, in a transaction that is still to be committed.
-    pub async fn take(&mut self, number: i64) -> Result<Option<TakenTicket<'_>>, StoreError> {
+    pub(crate) async fn take(
+        &mut self,
+        number: i64,
+    ) -> Result<Option<TakenTicket<'_>>, StoreError> {
         let transaction = self.client.transaction().await;
         let transaction = transaction.map_err(StoreError::classify)?;
         let row = transaction.query_opt(TAKE, &[&number]).await;
@@ -94,7 +97,7 @@ fn table_error(error: Error) -> StoreError {
 }
 
 /// A ticket that is off the list once this is committed, and stays on it otherwise.
-pub struct TakenTicket<'a> {
+pub(crate) struct TakenTicket<'a> {
     transaction: Transaction<'a>,
     ticket_id: Uuid,
     /// When it was received, or died if that is not known.
@@ -105,7 +108,7 @@ pub struct TakenTicket<'a> {
 
 /// What a dead ticket may be called, and whether it has to be sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Identity {
+pub(crate) enum Identity {
     /// No ticket of this id is stored.
     Free(Uuid),
     /// The same text is stored under this id.
@@ -126,7 +129,7 @@ impl<'a> TakenTicket<'a> {
 
     /// The id that the ticket was accepted under, so that its sender may still repeat it; where
     /// another text has that by now, one that is made from both.
-    pub async fn identify(&self) -> Result<Identity, StoreError> {
+    pub(crate) async fn identify(&self) -> Result<Identity, StoreError> {
         let other = Uuid::new_v5(&self.ticket_id, &self.body);
         for id in [self.ticket_id, other] {
             let row = self.transaction.query_opt(STORED_TEXT, &[&id]).await;
@@ -142,7 +145,7 @@ impl<'a> TakenTicket<'a> {
     }
 
     /// Leaves it off the list.
-    pub async fn commit(self) -> Result<(), StoreError> {
+    pub(crate) async fn commit(self) -> Result<(), StoreError> {
         let committed = self.transaction.commit().await;
         committed.map_err(StoreError::classify)
     }

@@ -10,7 +10,7 @@ use crate::metrics::FlushFailed;
 /// Why nothing was stored or read. [`Display`](fmt::Display) names the error; its alternate form
 /// (`{:#}`) adds the sources, as one line for a log.
 #[derive(Debug)]
-pub enum StoreError {
+pub(crate) enum StoreError {
     /// A ticket of the same id is stored already.
     Conflict(Cause),
     /// Another row has the same value of a unique key that is not ticketd's.
@@ -30,7 +30,7 @@ pub enum StoreError {
 }
 
 /// What is told of an error, and the driver's error, if it comes from there.
-pub struct Cause {
+pub(crate) struct Cause {
     summary: String,
     driver: Option<tokio_postgres::Error>,
 }
@@ -42,7 +42,7 @@ impl StoreError {
     /// P0 an error that a trigger raised, a row is refused, for its own sake or for the tables'. 42
     /// is the tables' doing, and so are columns of another type (the binary format does not fit)
     /// and numbering that has come to its end. Everything else passes.
-    pub fn classify(error: tokio_postgres::Error) -> Self {
+    pub(crate) fn classify(error: tokio_postgres::Error) -> Self {
         let code = error.code().cloned();
         let cause = Cause::from(error);
         let Some(code) = code else {
@@ -64,7 +64,7 @@ impl StoreError {
     }
 
     /// The same error of a statement that wrote products, if it did.
-    pub fn of_products(self, with_products: bool) -> Self {
+    pub(crate) fn of_products(self, with_products: bool) -> Self {
         match self {
             Self::Data(cause) | Self::Unique(cause) if with_products => Self::Products(cause),
             other => other,
@@ -72,7 +72,7 @@ impl StoreError {
     }
 
     /// The label in metrics.
-    pub fn reason(&self) -> FlushFailed {
+    pub(crate) fn reason(&self) -> FlushFailed {
         match self {
             Self::Conflict(_) => FlushFailed::Conflict,
             Self::Unique(_) | Self::Data(_) | Self::Products(_) => FlushFailed::Data,

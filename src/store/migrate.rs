@@ -36,7 +36,7 @@ const RETRY_DELAY: Duration = Duration::from_secs(1);
 
 /// The state of the tables.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Tables {
+pub(crate) enum Tables {
     /// They are as they should be.
     Ready,
     /// Bringing these up to date takes a while, which `ticketd migrate` is for.
@@ -67,7 +67,7 @@ enum Effort {
 }
 
 /// Creates the tables, or brings them up to date, however long it takes.
-pub async fn migrate(config: &Config) -> Result<(), StoreError> {
+pub(crate) async fn migrate(config: &Config) -> Result<(), StoreError> {
     let session = Session::open(config).await?;
     let tables = session.bring_up_to_date(Effort::Unlimited).await?;
     info!("{tables}");
@@ -75,7 +75,7 @@ pub async fn migrate(config: &Config) -> Result<(), StoreError> {
 }
 
 /// Does the same if it takes an instant.
-pub async fn ensure_schema(config: &Config) -> Result<Tables, StoreError> {
+pub(crate) async fn ensure_schema(config: &Config) -> Result<Tables, StoreError> {
     let session = Session::open(config).await?;
     session.bring_up_to_date(Effort::Instant).await
 }

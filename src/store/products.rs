@@ -32,13 +32,13 @@ const MERGE: &str = "insert into products as known \
     returning product_id";
 
 /// Prepares the merge, which fails if the table does not fit.
-pub async fn prepare(client: &Client) -> Result<Statement, Error> {
+pub(super) async fn prepare(client: &Client) -> Result<Statement, Error> {
     client.prepare(MERGE).await
 }
 
 /// Merges rows, at most one a product, within the transaction at hand. Returns
 /// the ids of those that were written, as no newer row was there.
-pub async fn merge(
+pub(super) async fn merge(
     client: &Client,
     merge: &Statement,
     rows: &[ProductRow<'_>],

@@ -27,11 +27,11 @@ const QUERY: &str = "select json_build_object(\
 
 /// PostgreSQL could not be asked, or did not answer in time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Unavailable;
+pub(crate) struct Unavailable;
 
 /// The way to ask, for any number of request handlers.
 #[derive(Clone)]
-pub struct Status {
+pub(crate) struct Status {
     questions: mpsc::Sender<Question>,
 }
 
@@ -42,7 +42,7 @@ struct Question {
 
 impl Status {
     /// The ticket as JSON; none while it is not stored.
-    pub async fn of(&self, id: Uuid) -> Result<Option<String>, Unavailable> {
+    pub(crate) async fn of(&self, id: Uuid) -> Result<Option<String>, Unavailable> {
         let (answer, answered) = oneshot::channel();
         self.questions
             .try_send(Question { id, answer })
@@ -55,7 +55,7 @@ impl Status {
 }
 
 /// Makes the way to ask and the task behind it, which ends when every handle is gone.
-pub fn status(config: Config) -> (Status, impl Future<Output = ()> + Send) {
+pub(crate) fn status(config: Config) -> (Status, impl Future<Output = ()> + Send) {
     let (questions, asked) = mpsc::channel(WAITING_MAX);
     (Status { questions }, answer(config, asked))
 }

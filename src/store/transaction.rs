@@ -60,7 +60,7 @@ const STORED_TEXTS: &str = "select ticket_id, \
 const STORED_TEXTS_MAX: usize = 4096;
 
 /// A connection with its prepared statements.
-pub struct Store {
+pub(crate) struct Store {
     client: Client,
     connection: connect::Task,
     copy_tickets: Statement,
@@ -74,7 +74,7 @@ pub struct Store {
 
 impl Store {
     /// Connects and prepares every statement, which fails if the tables do not fit.
-    pub async fn open(
+    pub(crate) async fn open(
         config: &tokio_postgres::Config,
         metrics: StoreMetrics,
     ) -> Result<Self, StoreError> {
@@ -112,7 +112,7 @@ impl Store {
 
     /// Stores all rows, or none. The tickets go out over at most `pacing`. Returns
     /// the ids of the products whose rows were written, as none of them was newer.
-    pub async fn flush(
+    pub(crate) async fn flush(
         &mut self,
         rows: &Encoded<'_>,
         products: &[ProductRow<'_>],
@@ -168,7 +168,7 @@ impl Store {
     }
 
     /// Whether the tables would take these rows now. Nothing is stored.
-    pub async fn try_out(
+    pub(crate) async fn try_out(
         &mut self,
         rows: &Encoded<'_>,
         products: &[ProductRow<'_>],
@@ -223,7 +223,7 @@ impl Store {
 
     /// The texts that are stored under these ids, each as far as it has so many
     /// bytes: another one is told as an empty text, which no ticket is.
-    pub async fn stored_texts(
+    pub(crate) async fn stored_texts(
         &mut self,
         asked: &[(Uuid, usize)],
     ) -> Result<HashMap<Uuid, String>, StoreError> {
@@ -256,7 +256,7 @@ impl Store {
     }
 
     /// Waits until the connection ends.
-    pub async fn closed(&mut self) {
+    pub(crate) async fn closed(&mut self) {
         self.connection.ended().await;
     }
 }

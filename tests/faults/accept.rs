@@ -10,7 +10,7 @@ use crate::ticketd::{Role, Ticketd};
 use ticketd_testing::wait_until;
 
 /// ticketd accept with a fake broker behind it.
-pub struct Accept {
+pub(crate) struct Accept {
     /// The process.
     pub ticketd: Ticketd,
     /// The broker.
@@ -20,7 +20,7 @@ pub struct Accept {
 }
 
 /// How they are started.
-pub struct Setup<'a> {
+pub(crate) struct Setup<'a> {
     /// Of ticketd.
     pub settings: &'a [(&'a str, &'a str)],
     /// Of the broker: see [`FakeBroker::start`].
@@ -45,7 +45,7 @@ impl Default for Setup<'_> {
 
 impl Accept {
     /// Starts both, with these settings, and a broker that settles in disorder.
-    pub async fn in_disorder(settings: &[(&str, &str)]) -> Self {
+    pub(crate) async fn in_disorder(settings: &[(&str, &str)]) -> Self {
         let lull = Duration::from_millis(2);
         Self::start(Setup {
             settings,
@@ -56,7 +56,7 @@ impl Accept {
     }
 
     /// Starts both.
-    pub async fn start(setup: Setup<'_>) -> Self {
+    pub(crate) async fn start(setup: Setup<'_>) -> Self {
         let slot = machine_slot(setup.exclusivity).await;
         let broker = FakeBroker::start(setup.lull).await;
         static COUNT: AtomicU32 = AtomicU32::new(0);

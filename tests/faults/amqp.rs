@@ -4,12 +4,12 @@ use tokio::io::AsyncReadExt;
 use tokio::net::tcp::OwnedReadHalf;
 use tokio::sync::mpsc;
 
-pub const METHOD: u8 = 1;
-pub const HEADER: u8 = 2;
-pub const BODY: u8 = 3;
+pub(crate) const METHOD: u8 = 1;
+pub(crate) const HEADER: u8 = 2;
+pub(crate) const BODY: u8 = 3;
 
 /// A frame is type, channel, size, payload, and 0xce (AMQP 0-9-1, section 2.3.5).
-pub fn frame(kind: u8, channel: u16, payload: &[u8]) -> Vec<u8> {
+pub(crate) fn frame(kind: u8, channel: u16, payload: &[u8]) -> Vec<u8> {
     let size = u32::try_from(payload.len()).unwrap();
     [
         &[kind],
@@ -21,7 +21,7 @@ pub fn frame(kind: u8, channel: u16, payload: &[u8]) -> Vec<u8> {
     .concat()
 }
 
-pub fn method(channel: u16, class: u16, method: u16, arguments: &[u8]) -> Vec<u8> {
+pub(crate) fn method(channel: u16, class: u16, method: u16, arguments: &[u8]) -> Vec<u8> {
     frame(
         METHOD,
         channel,
@@ -29,20 +29,20 @@ pub fn method(channel: u16, class: u16, method: u16, arguments: &[u8]) -> Vec<u8
     )
 }
 
-pub fn short(text: &[u8]) -> Vec<u8> {
+pub(crate) fn short(text: &[u8]) -> Vec<u8> {
     [&[u8::try_from(text.len()).unwrap()], text].concat()
 }
 
-pub fn long(text: &[u8]) -> Vec<u8> {
+pub(crate) fn long(text: &[u8]) -> Vec<u8> {
     [&u32::try_from(text.len()).unwrap().to_be_bytes(), text].concat()
 }
 
 /// A frame as it came: type, channel, payload.
-pub type Frame = (u8, u16, Vec<u8>);
+pub(crate) type Frame = (u8, u16, Vec<u8>);
 
 /// Reads frames until the publisher is gone. In a task of its own, since half a frame must not be
 /// dropped when it is time to settle.
-pub async fn read_frames(
+pub(crate) async fn read_frames(
     mut stream: OwnedReadHalf,
     frames: mpsc::Sender<Frame>,
 ) -> std::io::Result<()> {
@@ -63,7 +63,7 @@ pub async fn read_frames(
 
 /// Reads the property out of a content header (AMQP 0-9-1, section 4.2.6.1): before it come content
 /// type, content encoding and headers, each if its flag is set.
-pub fn delivery_mode(header: &[u8]) -> Option<u8> {
+pub(crate) fn delivery_mode(header: &[u8]) -> Option<u8> {
     let flags = u16::from_be_bytes([header[12], header[13]]);
     let mut at = 14;
     for flag in [15, 14] {

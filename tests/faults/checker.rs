@@ -20,14 +20,14 @@ const CLOCK_SLACK_US: u64 = 50_000;
 
 /// Everything in which the tables break the promise, in words. A product's row may be that of a
 /// ticket so much older than the newest; nothing where one consumer stayed up.
-pub async fn check(ledger: &Path, sql: &Client, behind: Duration) -> Vec<String> {
+pub(crate) async fn check(ledger: &Path, sql: &Client, behind: Duration) -> Vec<String> {
     let mut facts = Facts::gather(ledger, sql).await;
     facts.behind_us = i64::try_from(behind.as_micros()).unwrap();
     facts.violations()
 }
 
 /// Whether nothing that was answered 202 is still on its way.
-pub async fn is_all_stored(ledger: &Path, sql: &Client) -> bool {
+pub(crate) async fn is_all_stored(ledger: &Path, sql: &Client) -> bool {
     accepted_is_stored(&Facts::gather(ledger, sql).await).is_empty()
 }
 

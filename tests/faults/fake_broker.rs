@@ -22,7 +22,7 @@ use crate::amqp::{
 
 /// What is to become of a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Fate {
+pub(crate) enum Fate {
     /// basic.ack
     Confirm,
     /// basic.return, and then basic.ack, as for a message without a queue.
@@ -37,7 +37,7 @@ impl Fate {
     const ALL: [Self; 4] = [Self::Confirm, Self::Return, Self::Refuse, Self::Ignore];
 
     /// How a ticket asks for it.
-    pub fn word(self) -> &'static str {
+    pub(crate) fn word(self) -> &'static str {
         match self {
             Self::Confirm => "confirm",
             Self::Return => "return",
@@ -69,7 +69,7 @@ impl Fate {
 
 /// What the broker has seen.
 #[derive(Debug, Default)]
-pub struct Seen {
+pub(crate) struct Seen {
     /// Messages that came.
     pub messages: usize,
     /// Tickets whose message was confirmed.
@@ -83,7 +83,7 @@ pub struct Seen {
 }
 
 /// The broker, which serves as long as this lives.
-pub struct FakeBroker {
+pub(crate) struct FakeBroker {
     address: SocketAddr,
     /// What it has seen.
     pub seen: Arc<Mutex<Seen>>,
@@ -95,7 +95,7 @@ impl FakeBroker {
     ///
     /// It settles what it has as soon as nothing has come for so long: the longer, the more it has
     /// to put in disorder.
-    pub async fn start(lull: Duration) -> Self {
+    pub(crate) async fn start(lull: Duration) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let (address, seen) = (
             listener.local_addr().unwrap(),
@@ -119,7 +119,7 @@ impl FakeBroker {
     }
 
     /// Its URL.
-    pub fn url(&self) -> String {
+    pub(crate) fn url(&self) -> String {
         format!("amqp://guest:guest@{}/%2f", self.address)
     }
 }

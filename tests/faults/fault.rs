@@ -18,7 +18,7 @@ const INJECT_DEADLINE: Duration = Duration::from_secs(20);
 
 /// A link that has a proxy.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Link {
+pub(crate) enum Link {
     /// The publishing connections.
     Publish,
     /// The consuming connection.
@@ -29,7 +29,7 @@ pub enum Link {
 
 /// A fault.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Fault {
+pub(crate) enum Fault {
     /// kill -9 of a role, which its supervisor starts again.
     KillRole(Role),
     /// SIGTERM of a role, which its supervisor starts again.
@@ -73,14 +73,14 @@ pub enum Fault {
 }
 
 /// What the consumer logs when it gives its deliveries back.
-pub const GAVE_UP: &str = "too long to hold deliveries";
+pub(crate) const GAVE_UP: &str = "too long to hold deliveries";
 
 /// What it logs when the broker was first: that closes the channel, and from RabbitMQ 4.3 on it ends
 /// the subscription instead.
 const LOST_PATIENCE: [&str; 2] = ["PRECONDITION_FAILED", "RabbitMQ cancelled"];
 
 /// How often the broker was first.
-pub fn patience_lost(log: &str) -> usize {
+pub(crate) fn patience_lost(log: &str) -> usize {
     let count = |said: &str| log.matches(said).count();
     LOST_PATIENCE.into_iter().map(count).sum()
 }
@@ -94,7 +94,7 @@ const IMPATIENT: &[&str] = &[
 
 impl Fault {
     /// Any fault at all.
-    pub fn any(rng: &mut Rng) -> Self {
+    pub(crate) fn any(rng: &mut Rng) -> Self {
         let server = if rng.bool() {
             Server::Broker
         } else {
@@ -130,7 +130,7 @@ impl Fault {
     }
 
     /// Makes it happen. Returns once it has, or is sure to last until it is healed.
-    pub async fn inject(self, rig: &mut Rig) {
+    pub(crate) async fn inject(self, rig: &mut Rig) {
         rig.note(&format!("inject {self:?}"));
         match self {
             Self::KillRole(role) => rig.process(role).signal("KILL"),
@@ -160,7 +160,7 @@ impl Fault {
     }
 
     /// Puts right what does not right itself.
-    pub async fn heal(self, rig: &mut Rig) {
+    pub(crate) async fn heal(self, rig: &mut Rig) {
         match self {
             Self::KillRole(role) | Self::EndRole(role) => rig.process(role).restart().await,
             Self::StopRole(role) => rig.process(role).signal("CONT"),
@@ -193,7 +193,7 @@ impl Fault {
     }
 
     /// How much of the machine it needs.
-    pub fn exclusivity(self) -> Exclusivity {
+    pub(crate) fn exclusivity(self) -> Exclusivity {
         match self {
             Self::Kill(_)
             | Self::Stop(_)
@@ -207,7 +207,7 @@ impl Fault {
     }
 
     /// Whether both may last at the same time: not where the one needs what the other took away.
-    pub fn goes_with(self, other: Self) -> bool {
+    pub(crate) fn goes_with(self, other: Self) -> bool {
         let alone = |fault: &Self| {
             matches!(
                 fault,

@@ -18,7 +18,7 @@ const INJECT_DEADLINE: Duration = Duration::from_secs(30);
 
 /// Whether this machine lets us have a file system of our own to fill: root may be without that
 /// right in a container, so it is tried.
-pub fn is_possible() -> bool {
+pub(crate) fn is_possible() -> bool {
     static POSSIBLE: OnceLock<bool> = OnceLock::new();
     *POSSIBLE.get_or_init(|| {
         let name = format!("ticketd-mount-{}", std::process::id());
@@ -38,7 +38,7 @@ pub fn is_possible() -> bool {
 
 /// Moves `tickets` to a small disk, fills what is left of it, and waits until a batch was refused.
 /// Nothing where that is not possible.
-pub async fn fill(rig: &mut Rig) {
+pub(crate) async fn fill(rig: &mut Rig) {
     if !is_possible() {
         return;
     }
@@ -75,7 +75,7 @@ pub async fn fill(rig: &mut Rig) {
 }
 
 /// Makes room, moves `tickets` back, and gives the disk up.
-pub async fn free(rig: &Rig) {
+pub(crate) async fn free(rig: &Rig) {
     if !is_possible() {
         return;
     }

@@ -34,7 +34,7 @@ const RETRIES: u32 = 6;
 
 /// What is sent and how.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Kind {
+pub(crate) enum Kind {
     /// A ticket by a well-behaved till.
     Plain,
     /// With a key, and repeated until it is accepted; sometimes once more after that.
@@ -63,7 +63,7 @@ impl Kind {
     ];
 
     /// The kind of that name in a ledger.
-    pub fn of_name(name: &str) -> Option<Self> {
+    pub(crate) fn of_name(name: &str) -> Option<Self> {
         Self::ALL
             .into_iter()
             .find(|kind| format!("{kind:?}") == name)
@@ -71,12 +71,12 @@ impl Kind {
 }
 
 /// The name of a body in the ledger.
-pub fn hash(body: &[u8]) -> Uuid {
+pub(crate) fn hash(body: &[u8]) -> Uuid {
     Uuid::new_v5(&Uuid::NAMESPACE_OID, body)
 }
 
 /// Now, in µs since the Unix epoch.
-pub fn now_us() -> u64 {
+pub(crate) fn now_us() -> u64 {
     let now = SystemTime::now()
         .duration_since(SystemTime::UNIX_EPOCH)
         .unwrap();
@@ -84,7 +84,7 @@ pub fn now_us() -> u64 {
 }
 
 /// The append-only file, and what is counted of it.
-pub struct Ledger {
+pub(crate) struct Ledger {
     path: PathBuf,
     file: Mutex<File>,
     next: AtomicU64,
@@ -98,7 +98,7 @@ pub struct Ledger {
 
 impl Ledger {
     /// A new file.
-    pub fn new(path: PathBuf) -> Self {
+    pub(crate) fn new(path: PathBuf) -> Self {
         let file = OpenOptions::new()
             .append(true)
             .create_new(true)
@@ -115,17 +115,17 @@ impl Ledger {
     }
 
     /// Where it is.
-    pub fn path(&self) -> &Path {
+    pub(crate) fn path(&self) -> &Path {
         &self.path
     }
 
     /// Tickets answered 202 so far.
-    pub fn accepted(&self) -> u64 {
+    pub(crate) fn accepted(&self) -> u64 {
         self.accepted.load(Ordering::SeqCst)
     }
 
     /// Tickets answered 503 so far.
-    pub fn refused(&self) -> u64 {
+    pub(crate) fn refused(&self) -> u64 {
         self.refused.load(Ordering::SeqCst)
     }
 
@@ -139,7 +139,7 @@ impl Ledger {
     }
 
     /// Before a ticket is sent.
-    pub fn sent(&self, kind: Kind, key: Option<&str>, body: &[u8]) -> u64 {
+    pub(crate) fn sent(&self, kind: Kind, key: Option<&str>, body: &[u8]) -> u64 {
         let n = self.next.fetch_add(1, Ordering::SeqCst);
         let (at, key, hash) = (now_us(), key.unwrap_or("-"), hash(body));
         self.write(&format!("sent {n} {at} {kind:?} {key} {hash}\n"));
@@ -147,7 +147,7 @@ impl Ledger {
     }
 
     /// After its answer, or once there can be none.
-    pub fn answered(&self, n: u64, answer: &std::io::Result<Answer>) {
+    pub(crate) fn answered(&self, n: u64, answer: &std::io::Result<Answer>) {
         let at = now_us();
         let Ok(answer) = answer else {
             self.lost.fetch_add(1, Ordering::SeqCst);
@@ -164,7 +164,7 @@ impl Ledger {
 }
 
 /// Sends tickets until it is dropped.
-pub struct Driver {
+pub(crate) struct Driver {
     tills: Arc<Tills>,
     task: tokio::task::JoinHandle<()>,
 }
@@ -182,7 +182,7 @@ struct Tills {
 
 impl Driver {
     /// Starts at so many tickets a second.
-    pub fn start(
+    pub(crate) fn start(
         ledger: Arc<Ledger>,
         address: SocketAddr,
         run: &str,
@@ -202,7 +202,7 @@ impl Driver {
     }
 
     /// Sends nothing new, waits for the answers to what was sent, and closes every connection.
-    pub async fn pause(&self) {
+    pub(crate) async fn pause(&self) {
         self.tills.paused.store(true, Ordering::SeqCst);
         let longest = (ANSWER_TIMEOUT + RETRY_AFTER) * RETRIES;
         wait_within("all answers", longest, async || {
@@ -213,7 +213,7 @@ impl Driver {
     }
 
     /// Goes on.
-    pub fn resume(&self) {
+    pub(crate) fn resume(&self) {
         self.tills.paused.store(false, Ordering::SeqCst);
     }
 }

@@ -7,11 +7,11 @@ use crate::stack::{Exclusivity, amqp_url, database_url};
 use crate::ticketd::Settings;
 
 /// Short, so that rows of products are refreshed while a test runs.
-pub const PRODUCT_REFRESH: Duration = Duration::from_secs(1);
+pub(crate) const PRODUCT_REFRESH: Duration = Duration::from_secs(1);
 
 /// Settings that differ from one test to the next.
 #[derive(Debug, Clone)]
-pub struct Plan {
+pub(crate) struct Plan {
     /// What the load and the faults are drawn from.
     pub seed: u64,
     /// How much of the machine it is done on.
@@ -26,7 +26,7 @@ pub struct Plan {
 
 impl Plan {
     /// Two processes, and a load that two cores carry beside everything else.
-    pub fn new(seed: u64) -> Self {
+    pub(crate) fn new(seed: u64) -> Self {
         Self {
             seed,
             exclusivity: Exclusivity::Exclusive,
@@ -37,7 +37,7 @@ impl Plan {
     }
 
     /// What ticketd is told: short time-outs, so that faults need not last longer than they do.
-    pub fn settings(&self, name: &str, amqp: &Proxy, database: Option<&Proxy>) -> Settings {
+    pub(crate) fn settings(&self, name: &str, amqp: &Proxy, database: Option<&Proxy>) -> Settings {
         let mut settings = vec![
             ("AMQP_URL".to_owned(), amqp_url(amqp.port())),
             ("QUEUE".to_owned(), name.to_owned()),

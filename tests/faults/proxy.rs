@@ -19,7 +19,7 @@ use crate::scanner::{Protocol, Scanner};
 
 /// A direction.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Way {
+pub(crate) enum Way {
     /// From ticketd to the server.
     Up,
     /// From the server to ticketd.
@@ -28,7 +28,7 @@ pub enum Way {
 
 /// What the link is like.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Mode {
+pub(crate) enum Mode {
     /// As if the proxy were not there.
     Pass,
     /// Every piece comes this much later.
@@ -45,7 +45,7 @@ pub enum Mode {
 
 /// The message at which a connection is cut.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Cut {
+pub(crate) enum Cut {
     /// The broker's basic.ack: it has the message, and the publisher is not told.
     Confirm,
     /// The consumer's basic.ack: the rows are there, and the broker is not told.
@@ -68,7 +68,7 @@ impl Cut {
     }
 
     /// Whether that message is the one.
-    pub fn matches(self, message: &[u8]) -> bool {
+    pub(crate) fn matches(self, message: &[u8]) -> bool {
         match self {
             Self::Confirm | Self::Ack => is_basic_ack(message),
             Self::CommitReply | Self::Commit => message.starts_with(b"Q\0\0\0\x0bcommit\0"),
@@ -84,7 +84,7 @@ fn is_basic_ack(frame: &[u8]) -> bool {
 }
 
 /// The proxy; dropping it ends its connections.
-pub struct Proxy {
+pub(crate) struct Proxy {
     address: SocketAddr,
     shared: Arc<Shared>,
 }
@@ -99,7 +99,7 @@ struct Shared {
 
 impl Proxy {
     /// Listens on a port of its own, for a server's.
-    pub async fn new(protocol: Protocol, server_port: u16) -> Self {
+    pub(crate) async fn new(protocol: Protocol, server_port: u16) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let proxy = Self {
             address: listener.local_addr().unwrap(),
@@ -118,32 +118,32 @@ impl Proxy {
     }
 
     /// The port to connect to.
-    pub fn port(&self) -> u16 {
+    pub(crate) fn port(&self) -> u16 {
         self.address.port()
     }
 
     /// Where the server is now.
-    pub fn lead_to(&self, server_port: u16) {
+    pub(crate) fn lead_to(&self, server_port: u16) {
         self.shared.server.lock().unwrap().set_port(server_port);
     }
 
     /// Makes the link so from now on.
-    pub fn set(&self, mode: Mode) {
+    pub(crate) fn set(&self, mode: Mode) {
         self.shared.mode.send_replace(mode);
     }
 
     /// Cuts the connection at the next such message; that one only.
-    pub fn cut_once(&self, cut: Cut) {
+    pub(crate) fn cut_once(&self, cut: Cut) {
         *self.shared.cut.lock().unwrap() = Some(cut);
     }
 
     /// Lets such messages pass again.
-    pub fn cut_none(&self) {
+    pub(crate) fn cut_none(&self) {
         *self.shared.cut.lock().unwrap() = None;
     }
 
     /// How often it has cut.
-    pub fn cuts(&self) -> usize {
+    pub(crate) fn cuts(&self) -> usize {
         self.shared.cuts.load(Ordering::SeqCst)
     }
 }

@@ -19,7 +19,7 @@ use ticketd_testing::proc::{Usage, usage};
 use ticketd_testing::wait_until;
 
 /// Maximum time from a heal to the next 202 and the next row.
-pub const PROGRESS_DEADLINE: Duration = Duration::from_secs(10);
+pub(crate) const PROGRESS_DEADLINE: Duration = Duration::from_secs(10);
 
 /// Between two looks for progress.
 const STEP: Duration = Duration::from_millis(20);
@@ -40,7 +40,7 @@ const GROWTH: Usage = Usage {
 };
 
 /// Everything of one test.
-pub struct Rig {
+pub(crate) struct Rig {
     /// The link of the publishing connections, and of all AMQP connections of `serve`.
     pub publish: Proxy,
     /// The link of the consuming connection.
@@ -72,7 +72,7 @@ pub struct Rig {
 
 impl Rig {
     /// Waits for the servers, starts everything, and lets the first tickets through.
-    pub async fn start(plan: Plan) -> Self {
+    pub(crate) async fn start(plan: Plan) -> Self {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let stack = stack::lease(plan.exclusivity).await;
         let name = format!("t{}", COUNT.fetch_add(1, Ordering::SeqCst));
@@ -145,17 +145,17 @@ impl Rig {
     }
 
     /// Writes down what is done, and when.
-    pub fn note(&mut self, what: &str) {
+    pub(crate) fn note(&mut self, what: &str) {
         self.schedule.note(what);
     }
 
     /// Stored so far.
-    pub async fn rows(&self) -> u64 {
+    pub(crate) async fn rows(&self) -> u64 {
         self.count("select count(*) from tickets").await
     }
 
     /// Whether everything that was answered 202 so far is in the tables.
-    pub async fn is_all_stored(&self) -> bool {
+    pub(crate) async fn is_all_stored(&self) -> bool {
         checker::is_all_stored(self.ledger.path(), &self.stack.session(&self.name).await).await
     }
 
@@ -176,7 +176,7 @@ impl Rig {
     }
 
     /// How often consume was let down by PostgreSQL, as far as it counts that.
-    pub async fn flush_failures(&mut self) -> f64 {
+    pub(crate) async fn flush_failures(&mut self) -> f64 {
         let mut failed = 0.0;
         for reason in ["away", "late"] {
             let metric = format!("ticketd_flush_failed_total{{reason=\"{reason}\"}}");
@@ -186,7 +186,7 @@ impl Rig {
     }
 
     /// How many of ticketd's backends wait for a lock.
-    pub async fn waiting_backends(&self) -> i64 {
+    pub(crate) async fn waiting_backends(&self) -> i64 {
         let query = "select count(*) from pg_stat_activity \
             where application_name = $1 and wait_event_type = 'Lock'";
         let sql = self.stack.sql().await;
@@ -194,24 +194,24 @@ impl Rig {
     }
 
     /// Whether a role has the broker, as far as it knows.
-    pub async fn is_linked(&mut self, role: Role) -> bool {
+    pub(crate) async fn is_linked(&mut self, role: Role) -> bool {
         let linked = format!("ticketd_amqp_connected{{role=\"{}\"}}", role.name());
         self.process(role).metric(&linked).await > 0.0
     }
 
     /// How many consumers the queue has; none without the queue.
-    pub async fn consumers(&self) -> Option<u32> {
+    pub(crate) async fn consumers(&self) -> Option<u32> {
         let queue = self.stack.queue(&self.name).await?;
         Some(queue.consumer_count())
     }
 
     /// What a role has logged so far.
-    pub fn log(&self, role: Role) -> String {
+    pub(crate) fn log(&self, role: Role) -> String {
         self.processes[self.index(role)].log()
     }
 
     /// The process of a role, or the one of both.
-    pub fn process(&mut self, role: Role) -> &mut Ticketd {
+    pub(crate) fn process(&mut self, role: Role) -> &mut Ticketd {
         let at = self.index(role);
         &mut self.processes[at]
     }
@@ -224,14 +224,14 @@ impl Rig {
     }
 
     /// Lets the proxies lead to the servers' present ports.
-    pub fn reconnect_proxies(&self) {
+    pub(crate) fn reconnect_proxies(&self) {
         self.publish.lead_to(self.stack.port(Server::Broker));
         self.consume.lead_to(self.stack.port(Server::Broker));
         self.database.lead_to(self.stack.port(Server::Database));
     }
 
     /// All is well again: soon there are a new 202 and a new row.
-    pub async fn expect_progress(&mut self) {
+    pub(crate) async fn expect_progress(&mut self) {
         let (accepted, rows) = (self.ledger.accepted(), self.rows().await);
         let healed = Instant::now();
         let mut missing = vec!["a 202", "a row"];
@@ -257,7 +257,7 @@ impl Rig {
     }
 
     /// Ends the load, waits for the queue to be empty, ends ticketd, and has everything checked.
-    pub async fn finish(mut self) -> StackLease {
+    pub(crate) async fn finish(mut self) -> StackLease {
         self.driver.pause().await;
         self.drained().await;
         let mut violations = self.usage_is_back().await;
@@ -355,7 +355,7 @@ impl Rig {
     }
 
     /// Reports violations; what led to them follows when the rig is dropped.
-    pub fn fail(&self, violations: &[String]) -> ! {
+    pub(crate) fn fail(&self, violations: &[String]) -> ! {
         let shown = violations.len().min(20);
         panic!(
             "the promise is broken, seed {}:\n  {}\n{} in all",

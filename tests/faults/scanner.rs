@@ -4,7 +4,7 @@ use crate::proxy::Way;
 
 /// What is spoken on the link.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Protocol {
+pub(crate) enum Protocol {
     /// AMQP 0-9-1.
     Amqp,
     /// PostgreSQL's, version 3.
@@ -12,7 +12,7 @@ pub enum Protocol {
 }
 
 /// Cuts a stream of bytes into its protocol's messages.
-pub struct Scanner {
+pub(crate) struct Scanner {
     protocol: Protocol,
     /// The start of a message that is not whole yet, or of its head.
     rest: Vec<u8>,
@@ -27,7 +27,7 @@ const HEAD_BYTES: usize = 12;
 
 impl Scanner {
     /// At the start of a connection.
-    pub fn new(protocol: Protocol, way: Way) -> Self {
+    pub(crate) fn new(protocol: Protocol, way: Way) -> Self {
         Self {
             protocol,
             rest: Vec::new(),
@@ -38,7 +38,7 @@ impl Scanner {
 
     /// Shows each message that begins in this piece to `hit`, as soon as enough of it is there.
     /// Returns what `hit` said, with the offset in the piece up to which may be forwarded.
-    pub fn find<T>(
+    pub(crate) fn find<T>(
         &mut self,
         piece: &[u8],
         mut hit: impl FnMut(&[u8]) -> Option<T>,

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::Instant;
 
 /// What was done so far. Whatever ends the test too early, it is shown to whoever has to see that again.
-pub struct Schedule {
+pub(crate) struct Schedule {
     rig: String,
     seed: u64,
     dir: PathBuf,
@@ -14,7 +14,7 @@ pub struct Schedule {
 
 impl Schedule {
     /// Nothing yet.
-    pub fn new(rig: &str, seed: u64, dir: PathBuf) -> Self {
+    pub(crate) fn new(rig: &str, seed: u64, dir: PathBuf) -> Self {
         Self {
             rig: rig.to_owned(),
             seed,
@@ -25,7 +25,7 @@ impl Schedule {
     }
 
     /// Writes down what is done, and when.
-    pub fn note(&mut self, what: &str) {
+    pub(crate) fn note(&mut self, what: &str) {
         let line = format!("{:7.3}s {what}", self.started.elapsed().as_secs_f64());
         println!("  {} {line}", self.rig);
         self.lines.push(line);

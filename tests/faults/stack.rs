@@ -22,9 +22,9 @@ const DEPLOY: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/deploy");
 const REAPER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/faults/reaper.sh");
 
 /// The broker's settings that tests change, as they should be.
-pub const MEMORY_ENOUGH: &[&str] = &["set_vm_memory_high_watermark", "0.4"];
-pub const DISK_ENOUGH: &[&str] = &["set_disk_free_limit", "512MB"];
-pub const PATIENT: &[&str] = &[
+pub(crate) const MEMORY_ENOUGH: &[&str] = &["set_vm_memory_high_watermark", "0.4"];
+pub(crate) const DISK_ENOUGH: &[&str] = &["set_disk_free_limit", "512MB"];
+pub(crate) const PATIENT: &[&str] = &[
     "eval",
     "application:set_env(rabbit, consumer_timeout, 1800000), \
      application:set_env(rabbit, channel_tick_interval, 60000).",
@@ -43,7 +43,7 @@ const PARTS: u32 = 2;
 
 /// How much of the machine a test needs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Exclusivity {
+pub(crate) enum Exclusivity {
     /// All of it: it disrupts a server, or measures time or memory.
     Exclusive,
     /// It disrupts nothing but its own processes, links, queues and tables.
@@ -51,10 +51,10 @@ pub enum Exclusivity {
 }
 
 /// A part of the machine, or all of it.
-pub type MachineSlot = SemaphorePermit<'static>;
+pub(crate) type MachineSlot = SemaphorePermit<'static>;
 
 /// Waits for a part of the machine without the servers.
-pub async fn machine_slot(exclusivity: Exclusivity) -> MachineSlot {
+pub(crate) async fn machine_slot(exclusivity: Exclusivity) -> MachineSlot {
     let parts = if exclusivity == Exclusivity::Exclusive {
         PARTS
     } else {
@@ -64,13 +64,13 @@ pub async fn machine_slot(exclusivity: Exclusivity) -> MachineSlot {
 }
 
 /// The use of the servers, both up and as they should be.
-pub struct StackLease {
+pub(crate) struct StackLease {
     stack: &'static Stack,
     _slot: MachineSlot,
 }
 
 /// Waits for as much of the machine, and repairs the servers where a test that failed left a fault behind.
-pub async fn lease(exclusivity: Exclusivity) -> StackLease {
+pub(crate) async fn lease(exclusivity: Exclusivity) -> StackLease {
     let mut slot = machine_slot(exclusivity).await;
     let stack = SERVERS.get_or_init(Stack::start);
     if stack.needs_repair.load(Ordering::SeqCst) {
@@ -102,7 +102,7 @@ impl std::ops::Deref for StackLease {
 
 /// Either of the servers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Server {
+pub(crate) enum Server {
     /// RabbitMQ.
     Broker,
     /// PostgreSQL.
@@ -119,7 +119,7 @@ impl Server {
 }
 
 /// Both servers and the folder that they live in.
-pub struct Stack {
+pub(crate) struct Stack {
     dir: PathBuf,
     running: Mutex<[Option<Running>; 2]>,
     /// Set by a test that failed, and may have left a fault behind.
@@ -162,7 +162,7 @@ impl Stack {
     }
 
     /// The folder for everything that belongs to this run.
-    pub fn dir(&self) -> &Path {
+    pub(crate) fn dir(&self) -> &Path {
         &self.dir
     }
 
@@ -189,7 +189,7 @@ impl Stack {
     }
 
     /// Starts a server that is not running, and takes note of its port.
-    pub fn up(&self, server: Server) {
+    pub(crate) fn up(&self, server: Server) {
         self.run(&["up", server.name()]);
         let status = self.command(&["status"]).output().expect("bash starts");
         let status = String::from_utf8_lossy(&status.stdout).into_owned();
@@ -204,7 +204,7 @@ impl Stack {
     }
 
     /// Shuts a server down as its operator would.
-    pub fn down(&self, server: Server) {
+    pub(crate) fn down(&self, server: Server) {
         self.run(&["down", server.name()]);
     }
 
@@ -217,22 +217,22 @@ impl Stack {
     }
 
     /// Where a server listens itself.
-    pub fn port(&self, server: Server) -> u16 {
+    pub(crate) fn port(&self, server: Server) -> u16 {
         self.server(server).port
     }
 
     /// A server's main process.
-    pub fn pid(&self, server: Server) -> u32 {
+    pub(crate) fn pid(&self, server: Server) -> u32 {
         self.server(server).pid
     }
 
     /// Sends a signal to all processes of a server at once.
-    pub fn signal(&self, server: Server, signal: &str) {
+    pub(crate) fn signal(&self, server: Server, signal: &str) {
         ticketd_testing::signal(signal, &proc::family(self.pid(server)));
     }
 
     /// Runs rabbitmqctl.
-    pub fn ctl(&self, args: &[&str]) -> String {
+    pub(crate) fn ctl(&self, args: &[&str]) -> String {
         self.run(&[&["ctl", "--quiet"], args].concat())
     }
 
@@ -253,7 +253,7 @@ impl Stack {
     }
 
     /// Where the servers are, past all proxies.
-    pub fn servers(&self) -> Servers {
+    pub(crate) fn servers(&self) -> Servers {
         Servers {
             amqp_url: amqp_url(self.port(Server::Broker)),
             database_url: plain_database_url(self.port(Server::Database)),
@@ -261,12 +261,12 @@ impl Stack {
     }
 
     /// A session in the database, past all proxies.
-    pub async fn sql(&self) -> Client {
+    pub(crate) async fn sql(&self) -> Client {
         self.session("public").await
     }
 
     /// The same with a schema of its own in front.
-    pub async fn session(&self, schema: &str) -> Client {
+    pub(crate) async fn session(&self, schema: &str) -> Client {
         let deadline = Instant::now() + Duration::from_secs(60);
         let url = self.servers().schema_url(schema);
         loop {
@@ -279,7 +279,7 @@ impl Stack {
     }
 
     /// A channel to the broker, past all proxies.
-    pub async fn amqp(&self) -> (Connection, Channel) {
+    pub(crate) async fn amqp(&self) -> (Connection, Channel) {
         let deadline = Instant::now() + Duration::from_secs(60);
         let servers = self.servers();
         loop {
@@ -295,12 +295,12 @@ impl Stack {
     }
 
     /// How many messages of a queue are not with a consumer; none without the queue.
-    pub async fn ready_messages(&self, queue: &str) -> Option<u32> {
+    pub(crate) async fn ready_messages(&self, queue: &str) -> Option<u32> {
         Some(self.queue(queue).await?.message_count())
     }
 
     /// What the broker says of a queue, if there is one.
-    pub async fn queue(&self, queue: &str) -> Option<Queue> {
+    pub(crate) async fn queue(&self, queue: &str) -> Option<Queue> {
         let (connection, channel) = self.amqp().await;
         let options = QueueDeclareOptions {
             passive: true,
@@ -322,7 +322,7 @@ fn number<T: std::str::FromStr>(line: &str, name: &str) -> T {
 }
 
 /// PostgreSQL's URL, with everything in a schema of its own.
-pub fn database_url(port: u16, schema: &str) -> String {
+pub(crate) fn database_url(port: u16, schema: &str) -> String {
     in_schema(&plain_database_url(port), schema)
 }
 
@@ -332,6 +332,6 @@ fn plain_database_url(port: u16) -> String {
 
 /// RabbitMQ's URL. A hung broker is noticed after two heartbeats of so many seconds, which must be
 /// shorter here than in production for tests to see the end of it.
-pub fn amqp_url(port: u16) -> String {
+pub(crate) fn amqp_url(port: u16) -> String {
     format!("amqp://guest:guest@127.0.0.1:{port}/%2f?heartbeat=4")
 }

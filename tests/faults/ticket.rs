@@ -10,7 +10,7 @@ const STEADY_PRODUCTS: u64 = 8;
 
 /// What a ticket is like.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Shape {
+pub(crate) enum Shape {
     /// Valid, lines ending in LF.
     Valid,
     /// Valid, lines ending in CRLF.
@@ -22,7 +22,7 @@ pub enum Shape {
 }
 
 /// A ticket whose order id is unique, and with it the whole text.
-pub fn ticket(order: &str, shape: Shape, rng: &mut Rng) -> String {
+pub(crate) fn ticket(order: &str, shape: Shape, rng: &mut Rng) -> String {
     let lines = if shape == Shape::Large {
         3_000
     } else {
@@ -63,7 +63,7 @@ fn line(order: &str, rng: &mut Rng) -> (String, String, i64) {
 }
 
 /// A valid ticket for one product that no other ticket sells.
-pub fn rare(order: &str, product: &str, cents: i64) -> String {
+pub(crate) fn rare(order: &str, product: &str, cents: i64) -> String {
     render(
         order,
         &[(format!("Rare as {order} has it"), product.into(), cents)],
@@ -102,7 +102,7 @@ fn money(cents: i64) -> String {
 
 /// A ticket as far as this reader knows them.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Read {
+pub(crate) struct Read {
     /// The order id.
     pub order_id: String,
     /// The total, as written.
@@ -112,7 +112,7 @@ pub struct Read {
 }
 
 /// Reads a ticket of the shapes above; none if it is not valid.
-pub fn read(text: &str) -> Option<Read> {
+pub(crate) fn read(text: &str) -> Option<Read> {
     let text = text.replace("\r\n", "\n");
     let (head, products) = text.split_once("\n\nproduct,product_id,price\n")?;
     let [order_id, vat, total] = head.split('\n').collect::<Vec<_>>().try_into().ok()?;

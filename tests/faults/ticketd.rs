@@ -15,7 +15,7 @@ const STATE_DEADLINE: Duration = Duration::from_secs(5);
 
 /// The roles, each of which is a process here.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Role {
+pub(crate) enum Role {
     /// ticketd accept
     Accept,
     /// ticketd consume
@@ -26,7 +26,7 @@ pub enum Role {
 
 impl Role {
     /// Its command.
-    pub fn name(self) -> &'static str {
+    pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Accept => "accept",
             Self::Consume => "consume",
@@ -44,10 +44,10 @@ impl Role {
 }
 
 /// What it is told in its environment, and nothing else is there.
-pub type Settings = Vec<(String, String)>;
+pub(crate) type Settings = Vec<(String, String)>;
 
 /// A running ticketd; dropping it kills it.
-pub struct Ticketd {
+pub(crate) struct Ticketd {
     /// Its role.
     pub role: Role,
     /// Where it listens.
@@ -63,7 +63,7 @@ pub struct Ticketd {
 impl Ticketd {
     /// Starts one, perhaps with a bound on its open files, and waits until it listens. Its log is
     /// in that folder.
-    pub async fn start(
+    pub(crate) async fn start(
         role: Role,
         dir: &Path,
         settings: Settings,
@@ -85,17 +85,17 @@ impl Ticketd {
     }
 
     /// Its process id.
-    pub fn pid(&self) -> u32 {
+    pub(crate) fn pid(&self) -> u32 {
         self.process.pid()
     }
 
     /// Sends it a signal.
-    pub fn signal(&self, name: &str) {
+    pub(crate) fn signal(&self, name: &str) {
         self.process.signal(name);
     }
 
     /// Starts it again where it was, once the process there was has ended.
-    pub async fn restart(&mut self) {
+    pub(crate) async fn restart(&mut self) {
         self.process.end().await;
         self.restarted = true;
         let (address, files) = (self.address, self.ulimit_files);
@@ -104,30 +104,30 @@ impl Ticketd {
     }
 
     /// Waits for its end.
-    pub async fn end(&mut self) -> ExitStatus {
+    pub(crate) async fn end(&mut self) -> ExitStatus {
         self.process.end().await
     }
 
     /// Runs another command with its settings.
-    pub async fn run(&self, args: &[&str]) -> Ended {
+    pub(crate) async fn run(&self, args: &[&str]) -> Ended {
         let names = self.settings.iter();
         let settings: Vec<_> = names.map(|(name, value)| (name.as_str(), value)).collect();
         Process::run(TICKETD, args, &settings).await
     }
 
     /// What it has logged, before it was started again, too.
-    pub fn log(&self) -> String {
+    pub(crate) fn log(&self) -> String {
         std::fs::read_to_string(&self.log).unwrap()
     }
 
     /// Whether /readyz says so, and that nothing is missing.
-    pub async fn is_ready(&self) -> bool {
+    pub(crate) async fn is_ready(&self) -> bool {
         let answer = ask_once(self.address, &get("/readyz"), STATE_DEADLINE).await;
         answer.is_ok_and(|answer| answer.lacks_nothing())
     }
 
     /// A metric's value; `series` is its name with its labels.
-    pub async fn metric(&self, series: &str) -> f64 {
+    pub(crate) async fn metric(&self, series: &str) -> f64 {
         let answer = ask_once(self.address, &get("/metrics"), STATE_DEADLINE).await;
         metric(answer.unwrap().text(), series).expect(series)
     }

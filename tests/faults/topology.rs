@@ -13,7 +13,7 @@ use ticketd_testing::wait_within;
 const LIMIT: &str = r#"{"max-length": 20}"#;
 
 /// Without its consumer, the queue is full after a few messages.
-pub fn fill_queue(rig: &mut Rig) {
+pub(crate) fn fill_queue(rig: &mut Rig) {
     let pattern = format!("^{}$", rig.name);
     rig.stack.ctl(&[
         "set_policy",
@@ -28,7 +28,7 @@ pub fn fill_queue(rig: &mut Rig) {
 
 /// Deletes the queue when all that was confirmed is stored: what a mistaken operator could lose
 /// is nobody's promise, but ticketd must find its way back.
-pub async fn delete_queue(rig: &mut Rig) {
+pub(crate) async fn delete_queue(rig: &mut Rig) {
     rig.driver.pause().await;
     wait_within("an empty queue", Duration::from_secs(60), async || {
         let ready = rig.stack.ready_messages(&rig.name).await?;
@@ -46,7 +46,7 @@ pub async fn delete_queue(rig: &mut Rig) {
 }
 
 /// Binds the queue to its exchange, or takes the binding away.
-pub async fn bind(rig: &Rig, bound: bool) {
+pub(crate) async fn bind(rig: &Rig, bound: bool) {
     let (connection, channel) = rig.stack.amqp().await;
     let name = || rig.name.as_str().into();
     let arguments = FieldTable::default();

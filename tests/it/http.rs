@@ -358,7 +358,7 @@ async fn stored_state(client: &mut Client, location: &str) -> Value {
 }
 
 /// A POST whose body comes in these chunks.
-pub fn chunked(chunks: &[&str]) -> Vec<u8> {
+pub(crate) fn chunked(chunks: &[&str]) -> Vec<u8> {
     let mut request =
         String::from("POST /ticket HTTP/1.1\r\nhost: test\r\ntransfer-encoding: chunked\r\n\r\n");
     for chunk in chunks {

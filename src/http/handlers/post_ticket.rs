@@ -31,7 +31,7 @@ const AFTER_ID: &[u8] = b"\"}";
 const LOCATION_PATH: &[u8] = b"/ticket/";
 
 /// Answers POST /ticket; one for each worker.
-pub struct PostTicket {
+pub(crate) struct PostTicket {
     /// Publishes tickets.
     pub publisher: Publisher,
     /// Reads bodies.
@@ -46,13 +46,13 @@ pub struct PostTicket {
 
 /// What the head of a ticket's request tells.
 #[derive(Clone, Copy)]
-pub struct TicketHead {
+pub(crate) struct TicketHead {
     id: Result<Uuid, &'static str>,
     received_at_us: i64,
 }
 
 /// What a ticket's request waits for once its body was looked at.
-pub enum Progress {
+pub(crate) enum Progress {
     /// The confirm of the ticket of this id.
     AwaitConfirm(Uuid, oneshot::Receiver<PublishResult>),
     /// The rest of a body that comes in pieces, and then the confirm.
@@ -74,7 +74,7 @@ type Submitted = (Uuid, oneshot::Receiver<PublishResult>);
 
 impl TicketHead {
     /// Reads a head; the ticket counts as received now.
-    pub fn new(headers: &HeaderMap) -> Self {
+    pub(crate) fn new(headers: &HeaderMap) -> Self {
         Self {
             id: ticket_id(headers),
             received_at_us: now_us(),
@@ -85,7 +85,7 @@ impl TicketHead {
 impl PostTicket {
     /// Takes a first look at the body, which nearly always is complete, and hands
     /// the ticket to the publisher.
-    pub fn start(self: &Arc<Self>, head: TicketHead, mut body: Incoming) -> Progress {
+    pub(crate) fn start(self: &Arc<Self>, head: TicketHead, mut body: Incoming) -> Progress {
         let submitted = match self.bodies.start(&mut body) {
             Ok(BodyStart::Complete(body)) => self.submit(head, &body),
             Ok(BodyStart::Partial(first)) => {
@@ -100,7 +100,11 @@ impl PostTicket {
     }
 
     /// The response to a ticket that was submitted.
-    pub fn finish(&self, id: Uuid, outcome: Result<PublishResult, RecvError>) -> FullResponse {
+    pub(crate) fn finish(
+        &self,
+        id: Uuid,
+        outcome: Result<PublishResult, RecvError>,
+    ) -> FullResponse {
         // A publisher that ends without an answer has not seen a confirm.
         match outcome.unwrap_or(Err(PublishError::Draining)) {
             Ok(()) => {

@@ -15,7 +15,7 @@ const PROMETHEUS: HeaderValue =
 
 /// Answers whoever watches the process.
 #[derive(Clone)]
-pub struct Probes {
+pub(crate) struct Probes {
     /// What /readyz answers from.
     pub health: Arc<Health>,
     /// What /metrics answers from.
@@ -24,18 +24,18 @@ pub struct Probes {
 
 impl Probes {
     /// GET /livez: the process answers, so it is alive.
-    pub fn live(&self) -> FullResponse {
+    pub(crate) fn live(&self) -> FullResponse {
         let body = Bytes::from_static(b"{\"status\":\"alive\"}");
         response(StatusCode::OK, JSON, body)
     }
 
     /// GET /readyz: whether the process can do its work, and what it lacks.
-    pub fn ready(&self) -> FullResponse {
+    pub(crate) fn ready(&self) -> FullResponse {
         ready(self.health.readiness())
     }
 
     /// GET /metrics: Prometheus' text format.
-    pub fn metrics(&self) -> FullResponse {
+    pub(crate) fn metrics(&self) -> FullResponse {
         response(StatusCode::OK, PROMETHEUS, self.prometheus.render().into())
     }
 }

@@ -9,14 +9,14 @@ use crate::store::{Status, Unavailable};
 
 /// Answers GET /ticket/{id}.
 #[derive(Clone)]
-pub struct TicketState {
+pub(crate) struct TicketState {
     /// Asks the database.
     pub states: Status,
 }
 
 impl TicketState {
     /// The state of the ticket of this id, as JSON.
-    pub async fn get(self, id: Uuid) -> FullResponse {
+    pub(crate) async fn get(self, id: Uuid) -> FullResponse {
         match self.states.of(id).await {
             Ok(Some(json)) => response(StatusCode::OK, JSON, json.into()),
             Ok(None) => problem::not_found("no such ticket is stored, or not yet"),

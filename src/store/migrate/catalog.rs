@@ -5,13 +5,13 @@ use tokio_postgres::{Client, Error, Row};
 use super::spec::TableSpec;
 
 /// The check that is there while a table is upgraded, and what its function's name begins with.
-pub const UPGRADE: &str = "ticketd_upgrade";
+pub(super) const UPGRADE: &str = "ticketd_upgrade";
 
 /// The trigger. It comes after those of others, and so sees what they made of the row.
-pub const TRIGGER: &str = "zz_ticketd_upgrade";
+pub(super) const TRIGGER: &str = "zz_ticketd_upgrade";
 
 /// What the name of a column begins with that will take the place of another.
-pub const SHADOW: &str = "ticketd_new_";
+pub(super) const SHADOW: &str = "ticketd_new_";
 
 const TABLE: &str = "select c.oid, quote_ident(n.nspname), c.relkind::text, \
     exists (select from pg_inherits where c.oid in (inhparent, inhrelid)), \
@@ -54,7 +54,7 @@ const SEQUENCE: &str = "select format('%I.%I', n.nspname, s.relname), s.relname:
 
 /// A table as it is.
 #[derive(Debug, Clone, Default)]
-pub struct Table {
+pub(super) struct Table {
     /// Its name.
     pub name: &'static str,
     /// Its schema, quoted.
@@ -80,7 +80,7 @@ pub struct Table {
 
 /// A column.
 #[derive(Debug, Clone, Default)]
-pub struct Column {
+pub(super) struct Column {
     pub name: String,
     /// Its type without a modifier, as `format_type` names it.
     pub kind: String,
@@ -94,7 +94,7 @@ pub struct Column {
 
 /// An index.
 #[derive(Debug, Clone, Default)]
-pub struct Index {
+pub(super) struct Index {
     pub name: String,
     pub oid: u32,
     pub is_unique: bool,
@@ -113,7 +113,7 @@ pub struct Index {
 
 /// The constraint that an index is for.
 #[derive(Debug, Clone, Default)]
-pub struct Constraint {
+pub(super) struct Constraint {
     pub name: String,
     pub is_primary: bool,
     pub is_deferrable: bool,
@@ -122,7 +122,7 @@ pub struct Constraint {
 
 /// A sequence.
 #[derive(Debug, Clone, Default)]
-pub struct Sequence {
+pub(super) struct Sequence {
     /// With its schema, quoted.
     pub path: String,
     pub name: String,
@@ -134,7 +134,7 @@ pub struct Sequence {
 
 impl Table {
     /// The table as it is now; none if there is none.
-    pub async fn read(client: &Client, spec: &TableSpec) -> Result<Option<Self>, Error> {
+    pub(super) async fn read(client: &Client, spec: &TableSpec) -> Result<Option<Self>, Error> {
         let name = spec.name;
         let function = function(name);
         let parameters: [&(dyn tokio_postgres::types::ToSql + Sync); 4] =
@@ -168,22 +168,22 @@ impl Table {
     }
 
     /// Its name with its schema.
-    pub fn path(&self) -> String {
+    pub(super) fn path(&self) -> String {
         format!("{}.{}", self.schema, self.name)
     }
 
     /// The column of that name.
-    pub fn column(&self, name: &str) -> Option<&Column> {
+    pub(super) fn column(&self, name: &str) -> Option<&Column> {
         self.columns.iter().find(|column| column.name == name)
     }
 
     /// The index of that name.
-    pub fn index(&self, name: &str) -> Option<&Index> {
+    pub(super) fn index(&self, name: &str) -> Option<&Index> {
         self.indexes.iter().find(|index| index.name == name)
     }
 
     /// The index that keeps a column unique, at once and for every row.
-    pub fn unique(&self, column: &str) -> Option<&Index> {
+    pub(super) fn unique(&self, column: &str) -> Option<&Index> {
         self.indexes.iter().find(|index| {
             let holds = index.is_unique && index.is_valid && index.is_immediate && index.is_simple;
             holds && index.keys == 1 && index.columns.first().is_some_and(|key| key == column)
@@ -250,6 +250,6 @@ impl Sequence {
 }
 
 /// The name of the trigger's function.
-pub fn function(table: &str) -> String {
+pub(super) fn function(table: &str) -> String {
     format!("{UPGRADE}_{table}")
 }

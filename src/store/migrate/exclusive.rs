@@ -50,7 +50,11 @@ const HOLDERS: &str = "select l.pid, coalesce(nullif(a.application_name, ''), a.
 const OLD_S: f64 = 0.5;
 
 /// Runs statements in one transaction while nobody else uses the table.
-pub async fn exclusive(client: &Client, table: &Table, statements: &str) -> Result<(), Error> {
+pub(super) async fn exclusive(
+    client: &Client,
+    table: &Table,
+    statements: &str,
+) -> Result<(), Error> {
     let mut asked = Instant::now();
     let mut said: Option<Instant> = None;
     loop {
@@ -77,7 +81,7 @@ pub async fn exclusive(client: &Client, table: &Table, statements: &str) -> Resu
 }
 
 /// The same, once: true if it was done, false if somebody was in the way.
-pub async fn exclusive_once(
+pub(super) async fn exclusive_once(
     client: &Client,
     table: &Table,
     statements: &str,
@@ -110,7 +114,7 @@ async fn attempt(client: &Client, table: &Table, statements: &str) -> Result<(),
 }
 
 /// Whether it may go better the next time.
-pub fn is_in_the_way(error: &Error) -> bool {
+pub(super) fn is_in_the_way(error: &Error) -> bool {
     error.code().is_some_and(|code| {
         [
             SqlState::LOCK_NOT_AVAILABLE,

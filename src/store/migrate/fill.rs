@@ -40,7 +40,7 @@ const RETRY_DELAY_MAX: Duration = Duration::from_secs(30);
 const TID_RANGES: i32 = 140_000;
 
 /// Fills all rows, and has PostgreSQL know it.
-pub async fn fill(client: &Client, plan: &TablePlan, check: &str) -> Result<(), Error> {
+pub(super) async fn fill(client: &Client, plan: &TablePlan, check: &str) -> Result<(), Error> {
     let table = plan.table.path();
     let validate = format!("alter table {table} validate constraint {UPGRADE}");
     let mut rest = RETRY_DELAY;

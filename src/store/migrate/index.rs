@@ -25,7 +25,7 @@ const PROGRESS: &str = "select p.phase, coalesce(100 * p.blocks_done / nullif(p.
 
 /// Builds an index. Where that fails because of values that are there twice, they are named, and
 /// nothing is left behind that would refuse another one.
-pub async fn build(
+pub(super) async fn build(
     config: &Config,
     client: &Client,
     plan: &TablePlan,

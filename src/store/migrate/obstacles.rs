@@ -29,7 +29,7 @@ const DEPENDENTS: &str = "select a.attname::text, pg_describe_object(d.classid, 
     where a.attrelid = $1 and a.attname = any($2::text[]) and a.attacl is not null";
 
 /// What is in the way; empty if nothing is.
-pub async fn obstacles(client: &Client, plan: &TablePlan) -> Result<Vec<String>, Error> {
+pub(super) async fn obstacles(client: &Client, plan: &TablePlan) -> Result<Vec<String>, Error> {
     let mut found = plan.faults.clone();
     if found.is_empty() {
         found.extend(dependents(client, plan).await?);
@@ -77,7 +77,7 @@ fn sequence(plan: &TablePlan) -> Option<String> {
 
 /// Values of the column that must be unique that are there more than once, some by name; none if an
 /// index keeps it unique already.
-pub async fn duplicates(client: &Client, plan: &TablePlan) -> Result<Option<String>, Error> {
+pub(super) async fn duplicates(client: &Client, plan: &TablePlan) -> Result<Option<String>, Error> {
     let (name, column) = (plan.spec.name, plan.spec.unique);
     if plan.table.unique(column).is_some() || plan.table.column(column).is_none() {
         return Ok(None);

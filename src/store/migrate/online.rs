@@ -14,7 +14,7 @@ use super::{fill, index, obstacles};
 
 impl Session<'_> {
     /// What the tables lack that are there.
-    pub async fn plans(&self) -> Result<Vec<TablePlan>, StoreError> {
+    pub(super) async fn plans(&self) -> Result<Vec<TablePlan>, StoreError> {
         let mut plans = Vec::new();
         for spec in [&TICKETS, &PRODUCTS] {
             plans.extend(self.plan(spec).await?);
@@ -30,7 +30,7 @@ impl Session<'_> {
     }
 
     /// Fails, naming all of them, if something is in the way of what is to be done.
-    pub async fn look_for_obstacles(&self, plans: &[TablePlan]) -> Result<(), StoreError> {
+    pub(super) async fn look_for_obstacles(&self, plans: &[TablePlan]) -> Result<(), StoreError> {
         let mut found = Vec::new();
         for plan in plans.iter().filter(|plan| plan.next().is_some()) {
             let obstacles = obstacles::obstacles(&self.client, plan).await;
@@ -43,7 +43,7 @@ impl Session<'_> {
     }
 
     /// Does one step after the other, each as the catalogs then say.
-    pub async fn upgrade(&self, spec: &'static TableSpec) -> Result<(), StoreError> {
+    pub(super) async fn upgrade(&self, spec: &'static TableSpec) -> Result<(), StoreError> {
         let mut done = None;
         while let Some(plan) = self.plan(spec).await? {
             let Some(step) = plan.next() else { break };
@@ -94,7 +94,7 @@ impl Session<'_> {
 
     /// Lets INSERTs of others leave out what is ticketd's, where an earlier ticketd did not. Nothing
     /// of ours needs it, so nobody is waited for.
-    pub async fn set_defaults(&self, spec: &'static TableSpec) -> Result<(), StoreError> {
+    pub(super) async fn set_defaults(&self, spec: &'static TableSpec) -> Result<(), StoreError> {
         match self.plan(spec).await? {
             Some(plan) if !plan.defaults.is_empty() => {
                 let set = self.set_defaults_of(&plan).await;

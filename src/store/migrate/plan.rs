@@ -19,7 +19,7 @@ const SMALL_BYTES: i64 = 8 << 20;
 
 /// What a table lacks.
 #[derive(Debug)]
-pub struct TablePlan {
+pub(super) struct TablePlan {
     pub table: Table,
     pub spec: &'static TableSpec,
     /// Whether everything about it takes an instant.
@@ -44,7 +44,7 @@ pub struct TablePlan {
 
 /// A column whose type is changed where it is.
 #[derive(Debug)]
-pub struct Alter {
+pub(super) struct Alter {
     pub want: &'static ColumnSpec,
     pub target: &'static str,
     /// The new value, where rows are written anew.
@@ -53,7 +53,7 @@ pub struct Alter {
 
 /// A column that another one takes the place of.
 #[derive(Debug)]
-pub struct Shadow {
+pub(super) struct Shadow {
     pub want: &'static ColumnSpec,
     pub rewrite: Rewrite,
     pub exists: bool,
@@ -63,7 +63,7 @@ pub struct Shadow {
 
 /// What is to be done next.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum UpgradeStep {
+pub(super) enum UpgradeStep {
     Begin,
     Fill,
     Index(Build),
@@ -72,7 +72,7 @@ pub enum UpgradeStep {
 
 /// An index to build.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Build {
+pub(super) struct Build {
     pub name: String,
     pub is_unique: bool,
     /// Its definition from USING on.
@@ -83,7 +83,7 @@ pub struct Build {
 
 impl TablePlan {
     /// What the table lacks. `is_utc`: the session's times are in UTC.
-    pub fn new(spec: &'static TableSpec, table: Table, is_utc: bool) -> Self {
+    pub(super) fn new(spec: &'static TableSpec, table: Table, is_utc: bool) -> Self {
         let mut plan = Self {
             is_small: table.bytes < SMALL_BYTES,
             table,
@@ -193,7 +193,7 @@ impl TablePlan {
     }
 
     /// What is to be done next; nothing if the table is as it must be.
-    pub fn next(&self) -> Option<UpgradeStep> {
+    pub(super) fn next(&self) -> Option<UpgradeStep> {
         if self.must_begin() {
             return Some(UpgradeStep::Begin);
         }
@@ -217,7 +217,7 @@ impl TablePlan {
     }
 
     /// Whether all that is left takes an instant.
-    pub fn is_instant(&self) -> bool {
+    pub(super) fn is_instant(&self) -> bool {
         let rows = self.check().is_some() && (self.must_begin() || self.table.check != Some(true));
         self.is_small || !rows && self.missing_indexes().is_empty()
     }
@@ -234,7 +234,7 @@ impl TablePlan {
     }
 
     /// What holds for each row that is filled; nothing if there is nothing to fill.
-    pub fn check(&self) -> Option<String> {
+    pub(super) fn check(&self) -> Option<String> {
         let sure = |shadow: &&Shadow| shadow.want.null == Null::Never;
         let filled = self
             .sure_columns()
@@ -249,7 +249,7 @@ impl TablePlan {
     }
 
     /// The columns, by the names that they have now, that will not take null.
-    pub fn sure_columns(&self) -> impl Iterator<Item = String> {
+    pub(super) fn sure_columns(&self) -> impl Iterator<Item = String> {
         let plain = self.set_not_null.iter().map(|want| want.name.to_owned());
         let shadows = self.shadows.iter().map(|shadow| shadow.want);
         let sure = shadows.filter(|want| want.null == Null::Never);
@@ -257,7 +257,7 @@ impl TablePlan {
     }
 
     /// The text of the trigger's function. It names the check, so that it is another one when that is.
-    pub fn source(&self) -> String {
+    pub(super) fn source(&self) -> String {
         let lines = self.spec.columns.iter().filter_map(|want| self.line(want));
         let lines: String = lines.map(|line| format!("    {line};\n")).collect();
         let check = self.check().unwrap_or_default();
@@ -283,7 +283,7 @@ impl TablePlan {
     }
 
     /// The value that a column whose rows are written anew will have.
-    pub fn rewritten(&self, want: &ColumnSpec) -> Option<String> {
+    pub(super) fn rewritten(&self, want: &ColumnSpec) -> Option<String> {
         let shadow = self
             .shadows
             .iter()
@@ -294,14 +294,14 @@ impl TablePlan {
     }
 
     /// The column that will have that name.
-    pub fn name_after(&self, name: &'static str) -> String {
+    pub(super) fn name_after(&self, name: &'static str) -> String {
         let shadow = self.shadows.iter().find(|shadow| shadow.want.name == name);
         shadow.map_or_else(|| name.to_owned(), |shadow| shadow.want.shadow())
     }
 
     /// The indexes that are to be built: of the column that must be unique, and in place of those
     /// that go with a column.
-    pub fn missing_indexes(&self) -> Vec<Build> {
+    pub(super) fn missing_indexes(&self) -> Vec<Build> {
         let replaced = self.replaced().map(|index| Build {
             name: replacement(index),
             is_unique: index.is_unique,
@@ -331,12 +331,12 @@ impl TablePlan {
     }
 
     /// The name of the key that there must be.
-    pub fn unique_name(&self) -> String {
+    pub(super) fn unique_name(&self) -> String {
         format!("{}_{}_key", self.spec.name, self.spec.unique)
     }
 
     /// The indexes that go with the columns that another one takes the place of.
-    pub fn replaced(&self) -> impl Iterator<Item = &Index> {
+    pub(super) fn replaced(&self) -> impl Iterator<Item = &Index> {
         let goes = |column: &String| self.shadows.iter().any(|shadow| shadow.want.name == column);
         self.table
             .indexes
@@ -359,7 +359,7 @@ impl TablePlan {
     }
 
     /// Columns that were to take the place of others, which have become what they must be otherwise.
-    pub fn strays(&self) -> impl Iterator<Item = &str> {
+    pub(super) fn strays(&self) -> impl Iterator<Item = &str> {
         let names = self.table.columns.iter().map(|column| column.name.as_str());
         names.filter(|name| {
             let is_used = |shadow: &Shadow| shadow.want.shadow() == **name;
@@ -368,19 +368,19 @@ impl TablePlan {
     }
 
     /// The name of the trigger's function, with its schema.
-    pub fn function(&self) -> String {
+    pub(super) fn function(&self) -> String {
         format!("{}.{}", self.table.schema, function(self.spec.name))
     }
 }
 
 /// The name of the index that takes the place of one.
-pub fn replacement(index: &Index) -> String {
+pub(super) fn replacement(index: &Index) -> String {
     format!("{SHADOW}{}", index.oid)
 }
 
 impl ColumnSpec {
     /// The name of the column that takes its place.
-    pub fn shadow(&self) -> String {
+    pub(super) fn shadow(&self) -> String {
         format!("{SHADOW}{}", self.name)
     }
 }

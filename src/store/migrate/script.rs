@@ -24,7 +24,7 @@ impl Script<'_> {
 
 impl TablePlan {
     /// The statements that begin the upgrade.
-    pub fn begin(&self) -> String {
+    pub(super) fn begin(&self) -> String {
         let path = self.table.path();
         let mut script = Script {
             table: &path,
@@ -73,7 +73,7 @@ impl TablePlan {
     }
 
     /// The statements that set defaults alone.
-    pub fn only_defaults(&self) -> String {
+    pub(super) fn only_defaults(&self) -> String {
         let path = self.table.path();
         let mut script = Script {
             table: &path,
@@ -103,7 +103,7 @@ impl TablePlan {
 
     /// The statements that finish the upgrade. `largest` is an id that none before the last numbers of
     /// the sequence exceeds.
-    pub fn finish(&self, largest: i64) -> String {
+    pub(super) fn finish(&self, largest: i64) -> String {
         let path = self.table.path();
         let mut script = Script {
             table: &path,
@@ -197,7 +197,7 @@ impl TablePlan {
 
 impl Build {
     /// The statement that builds it, and before it the one that clears the way.
-    pub fn statement(&self, schema: &str, table: &str, concurrently: &str) -> String {
+    pub(super) fn statement(&self, schema: &str, table: &str, concurrently: &str) -> String {
         let (name, using) = (&self.name, &self.using);
         let unique = if self.is_unique { "unique " } else { "" };
         let build = format!("create {unique}index {concurrently} {name} on {table} {using}");
@@ -257,13 +257,13 @@ fn rename_keys(path: &str) -> String {
 }
 
 /// An identifier that stays as it is.
-pub fn quoted(name: &str) -> String {
+pub(super) fn quoted(name: &str) -> String {
     format!("\"{}\"", name.replace('"', "\"\""))
 }
 
 impl ColumnType {
     /// The type of a column that is made.
-    pub fn sql(self) -> &'static str {
+    pub(super) fn sql(self) -> &'static str {
         match self {
             Self::Number => "bigint",
             Self::Uuid => "uuid",

@@ -27,7 +27,7 @@ const LOCK_POLL_INTERVAL: Duration = Duration::from_millis(200);
 const UTC: [&str; 4] = ["UTC", "Etc/UTC", "GMT", "Etc/GMT"];
 
 /// A connection that holds the advisory lock, for as long as it is there.
-pub struct Session<'a> {
+pub(super) struct Session<'a> {
     pub config: &'a Config,
     pub client: Client,
     _alive: Task,
@@ -37,7 +37,7 @@ pub struct Session<'a> {
 
 impl<'a> Session<'a> {
     /// Connects and waits for the lock.
-    pub async fn open(config: &'a Config) -> Result<Self, StoreError> {
+    pub(super) async fn open(config: &'a Config) -> Result<Self, StoreError> {
         let Connected { client, task } = connect(config, "ticketd migrate").await?;
         let is_utc = prepare(&client).await.map_err(StoreError::classify)?;
         Ok(Self {

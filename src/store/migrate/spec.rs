@@ -3,7 +3,7 @@
 
 /// A table that the Go service may have made.
 #[derive(Debug)]
-pub struct TableSpec {
+pub(super) struct TableSpec {
     /// Its name.
     pub name: &'static str,
     /// Its columns. The time of creation comes before those that are filled from it.
@@ -16,7 +16,7 @@ pub struct TableSpec {
 
 /// A column as it must be.
 #[derive(Debug, Clone, Copy)]
-pub struct ColumnSpec {
+pub(super) struct ColumnSpec {
     /// Its name.
     pub name: &'static str,
     /// What it holds.
@@ -32,11 +32,11 @@ pub struct ColumnSpec {
 }
 
 /// Stands for the time of a row's creation.
-pub const CREATED: &str = "created_at";
+pub(super) const CREATED: &str = "created_at";
 
 /// Whether a column may hold null.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Null {
+pub(super) enum Null {
     Never,
     Allowed,
     AsItIs,
@@ -44,7 +44,7 @@ pub enum Null {
 
 /// What a column holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ColumnType {
+pub(super) enum ColumnType {
     /// A number that the table gives.
     Number,
     Uuid,
@@ -100,7 +100,7 @@ const CREATED_AT: ColumnSpec = sure(CREATED, ColumnType::Time, "now()", "now()")
 const NO_TICKET: &str = "'00000000-0000-0000-0000-000000000000'::uuid";
 
 /// `tickets`, as schema.sql makes it.
-pub const TICKETS: TableSpec = TableSpec {
+pub(super) const TICKETS: TableSpec = TableSpec {
     name: "tickets",
     columns: &[
         ID,
@@ -124,7 +124,7 @@ pub const TICKETS: TableSpec = TableSpec {
 };
 
 /// `products`, as schema.sql makes it. Old rows count as older than any ticket that comes now.
-pub const PRODUCTS: TableSpec = TableSpec {
+pub(super) const PRODUCTS: TableSpec = TableSpec {
     name: "products",
     columns: &[
         ID,
@@ -150,7 +150,7 @@ pub const PRODUCTS: TableSpec = TableSpec {
 
 /// What has to be done to a column's type.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Change {
+pub(super) enum Change {
     None,
     /// PostgreSQL changes what it knows of the column, and touches no row.
     Instant(&'static str),
@@ -162,7 +162,7 @@ pub enum Change {
 
 /// A new type, and a value of it for each of the old.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Rewrite {
+pub(super) struct Rewrite {
     /// The new type.
     pub target: &'static str,
     /// The new value; `{}` stands for the old one. Not null unless the old one is, and never an
@@ -172,7 +172,7 @@ pub struct Rewrite {
 
 impl Rewrite {
     /// The new value of an old one.
-    pub fn of(&self, old: &str) -> String {
+    pub(super) fn of(&self, old: &str) -> String {
         self.value.replace("{}", old)
     }
 }
@@ -190,7 +190,13 @@ const FLOAT_TO_NUMERIC: &str = "case when abs({}) = 'Infinity' then 'NaN' else {
 impl ColumnSpec {
     /// What has to be done to a column of this type, as `format_type` names it, and modifier.
     /// `is_utc`: times without a zone are in UTC; `is_indexed`: an index would have to be built anew.
-    pub fn change(&self, found: &str, modifier: i32, is_utc: bool, is_indexed: bool) -> Change {
+    pub(super) fn change(
+        &self,
+        found: &str,
+        modifier: i32,
+        is_utc: bool,
+        is_indexed: bool,
+    ) -> Change {
         let rewrite = |target, value| Change::Rewrite(Rewrite { target, value });
         match (self.kind, found) {
             (ColumnType::Number, "bigint") => Change::None,

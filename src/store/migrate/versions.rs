@@ -11,11 +11,11 @@ use super::exclusive::is_in_the_way;
 use super::spec::{PRODUCTS, TICKETS, TableSpec};
 
 /// The tables of a fresh database, at the newest version.
-pub const SCHEMA: &str = include_str!("../../../schema.sql");
+pub(super) const SCHEMA: &str = include_str!("../../../schema.sql");
 
 /// What brings the tables from one version to the next.
 #[derive(Debug)]
-pub struct Migration {
+pub(super) struct Migration {
     /// Its place in the order, from 1 on.
     pub version: i32,
     /// What it is about, as its file is named.
@@ -29,7 +29,7 @@ pub struct Migration {
 }
 
 /// All of them. One that was released is never changed: what it did wrong, the next one puts right.
-pub const MIGRATIONS: &[Migration] = &[
+pub(super) const MIGRATIONS: &[Migration] = &[
     Migration {
         version: 1,
         name: "go_service",
@@ -69,7 +69,7 @@ const OBJECTS: &str = "select count(to_regclass(name)), count(*) \
 
 /// Which migrations a database has had, as far as it says so.
 #[derive(Debug)]
-pub struct Versions {
+pub(super) struct Versions {
     /// The table that says so, with its schema.
     record: String,
     /// None without that table, or without the right to read it.
@@ -90,7 +90,7 @@ enum Objects {
 
 /// What came of a migration.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Outcome {
+pub(super) enum Outcome {
     Applied,
     /// Others' transactions are in the way.
     InUse,
@@ -100,7 +100,7 @@ pub enum Outcome {
 
 impl Versions {
     /// Reads what the database says.
-    pub async fn read(client: &Client) -> Result<Self, Error> {
+    pub(super) async fn read(client: &Client) -> Result<Self, Error> {
         let row = client.query_opt(RECORD, &[]).await?;
         let objects = client.query_one(OBJECTS, &[]).await?;
         let mut versions = Self {
@@ -129,7 +129,7 @@ impl Versions {
     }
 
     /// Fails where nobody can tell what is to be done.
-    pub fn check_readable(&self) -> Result<(), StoreError> {
+    pub(super) fn check_readable(&self) -> Result<(), StoreError> {
         if self.applied.is_some() || !self.has_record {
             return Ok(());
         }
@@ -138,19 +138,19 @@ impl Versions {
     }
 
     /// Whether nothing of ticketd's or the Go service's is there.
-    pub fn is_fresh(&self) -> bool {
+    pub(super) fn is_fresh(&self) -> bool {
         !self.has_record && self.objects == Objects::None
     }
 
     /// The version, if it is newer than any that is known here.
-    pub fn newer(&self) -> Option<i32> {
+    pub(super) fn newer(&self) -> Option<i32> {
         let last = self.applied.as_ref()?.last().copied();
         last.filter(|last| MIGRATIONS.iter().all(|known| known.version < *last))
     }
 
     /// Whether a migration is still to be applied. All are, where a table or view is missing, since
     /// somebody has dropped it. Where the role may not read what was applied, all counts as applied.
-    pub fn is_pending(&self, migration: &Migration) -> bool {
+    pub(super) fn is_pending(&self, migration: &Migration) -> bool {
         match &self.applied {
             None => !self.has_record,
             Some(_) if self.objects != Objects::All => true,
@@ -159,14 +159,18 @@ impl Versions {
     }
 
     /// Makes the tables where there are none, at the newest version.
-    pub async fn create(&self, client: &Client) -> Result<(), Error> {
+    pub(super) async fn create(&self, client: &Client) -> Result<(), Error> {
         let rows: String = MIGRATIONS.iter().map(|known| self.insert(known)).collect();
         let script = format!("{BEGIN}; {SCHEMA} {rows} commit");
         client.batch_execute(&script).await
     }
 
     /// Applies a migration and records it, in one transaction.
-    pub async fn apply(&self, client: &Client, migration: &Migration) -> Result<Outcome, Error> {
+    pub(super) async fn apply(
+        &self,
+        client: &Client,
+        migration: &Migration,
+    ) -> Result<Outcome, Error> {
         if self.has_record || self.is_owner {
             let outcome = attempt(client, migration, &self.record(migration)).await?;
             let Outcome::NotAllowed(why) = &outcome else {

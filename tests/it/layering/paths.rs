@@ -10,7 +10,7 @@ use syn::visit::{self, Visit};
 use syn::{Attribute, Item, ItemFn, ItemImpl, ItemMod, ItemUse, Macro, UseTree, Visibility};
 
 /// A source file.
-pub struct File {
+pub(super) struct File {
     /// Below src/, as in `http/body.rs`.
     pub name: String,
     /// Each path, from the crate's root or a foreign crate on where that is known.
@@ -20,7 +20,7 @@ pub struct File {
 }
 
 /// Every file below src/ that is not only there for tests.
-pub fn files() -> &'static [File] {
+pub(super) fn files() -> &'static [File] {
     static FILES: LazyLock<Vec<File>> = LazyLock::new(read_all);
     &FILES
 }
@@ -70,12 +70,12 @@ impl File {
     }
 
     /// The room that it belongs to, which for a file of its own is its name.
-    pub fn room(&self) -> &str {
+    pub(super) fn room(&self) -> &str {
         self.name.trim_end_matches(".rs").split('/').next().unwrap()
     }
 
     /// Its module, from `crate` on.
-    pub fn module(&self) -> Vec<String> {
+    pub(super) fn module(&self) -> Vec<String> {
         let name = self.name.trim_end_matches(".rs");
         let segments = name
             .split('/')
@@ -88,20 +88,20 @@ impl File {
     }
 
     /// The paths that begin with `crate`; main's crate is the library.
-    pub fn paths_into_the_crate(&self) -> impl Iterator<Item = &Vec<String>> {
+    pub(super) fn paths_into_the_crate(&self) -> impl Iterator<Item = &Vec<String>> {
         self.paths
             .iter()
             .filter(|path| path[0] == "crate" && path.len() > 1)
     }
 
     /// What each path of several names begins with: a single one is nearly always a variable.
-    pub fn first_names(&self) -> BTreeSet<String> {
+    pub(super) fn first_names(&self) -> BTreeSet<String> {
         let paths = self.paths.iter().filter(|path| path.len() > 1);
         paths.map(|path| path[0].clone()).collect()
     }
 
     /// The other files that it names something of, its own front doors left out.
-    pub fn files_used(&self, files: &[Self]) -> BTreeSet<String> {
+    pub(super) fn files_used(&self, files: &[Self]) -> BTreeSet<String> {
         let own = self.module();
         let of = |path: &Vec<String>| {
             let holds = |file: &&Self| path.starts_with(&file.module());

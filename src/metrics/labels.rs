@@ -1,0 +1,99 @@
+//! The values of labels, as enums.
+
+/// A label as an enum: every value is registered at start, so that its first
+/// increase is seen, and a value that is added cannot miss its counter.
+macro_rules! label {
+    ($(#[$doc:meta])* $name:ident { $($(#[$value_doc:meta])* $value:ident = $text:literal,)+ }) => {
+        $(#[$doc])*
+        #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+        pub(crate) enum $name {
+            $($(#[$value_doc])* $value,)+
+        }
+
+        impl $name {
+            /// Every value, in the order of their numbers.
+            pub(crate) const ALL: &[Self] = &[$(Self::$value,)+];
+
+            /// The value as it stands in the metric.
+            pub(crate) fn as_str(self) -> &'static str {
+                match self {
+                    $(Self::$value => $text,)+
+                }
+            }
+        }
+    };
+}
+
+label! {
+    /// Why a ticket is not answered 202.
+    Rejected {
+        /// Its Idempotency-Key is none.
+        BadKey = "bad_key",
+        /// Its body ended early.
+        BrokenBody = "broken_body",
+        /// RabbitMQ is unavailable.
+        BrokerAway = "broker_away",
+        /// RabbitMQ accepts no messages.
+        BrokerBlocked = "broker_blocked",
+        /// RabbitMQ did not confirm it in time.
+        ConfirmTimeout = "confirm_timeout",
+        /// The process is shutting down.
+        Draining = "draining",
+        /// RabbitMQ refused it.
+        Nack = "nack",
+        /// It is not text that PostgreSQL can store.
+        NotText = "not_text",
+        /// Too many tickets are waiting.
+        Overloaded = "overloaded",
+        /// RabbitMQ had no queue for it.
+        Returned = "returned",
+        /// Its body is too large.
+        TooLarge = "too_large",
+        /// Its body did not arrive in time.
+        TooSlow = "too_slow",
+    }
+}
+
+label! {
+    /// Why a message is not confirmed.
+    PublishFailed {
+        /// The connection or the channel ended first.
+        Closed = "closed",
+        /// RabbitMQ refused it.
+        Nack = "nack",
+        /// RabbitMQ had no queue for it.
+        Returned = "returned",
+        /// No confirm came in time.
+        Timeout = "timeout",
+    }
+}
+
+label! {
+    /// Why a batch, or a part of one, is stored again.
+    FlushFailed {
+        /// The connection or the server failed.
+        Unavailable = "away",
+        /// A ticket of the batch is stored already.
+        Conflict = "conflict",
+        /// PostgreSQL refuses a row.
+        Data = "data",
+        /// PostgreSQL took too long.
+        Timeout = "late",
+        /// Tickets are held, because the tables take no other either.
+        Refused = "refused",
+        /// The tables are not as they should be.
+        Schema = "schema",
+    }
+}
+
+label! {
+    /// The queues whose messages are counted.
+    QueueLabel {
+        /// Tickets wait in it to be stored.
+        Main = "main",
+        /// Tickets wait in it when the main queue could not be reached.
+        Unrouted = "unrouted",
+        /// What RabbitMQ gave up delivering.
+        Dead = "dead",
+    }
+}
