@@ -31,21 +31,25 @@ fn wide(characters: usize, last: char) -> String {
 /// by both headers, and then both again.
 #[tokio::test]
 async fn keys_may_differ_only_at_their_end() {
-    let place = Namespace::new(TICKETD).await;
-    let mut ticketd = place.ready("serve", &[]).await;
+    let namespace = Namespace::new(TICKETD).await;
+    let mut ticketd = namespace.ready("serve", &[]).await;
     let mut client = ticketd.client().await;
     let mut ids = Vec::new();
     for last in ["a", "b", "a", "b"] {
         let key = format!("{}{last}", "k".repeat(KEY_BYTES_MAX - 1));
         let header = ["Idempotency-Key", "webhook-id"][ids.len() / 2];
         let header = format!("{header}: {key}");
-        ids.push(place.accepted(&mut client, &[&header], &ticket(last)).await);
+        ids.push(
+            namespace
+                .accepted(&mut client, &[&header], &ticket(last))
+                .await,
+        );
     }
     assert_ne!(ids[0], ids[1]);
     assert_eq!(ids[..2], ids[2..]);
-    place.filled("tickets", 2).await;
+    namespace.filled("tickets", 2).await;
     ticketd.drained().await;
-    let texts = place
+    let texts = namespace
         .rows()
         .await
         .into_iter()
@@ -53,35 +57,35 @@ async fn keys_may_differ_only_at_their_end() {
     let mut texts: Vec<_> = texts.collect();
     texts.sort();
     assert_eq!(texts, [ticket("a"), ticket("b")]);
-    assert_eq!(place.count("dead_tickets").await, 0);
+    assert_eq!(namespace.count("dead_tickets").await, 0);
 }
 
 /// Of two bodies of the greatest size every byte counts, the last one too: posts both with one key,
 /// of which the second goes to `dead_tickets`.
 #[tokio::test]
 async fn bodies_may_differ_only_at_their_end() {
-    let place = Namespace::new(TICKETD).await;
-    let mut ticketd = place.ready("serve", &[]).await;
+    let namespace = Namespace::new(TICKETD).await;
+    let mut ticketd = namespace.ready("serve", &[]).await;
     let mut client = ticketd.client().await;
     let key = ["Idempotency-Key: till-7/1"];
     let body = |last: &str| format!("{}{last}", "x".repeat(BODY_MAX - 1));
-    let id = place.accepted(&mut client, &key, &body("1")).await;
+    let id = namespace.accepted(&mut client, &key, &body("1")).await;
     for last in ["1", "2"] {
-        assert_eq!(place.accepted(&mut client, &key, &body(last)).await, id);
+        assert_eq!(namespace.accepted(&mut client, &key, &body(last)).await, id);
     }
-    place.filled("dead_tickets", 1).await;
+    namespace.filled("dead_tickets", 1).await;
     ticketd.drained().await;
-    assert_eq!(place.row(id).await.ticket_text, Some(body("1")));
-    assert_eq!(place.dead().await[0].body, body("2").as_bytes());
-    assert_eq!(place.count("tickets").await, 1);
+    assert_eq!(namespace.row(id).await.ticket_text, Some(body("1")));
+    assert_eq!(namespace.dead().await[0].body, body("2").as_bytes());
+    assert_eq!(namespace.count("tickets").await, 1);
 }
 
 /// An order id, a name and a product id may have 255 characters, however many bytes those are, are
 /// stored whole and are told apart by the last one; with 256 the ticket is invalid. Posts both.
 #[tokio::test]
 async fn names_are_bounded_in_characters() {
-    let place = Namespace::new(TICKETD).await;
-    let mut ticketd = place.ready("serve", &[]).await;
+    let namespace = Namespace::new(TICKETD).await;
+    let mut ticketd = namespace.ready("serve", &[]).await;
     let mut client = ticketd.client().await;
     let ticket = |order: &str, products: [(&str, &str); 2]| {
         let line = |(name, id): (&str, &str)| format!("{name},{id},1\n");
@@ -94,31 +98,34 @@ async fn names_are_bounded_in_characters() {
         wide(CHARACTERS_MAX + 1, 'a'),
     ];
     let longest = ticket(&a, [(&a, &a), (&b, &b)]);
-    let id = place.accepted(&mut client, &[], &longest).await;
-    let row = place.row(id).await;
+    let id = namespace.accepted(&mut client, &[], &longest).await;
+    let row = namespace.row(id).await;
     assert_eq!(
         (row.valid, row.order_id.as_deref()),
         (true, Some(a.as_str()))
     );
     let product = |text: &String| (text.clone(), text.clone(), "1".to_owned());
-    assert_eq!(place.products().await, [product(&a), product(&b)]);
+    assert_eq!(namespace.products().await, [product(&a), product(&b)]);
     for (order, products, reason) in [
         (&too_long, [("a", "a"), ("b", "b")], "bad_order:1"),
         (&a, [("a", "a"), (&*too_long, "b")], "bad_product_line:7"),
         (&a, [("a", "a"), ("b", &*too_long)], "bad_product_line:7"),
     ] {
-        let id = place
+        let id = namespace
             .accepted(&mut client, &[], &ticket(order, products))
             .await;
-        assert_eq!(place.row(id).await.invalid_reason.as_deref(), Some(reason));
+        assert_eq!(
+            namespace.row(id).await.invalid_reason.as_deref(),
+            Some(reason)
+        );
     }
 }
 
 /// A head of exactly 16 KiB is taken and one byte more is 431: sends both.
 #[tokio::test]
 async fn the_limit_of_a_head_is_exact() {
-    let place = Namespace::new(TICKETD).await;
-    let mut ticketd = place.ready("accept", &[]).await;
+    let namespace = Namespace::new(TICKETD).await;
+    let mut ticketd = namespace.ready("accept", &[]).await;
     let around = "GET /livez HTTP/1.1\r\nhost: test\r\nx: \r\n\r\n".len();
     for (bytes, status) in [(HEADER_BYTES_MAX, 200), (HEADER_BYTES_MAX + 1, 431)] {
         let mut client = ticketd.client().await;
@@ -132,29 +139,29 @@ async fn the_limit_of_a_head_is_exact() {
 /// more, and looks at what is left in the queue.
 #[tokio::test]
 async fn no_more_messages_are_held_than_prefetch() {
-    let place = Namespace::new(TICKETD).await;
-    let ticketd = place.ready("consume", &[("PREFETCH", "7")]).await;
+    let namespace = Namespace::new(TICKETD).await;
+    let ticketd = namespace.ready("consume", &[("PREFETCH", "7")]).await;
     let lock = "begin; lock table tickets in access exclusive mode";
-    place.database.batch_execute(lock).await.unwrap();
+    namespace.database.batch_execute(lock).await.unwrap();
     for (published, left) in [(20, 13), (1, 14)] {
         for _ in 0..published {
             let properties = ticket_properties(uuid::Uuid::now_v7(), 1);
-            place.publish(properties, EXAMPLE.as_bytes()).await;
+            namespace.publish(properties, EXAMPLE.as_bytes()).await;
         }
         wait_until(&format!("{left} left in the queue"), async || {
-            place.depth(place.queue()).await == left
+            namespace.depth(namespace.queue()).await == left
         })
         .await;
     }
-    place.database.batch_execute("rollback").await.unwrap();
-    place.stored(21).await;
+    namespace.database.batch_execute("rollback").await.unwrap();
+    namespace.stored(21).await;
     ticketd.drained().await;
 }
 
 /// With every setting at its least a ticket of one byte gets through, and another: runs that.
 #[tokio::test]
 async fn the_least_settings_work() {
-    let place = Namespace::new(TICKETD).await;
+    let namespace = Namespace::new(TICKETD).await;
     // Not the least: what must pass within 100 ms, or end at once, depends on the machine.
     let settings = [
         ("PUBLISH_GROUP_MAX", "1"),
@@ -169,13 +176,13 @@ async fn the_least_settings_work() {
         ("HOLD_MAX", "1s"),
         ("LAME_DUCK", "0s"),
     ];
-    let mut ticketd = place.ready("serve", &settings).await;
+    let mut ticketd = namespace.ready("serve", &settings).await;
     let mut client = ticketd.client().await;
     for _ in 0..3 {
-        place.accepted(&mut client, &[], "x").await;
+        namespace.accepted(&mut client, &[], "x").await;
     }
     client.ask(post(&[], "xy")).await.problem(413);
-    place.stored(3).await;
+    namespace.stored(3).await;
     ticketd.drained().await;
 }
 
@@ -183,8 +190,12 @@ async fn the_least_settings_work() {
 /// whole, and one byte more is refused: runs that.
 #[tokio::test]
 async fn the_most_settings_work() {
-    let place = Namespace::new(TICKETD).await;
-    let name = format!("{}{}", place.queue(), "x".repeat(200 - place.queue().len()));
+    let namespace = Namespace::new(TICKETD).await;
+    let name = format!(
+        "{}{}",
+        namespace.queue(),
+        "x".repeat(200 - namespace.queue().len())
+    );
     let settings = [
         ("PUBLISH_GROUP_MAX", "16384"),
         ("INFLIGHT_MAX", "4194304"),
@@ -201,10 +212,10 @@ async fn the_most_settings_work() {
         ("LAME_DUCK", "0s"),
         ("QUEUE", name.as_str()),
     ];
-    let mut ticketd = place.ready("serve", &settings).await;
+    let mut ticketd = namespace.ready("serve", &settings).await;
     let mut client = ticketd.client().await;
     let body = "x".repeat(BODY_MAX_MOST);
-    let mut ids = vec![place.accepted(&mut client, &[], &body).await];
+    let mut ids = vec![namespace.accepted(&mut client, &[], &body).await];
     ids.push(client.ask(chunked(&[&body])).await.id());
     for request in [post(&[], format!("{body}x")), chunked(&[&body, "x"])] {
         let mut client = ticketd.client().await;
@@ -212,12 +223,12 @@ async fn the_most_settings_work() {
     }
     for id in ids {
         assert_eq!(
-            place.row(id).await.ticket_text.as_deref(),
+            namespace.row(id).await.ticket_text.as_deref(),
             Some(body.as_str())
         );
     }
     ticketd.drained().await;
-    let channel = place.channel().await;
+    let channel = namespace.channel().await;
     for name in [
         name.clone(),
         format!("{name}.unrouted"),

@@ -12,18 +12,18 @@ use crate::TICKETD;
 /// round again as a ticket: makes dead tickets and does all three.
 #[tokio::test]
 async fn dead_tickets_can_be_listed_shown_and_replayed() {
-    let place = Namespace::new(TICKETD).await;
-    let ticketd = place.ready("serve", &[]).await;
-    let none = place.run(&["dead", "list"], &[]).await;
+    let namespace = Namespace::new(TICKETD).await;
+    let ticketd = namespace.ready("serve", &[]).await;
+    let none = namespace.run(&["dead", "list"], &[]).await;
     assert_eq!((none.code(), none.text()), (Some(0), ""));
     let image = ticket_properties(Uuid::now_v7(), 1).with_content_type("image/png".into());
-    place.publish(image.clone(), EXAMPLE.as_bytes()).await;
-    place.filled("dead_tickets", 1).await;
-    place.publish(image, b"\0\xff").await;
-    place.filled("dead_tickets", 2).await;
-    let dead = place.dead().await;
+    namespace.publish(image.clone(), EXAMPLE.as_bytes()).await;
+    namespace.filled("dead_tickets", 1).await;
+    namespace.publish(image, b"\0\xff").await;
+    namespace.filled("dead_tickets", 2).await;
+    let dead = namespace.dead().await;
 
-    let list = place.run(&["dead", "list"], &[]).await;
+    let list = namespace.run(&["dead", "list"], &[]).await;
     let lines: Vec<_> = list.text().lines().collect();
     assert_eq!(lines.len(), 2, "{lines:?}");
     for (line, dead) in lines.iter().zip(&dead) {
@@ -33,22 +33,22 @@ async fn dead_tickets_can_be_listed_shown_and_replayed() {
         assert_eq!(fields[3], dead.reason);
     }
     for dead in &dead {
-        let show = place
+        let show = namespace
             .run(&["dead", "show", &dead.number.to_string()], &[])
             .await;
         assert_eq!((show.code(), show.out), (Some(0), dead.body.clone()));
     }
 
-    let replay = place
+    let replay = namespace
         .run(&["dead", "replay", &dead[0].number.to_string()], &[])
         .await;
     assert_eq!(replay.code(), Some(0), "{}", replay.log);
-    let row = place.row(replay.text().trim().parse().unwrap()).await;
+    let row = namespace.row(replay.text().trim().parse().unwrap()).await;
     assert!(row.valid);
     assert_eq!((row.ticket_id, row.received_at_us), (dead[0].ticket_id, 1));
-    assert_eq!(place.dead().await, dead[1..]);
+    assert_eq!(namespace.dead().await, dead[1..]);
     for action in ["show", "replay"] {
-        let gone = place
+        let gone = namespace
             .run(&["dead", action, &dead[0].number.to_string()], &[])
             .await;
         assert_eq!(gone.code(), Some(1));
@@ -62,40 +62,40 @@ async fn dead_tickets_can_be_listed_shown_and_replayed() {
 /// a newer one of the same product, replays the first once the constraint is gone, and sends it again.
 #[tokio::test]
 async fn a_replayed_ticket_is_the_one_that_was_answered() {
-    let place = Namespace::new(TICKETD).await;
-    place.run(&["migrate"], &[]).await;
+    let namespace = Namespace::new(TICKETD).await;
+    namespace.run(&["migrate"], &[]).await;
     let refuse = "alter table tickets add constraint poison check (order_id <> '444')";
-    place.database.batch_execute(refuse).await.unwrap();
-    let mut ticketd = place.ready("serve", &[]).await;
+    namespace.database.batch_execute(refuse).await.unwrap();
+    let mut ticketd = namespace.ready("serve", &[]).await;
     let mut client = ticketd.client().await;
     let key = ["Idempotency-Key: till-7/1"];
     let refused = ticket("444");
     let before_us = now_us();
-    let id = place.accepted(&mut client, &key, &refused).await;
+    let id = namespace.accepted(&mut client, &key, &refused).await;
     let answered_us = now_us();
-    place.filled("dead_tickets", 1).await;
+    namespace.filled("dead_tickets", 1).await;
     let newer = ticket("445").replace("t-445", "t-444").replace("1.20", "9");
-    let other = place.accepted(&mut client, &[], &newer).await;
-    place.row(other).await;
+    let other = namespace.accepted(&mut client, &[], &newer).await;
+    namespace.row(other).await;
     let allow = "alter table tickets drop constraint poison";
-    place.database.batch_execute(allow).await.unwrap();
+    namespace.database.batch_execute(allow).await.unwrap();
 
-    let number = place.dead().await[0].number.to_string();
-    let replay = place.run(&["dead", "replay", &number], &[]).await;
+    let number = namespace.dead().await[0].number.to_string();
+    let replay = namespace.run(&["dead", "replay", &number], &[]).await;
     assert_eq!(replay.code(), Some(0), "{}", replay.log);
     assert_eq!(replay.text().trim(), id.to_string());
-    let row = place.row(id).await;
+    let row = namespace.row(id).await;
     assert!(
         (before_us..=answered_us).contains(&row.received_at_us),
         "{row:?}"
     );
-    assert_eq!(place.accepted(&mut client, &key, &refused).await, id);
-    let last = place.accepted(&mut client, &[], EXAMPLE).await;
-    place.row(last).await;
-    assert_eq!(place.count("tickets").await, 3);
-    assert_eq!(place.count("dead_tickets").await, 0);
+    assert_eq!(namespace.accepted(&mut client, &key, &refused).await, id);
+    let last = namespace.accepted(&mut client, &[], EXAMPLE).await;
+    namespace.row(last).await;
+    assert_eq!(namespace.count("tickets").await, 3);
+    assert_eq!(namespace.count("dead_tickets").await, 0);
     let product = ("t-444".to_owned(), "Tea 445".to_owned(), "9".to_owned());
-    assert!(place.products().await.contains(&product));
+    assert!(namespace.products().await.contains(&product));
     ticketd.drained().await;
 }
 
@@ -104,38 +104,38 @@ async fn a_replayed_ticket_is_the_one_that_was_answered() {
 /// replayed already, as after a crash between the two steps.
 #[tokio::test]
 async fn a_replayed_ticket_takes_no_id_from_another() {
-    let place = Namespace::new(TICKETD).await;
-    let mut ticketd = place.ready("serve", &[]).await;
+    let namespace = Namespace::new(TICKETD).await;
+    let mut ticketd = namespace.ready("serve", &[]).await;
     let mut client = ticketd.client().await;
     let key = ["Idempotency-Key: till-7/1"];
     let (first, other) = (ticket("first"), ticket("other"));
-    let id = place.accepted(&mut client, &key, &first).await;
-    place.row(id).await;
-    place.accepted(&mut client, &key, &other).await;
-    place.filled("dead_tickets", 1).await;
+    let id = namespace.accepted(&mut client, &key, &first).await;
+    namespace.row(id).await;
+    namespace.accepted(&mut client, &key, &other).await;
+    namespace.filled("dead_tickets", 1).await;
     let keep = "create table kept as select * from dead_tickets";
-    place.database.batch_execute(keep).await.unwrap();
+    namespace.database.batch_execute(keep).await.unwrap();
 
     let made = Uuid::new_v5(&id, other.as_bytes());
     for (text, expected) in [(&other, made), (&other, made), (&first, id)] {
         let dead = "delete from dead_tickets";
-        place.database.batch_execute(dead).await.unwrap();
+        namespace.database.batch_execute(dead).await.unwrap();
         let dead = "insert into dead_tickets (ticket_id, reason, body, received_at) \
             select ticket_id, reason, $1, received_at from kept";
         let body = text.as_bytes();
-        place.database.execute(dead, &[&body]).await.unwrap();
-        let number = place.dead().await[0].number.to_string();
-        let replay = place.run(&["dead", "replay", &number], &[]).await;
+        namespace.database.execute(dead, &[&body]).await.unwrap();
+        let number = namespace.dead().await[0].number.to_string();
+        let replay = namespace.run(&["dead", "replay", &number], &[]).await;
         assert_eq!(replay.code(), Some(0), "{}", replay.log);
         assert_eq!(replay.text().trim(), expected.to_string());
-        let row = place.row(expected).await;
+        let row = namespace.row(expected).await;
         assert_eq!(row.ticket_text.as_ref(), Some(text));
-        assert_eq!(place.count("dead_tickets").await, 0);
+        assert_eq!(namespace.count("dead_tickets").await, 0);
     }
-    assert_eq!(place.count("tickets").await, 2);
+    assert_eq!(namespace.count("tickets").await, 2);
     let time = "select tickets.received_at = kept.received_at from tickets, kept \
         where tickets.ticket_id = $1";
-    let kept = place.database.query_one(time, &[&made]).await.unwrap();
+    let kept = namespace.database.query_one(time, &[&made]).await.unwrap();
     assert!(kept.get::<_, bool>(0), "its time is kept");
     ticketd.drained().await;
 }
@@ -144,21 +144,21 @@ async fn a_replayed_ticket_takes_no_id_from_another() {
 /// group many times.
 #[tokio::test]
 async fn a_replay_loses_nothing_that_dies_again() {
-    let place = Namespace::new(TICKETD).await;
-    let ticketd = place.ready("serve", &[]).await;
-    place.publish(group_properties(), b"\0\xff").await;
-    place.filled("dead_tickets", 1).await;
+    let namespace = Namespace::new(TICKETD).await;
+    let ticketd = namespace.ready("serve", &[]).await;
+    namespace.publish(group_properties(), b"\0\xff").await;
+    namespace.filled("dead_tickets", 1).await;
     for _ in 0..10 {
-        let before = place.dead().await.remove(0);
+        let before = namespace.dead().await.remove(0);
         let number = before.number.to_string();
-        let replay = place.run(&["dead", "replay", &number], &[]).await;
+        let replay = namespace.run(&["dead", "replay", &number], &[]).await;
         assert_eq!(replay.code(), Some(0), "{}", replay.log);
         let after = wait_for("dead again", async || {
-            let dead = place.dead().await;
+            let dead = namespace.dead().await;
             dead.into_iter().find(|dead| dead.number != before.number)
         });
         assert_eq!(after.await.body, before.body);
-        assert_eq!(place.count("dead_tickets").await, 1);
+        assert_eq!(namespace.count("dead_tickets").await, 1);
     }
     ticketd.drained().await;
 }
@@ -166,17 +166,17 @@ async fn a_replay_loses_nothing_that_dies_again() {
 /// A replay that the broker does not confirm leaves the dead ticket where it is: replays without one.
 #[tokio::test]
 async fn a_replay_without_the_broker_keeps_the_dead_ticket() {
-    let place = Namespace::new(TICKETD).await;
-    place.run(&["migrate"], &[]).await;
+    let namespace = Namespace::new(TICKETD).await;
+    namespace.run(&["migrate"], &[]).await;
     let insert =
         "insert into dead_tickets (ticket_id, reason, body) values (gen_random_uuid(), 'why', 'x')";
-    place.database.batch_execute(insert).await.unwrap();
-    let number = place.dead().await[0].number.to_string();
+    namespace.database.batch_execute(insert).await.unwrap();
+    let number = namespace.dead().await[0].number.to_string();
     let nowhere = [("AMQP_URL", "amqp://guest:guest@127.0.0.1:1/%2f")];
-    let replay = place.run(&["dead", "replay", &number], &nowhere).await;
+    let replay = namespace.run(&["dead", "replay", &number], &nowhere).await;
     assert_eq!(replay.code(), Some(1));
     assert!(replay.log.contains("RabbitMQ"), "{}", replay.log);
-    assert_eq!(place.count("dead_tickets").await, 1);
+    assert_eq!(namespace.count("dead_tickets").await, 1);
 }
 
 /// `check` needs no server, says of each file whether it is valid or why not, and its exit code says

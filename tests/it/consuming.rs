@@ -20,12 +20,12 @@ async fn subscriptions_that_end_at_once_come_with_growing_waits() {
     const SESSIONS: usize = 9;
     // At the least half of 50, 100, 200, 400, 800, 1600 and twice 2000 ms.
     const WAITS: Duration = Duration::from_millis(3575);
-    let place = Namespace::new(TICKETD).await;
+    let namespace = Namespace::new(TICKETD).await;
     let mut way = Forwarder::shut();
     way.cut_after(SUBSCRIBED, 2);
-    way.open(&place.amqp_url());
-    let url = way.url(&place.amqp_url());
-    let ticketd = place.start("consume", &[("AMQP_URL", &url)]);
+    way.open(&namespace.amqp_url());
+    let url = way.url(&namespace.amqp_url());
+    let ticketd = namespace.start("consume", &[("AMQP_URL", &url)]);
     wait_until("many sessions", async || {
         way.connections().len() >= SESSIONS
     })
@@ -40,8 +40,8 @@ async fn subscriptions_that_end_at_once_come_with_growing_waits() {
     for stored in 1..=2 {
         // The second one comes after the first is acknowledged.
         let properties = ticket_properties(Uuid::now_v7(), 1);
-        place.publish(properties, EXAMPLE.as_bytes()).await;
-        place.stored(stored).await;
+        namespace.publish(properties, EXAMPLE.as_bytes()).await;
+        namespace.stored(stored).await;
     }
     let (before, cut) = (way.connections().len(), Instant::now());
     way.cut();
@@ -56,14 +56,14 @@ async fn subscriptions_that_end_at_once_come_with_growing_waits() {
 /// it, and makes it again.
 #[tokio::test]
 async fn the_depth_of_each_queue_is_told() {
-    let place = Namespace::new(TICKETD).await;
-    place.ready("accept", &[]).await.drained().await;
-    let dead = place.dead_queue();
+    let namespace = Namespace::new(TICKETD).await;
+    namespace.ready("accept", &[]).await.drained().await;
+    let dead = namespace.dead_queue();
     for _ in 0..3 {
         let properties = ticket_properties(Uuid::now_v7(), 1);
-        place.publish_to(&dead, properties, b"x").await;
+        namespace.publish_to(&dead, properties, b"x").await;
     }
-    let mut ticketd = place.ready("consume", &[]).await;
+    let mut ticketd = namespace.ready("consume", &[]).await;
     let mut admin = ticketd.admin().await;
     let mut depth = async |queue: &str| {
         let page = admin.ask(get("/metrics")).await;
@@ -75,16 +75,16 @@ async fn the_depth_of_each_queue_is_told() {
         assert_eq!(depth(queue).await, 0.0, "{queue}");
     }
 
-    place.delete_queue(&dead).await;
+    namespace.delete_queue(&dead).await;
     wait_until("nobody knows", async || depth("dead").await.is_nan()).await;
     for queue in ["main", "unrouted"] {
         assert_eq!(depth(queue).await, 0.0, "{queue}");
     }
     let id = Uuid::now_v7();
-    place
+    namespace
         .publish(ticket_properties(id, 1), EXAMPLE.as_bytes())
         .await;
-    place.row(id).await;
+    namespace.row(id).await;
     let ended = ticketd.drained().await;
     assert_eq!(ended.log.matches("consuming from RabbitMQ").count(), 1);
 }
@@ -95,32 +95,32 @@ async fn the_depth_of_each_queue_is_told() {
 async fn large_stored_tickets_are_not_fetched_for_small_ones() {
     const TICKETS: usize = 96;
     const GROWTH_KIB: u64 = 32 * 1024;
-    let place = Namespace::new(TICKETD).await;
-    place.run(&["migrate"], &[]).await;
+    let namespace = Namespace::new(TICKETD).await;
+    namespace.run(&["migrate"], &[]).await;
     let insert = "insert into tickets (ticket_id, valid, ticket_text, received_at) \
         select unnest($1::uuid[]), false, repeat('x', 1048576), now()";
     // As if made from keys, so that they are asked for first.
     let ids: Vec<_> = (0..TICKETS)
         .map(|_| Uuid::new_v5(&Uuid::NAMESPACE_OID, Uuid::now_v7().as_bytes()))
         .collect();
-    place.database.execute(insert, &[&ids]).await.unwrap();
+    namespace.database.execute(insert, &[&ids]).await.unwrap();
 
-    let ticketd = place.ready("consume", &[]).await;
+    let ticketd = namespace.ready("consume", &[]).await;
     let before_kib = peak_memory_kib(ticketd.pid());
     let records = ids.iter().map(|id| (*id, 1, b"x".as_slice()));
-    place.publish(group_properties(), &group(records)).await;
-    place.filled("dead_tickets", TICKETS as i64).await;
+    namespace.publish(group_properties(), &group(records)).await;
+    namespace.filled("dead_tickets", TICKETS as i64).await;
     let grown_kib = peak_memory_kib(ticketd.pid()) - before_kib;
     assert!(grown_kib < GROWTH_KIB, "{grown_kib} KiB");
     ticketd.drained().await;
     assert!(
-        place
+        namespace
             .dead()
             .await
             .iter()
             .all(|dead| dead.reason.contains("another body"))
     );
-    assert_eq!(place.count("tickets").await, TICKETS as i64);
+    assert_eq!(namespace.count("tickets").await, TICKETS as i64);
 }
 
 fn peak_memory_kib(pid: u32) -> u64 {

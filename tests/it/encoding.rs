@@ -17,18 +17,18 @@ async fn another_encoding_is_refused_at_start() {
 }
 
 async fn refused(encoding: &str) {
-    let place = Namespace::new(TICKETD).await;
-    let ticketd = place.ready("accept", &[]).await;
+    let namespace = Namespace::new(TICKETD).await;
+    let ticketd = namespace.ready("accept", &[]).await;
     let body = EXAMPLE.as_bytes();
-    place
+    namespace
         .publish(ticket_properties(Uuid::now_v7(), 1), body)
         .await;
     let options = format!("encoding '{encoding}' template template0 locale 'C'");
-    let (url, _client) = place.own_database(&options).await;
+    let (url, _client) = namespace.own_database(&options).await;
     for role in ["migrate", "consume", "serve"] {
         let mut settings = vec![("DATABASE_URL", url.as_str())];
         settings.extend((role == "serve").then_some(("LAME_DUCK", "0s")));
-        let ended = place.run(&[role], &settings).await;
+        let ended = namespace.run(&[role], &settings).await;
         assert_eq!(ended.code(), Some(1), "{}", ended.log);
         let error = ended.log.lines().find(|line| line.contains("ERROR"));
         let error = error.unwrap_or_else(|| panic!("no error: {}", ended.log));
@@ -36,6 +36,6 @@ async fn refused(encoding: &str) {
             assert!(error.contains(word), "{word}: {error}");
         }
     }
-    assert_eq!(place.depth(place.queue()).await, 1);
+    assert_eq!(namespace.depth(namespace.queue()).await, 1);
     ticketd.drained().await;
 }

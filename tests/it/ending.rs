@@ -15,12 +15,12 @@ use crate::TICKETD;
 /// for `LAME_DUCK`; then it drains. Ends one, and sends tickets until connections are refused.
 #[tokio::test]
 async fn a_lame_duck_is_not_ready_and_takes_tickets() {
-    let place = Namespace::new(TICKETD).await;
+    let namespace = Namespace::new(TICKETD).await;
     let settings = [("LAME_DUCK", "3s"), ("ADMIN_LISTEN", "127.0.0.1:0")];
-    let mut ticketd = place.ready("serve", &settings).await;
+    let mut ticketd = namespace.ready("serve", &settings).await;
     let address = ticketd.address("LISTEN").await;
     let (mut admin, mut old) = (ticketd.admin().await, ticketd.client().await);
-    place.accepted(&mut old, &[], EXAMPLE).await;
+    namespace.accepted(&mut old, &[], EXAMPLE).await;
 
     let told = Instant::now();
     ticketd.signal("TERM");
@@ -52,15 +52,15 @@ async fn a_lame_duck_is_not_ready_and_takes_tickets() {
     assert!(tickets > 10, "{tickets}");
     let ended = ticketd.ended().await;
     assert_eq!(ended.code(), Some(0), "{}", ended.log);
-    place.stored(tickets).await;
+    namespace.stored(tickets).await;
 }
 
 /// Before the drain begins, answers tell their connections to end, so that who holds one comes back
 /// elsewhere: sends on one connection until it is told so.
 #[tokio::test]
 async fn a_lame_duck_sees_its_connections_off() {
-    let place = Namespace::new(TICKETD).await;
-    let mut ticketd = place.ready("accept", &[("LAME_DUCK", "3s")]).await;
+    let namespace = Namespace::new(TICKETD).await;
+    let mut ticketd = namespace.ready("accept", &[("LAME_DUCK", "3s")]).await;
     let mut client = ticketd.client().await;
     let told = Instant::now();
     ticketd.signal("TERM");
@@ -75,7 +75,7 @@ async fn a_lame_duck_sees_its_connections_off() {
     assert!(client.is_closed().await);
     // Where it came from, it is still taken.
     let mut again = ticketd.client().await;
-    place.accepted(&mut again, &[], EXAMPLE).await;
+    namespace.accepted(&mut again, &[], EXAMPLE).await;
     let ended = ticketd.ended().await;
     assert_eq!(ended.code(), Some(0), "{}", ended.log);
 }
@@ -145,11 +145,11 @@ async fn send_by_balancer(ready: Ready, end: Arc<AtomicBool>) -> (usize, Vec<Str
 /// load, with lasting connections, and counts what was not taken.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_rolling_restart_refuses_nobody() {
-    let place = Namespace::new(TICKETD).await;
+    let namespace = Namespace::new(TICKETD).await;
     let settings = [("LAME_DUCK", "3s")];
     let mut servers = [
-        place.ready("accept", &settings).await,
-        place.ready("accept", &settings).await,
+        namespace.ready("accept", &settings).await,
+        namespace.ready("accept", &settings).await,
     ];
     let mut addresses = Vec::new();
     for server in &mut servers {
@@ -170,7 +170,7 @@ async fn a_rolling_restart_refuses_nobody() {
         wait_until("it is missed", async || ready.lock().unwrap().len() == 1).await;
         let address = address.to_string();
         let settings = [("LAME_DUCK", "3s"), ("LISTEN", &address)];
-        restarted.push(place.ready("accept", &settings).await);
+        restarted.push(namespace.ready("accept", &settings).await);
         all_ready().await;
     }
     end.store(true, Ordering::Relaxed);
@@ -190,16 +190,16 @@ async fn a_rolling_restart_refuses_nobody() {
 /// A process that takes no tickets has nothing to wait for: ends a consumer.
 #[tokio::test]
 async fn a_consumer_is_no_lame_duck() {
-    let place = Namespace::new(TICKETD).await;
-    let ticketd = place.ready("consume", &[("LAME_DUCK", "10m")]).await;
+    let namespace = Namespace::new(TICKETD).await;
+    let ticketd = namespace.ready("consume", &[("LAME_DUCK", "10m")]).await;
     ticketd.drained().await;
 }
 
 /// A second signal ends the lame duck, too.
 #[tokio::test]
 async fn a_second_signal_ends_the_lame_duck() {
-    let place = Namespace::new(TICKETD).await;
-    let ticketd = place.ready("accept", &[("LAME_DUCK", "10m")]).await;
+    let namespace = Namespace::new(TICKETD).await;
+    let ticketd = namespace.ready("accept", &[("LAME_DUCK", "10m")]).await;
     ticketd.signal("TERM");
     ticketd.logged("lame_duck").await;
     ticketd.signal("TERM");
@@ -212,30 +212,30 @@ async fn a_second_signal_ends_the_lame_duck() {
 /// acknowledged, and the exit code is 0. Ends one under load and lets a second store what is left.
 #[tokio::test]
 async fn a_drained_process_leaves_nothing_behind() {
-    let place = Namespace::new(TICKETD).await;
-    let mut ticketd = place
+    let namespace = Namespace::new(TICKETD).await;
+    let mut ticketd = namespace
         .ready("serve", &[("ADMIN_LISTEN", "127.0.0.1:0")])
         .await;
     let mut senders = JoinSet::new();
     for sender in 0..8 {
         senders.spawn(send_until_refused(ticketd.client().await, sender));
     }
-    place.filled_at_least("tickets", 200).await;
+    namespace.filled_at_least("tickets", 200).await;
     let ended = ticketd.drained().await;
     let accepted: Vec<_> = senders.join_all().await.into_iter().flatten().collect();
     assert!(accepted.len() >= 200, "{}", ended.log);
 
-    let mut second = place.ready("consume", &[]).await;
+    let mut second = namespace.ready("consume", &[]).await;
     wait_until("an empty queue", async || {
-        place.depth(place.queue()).await == 0
+        namespace.depth(namespace.queue()).await == 0
     })
     .await;
     let mut admin = second.admin().await;
     wait_until("every accepted ticket", async || {
-        place.count("tickets").await >= accepted.len() as i64
+        namespace.count("tickets").await >= accepted.len() as i64
     })
     .await;
-    let stored: std::collections::HashSet<_> = place
+    let stored: std::collections::HashSet<_> = namespace
         .rows()
         .await
         .into_iter()
@@ -245,7 +245,7 @@ async fn a_drained_process_leaves_nothing_behind() {
     let metrics = admin.ask(get("/metrics")).await;
     let again = metric(metrics.text(), "ticketd_stored_total{result=\"duplicate\"}");
     assert_eq!(again, Some(0.0), "stored, but not acknowledged");
-    assert_eq!(place.count("dead_tickets").await, 0);
+    assert_eq!(namespace.count("dead_tickets").await, 0);
     second.drained().await;
 }
 
@@ -273,8 +273,8 @@ async fn send_until_refused(mut client: Client, sender: u32) -> Vec<uuid::Uuid> 
 /// holds a request half sent, ends the process, and looks at each.
 #[tokio::test]
 async fn a_draining_process_takes_nothing_new() {
-    let place = Namespace::new(TICKETD).await;
-    let mut ticketd = place
+    let namespace = Namespace::new(TICKETD).await;
+    let mut ticketd = namespace
         .ready("serve", &[("ADMIN_LISTEN", "127.0.0.1:0")])
         .await;
     let address = ticketd.address("LISTEN").await;
@@ -300,15 +300,15 @@ async fn a_draining_process_takes_nothing_new() {
     assert_eq!(answer.header("retry-after"), Some("1"));
     let ended = ticketd.ended().await;
     assert_eq!(ended.code(), Some(0), "{}", ended.log);
-    assert_eq!(place.count("tickets").await, 0);
+    assert_eq!(namespace.count("tickets").await, 0);
 }
 
 /// A second signal ends it at once, and the exit code tells that it did not finish: holds a request
 /// half sent, so that draining would take its 10 s.
 #[tokio::test]
 async fn a_second_signal_ends_it_at_once() {
-    let place = Namespace::new(TICKETD).await;
-    let mut ticketd = place.ready("accept", &[]).await;
+    let namespace = Namespace::new(TICKETD).await;
+    let mut ticketd = namespace.ready("accept", &[]).await;
     let mut held = ticketd.client().await;
     begin_a_ticket(&mut held).await;
     ticketd.signal("TERM");
@@ -324,8 +324,10 @@ async fn a_second_signal_ends_it_at_once() {
 /// Draining lasts no longer than `SHUTDOWN_GRACE`, and says so: holds a request half sent for longer.
 #[tokio::test]
 async fn draining_is_bounded_by_the_grace() {
-    let place = Namespace::new(TICKETD).await;
-    let mut ticketd = place.ready("accept", &[("SHUTDOWN_GRACE", "500ms")]).await;
+    let namespace = Namespace::new(TICKETD).await;
+    let mut ticketd = namespace
+        .ready("accept", &[("SHUTDOWN_GRACE", "500ms")])
+        .await;
     let mut held = ticketd.client().await;
     begin_a_ticket(&mut held).await;
     let started = Instant::now();

@@ -15,12 +15,12 @@ use crate::TICKETD;
 /// posts one and takes the message off the queue.
 #[tokio::test]
 async fn a_single_ticket_is_published_as_it_came() {
-    let place = Namespace::new(TICKETD).await;
-    let mut ticketd = place.ready("accept", &[]).await;
+    let namespace = Namespace::new(TICKETD).await;
+    let mut ticketd = namespace.ready("accept", &[]).await;
     let mut client = ticketd.client().await;
     let body = "\u{feff}Order: é\r\n\u{1f600} anything\r\n\n";
-    let id = place.accepted(&mut client, &[], body).await;
-    let message = place.take().await;
+    let id = namespace.accepted(&mut client, &[], body).await;
+    let message = namespace.take().await;
     assert_eq!(message.data, body.as_bytes());
     let properties = &message.properties;
     assert_eq!(*properties.delivery_mode(), Some(2), "persistent");
@@ -41,16 +41,16 @@ async fn a_single_ticket_is_published_as_it_came() {
 #[tokio::test]
 async fn the_largest_ticket_is_stored() {
     const LARGEST: usize = 1_048_576;
-    let place = Namespace::new(TICKETD).await;
+    let namespace = Namespace::new(TICKETD).await;
     let settings = [("BODY_MAX", LARGEST.to_string())];
     let settings = settings
         .each_ref()
         .map(|(name, value)| (*name, value.as_str()));
-    let mut ticketd = place.ready("serve", &settings).await;
+    let mut ticketd = namespace.ready("serve", &settings).await;
     let body = "x".repeat(LARGEST);
     let mut client = ticketd.client().await;
-    let id = place.accepted(&mut client, &[], &body).await;
-    assert!(place.row(id).await.ticket_text == Some(body));
+    let id = namespace.accepted(&mut client, &[], &body).await;
+    assert!(namespace.row(id).await.ticket_text == Some(body));
     ticketd.drained().await;
 }
 
@@ -58,12 +58,12 @@ async fn the_largest_ticket_is_stored() {
 /// and byte by byte, and takes the messages off the queue.
 #[tokio::test]
 async fn a_body_may_come_in_any_pieces() {
-    let place = Namespace::new(TICKETD).await;
-    let mut ticketd = place.ready("accept", &[]).await;
+    let namespace = Namespace::new(TICKETD).await;
+    let mut ticketd = namespace.ready("accept", &[]).await;
     let mut client = ticketd.client().await;
     let arrived = async |answer: Answer, body: &str| {
         answer.id();
-        assert_eq!(place.take().await.data, body.as_bytes());
+        assert_eq!(namespace.take().await.data, body.as_bytes());
     };
 
     let body = ticket("pieces");
@@ -89,8 +89,8 @@ async fn a_body_may_come_in_any_pieces() {
 #[tokio::test]
 async fn a_connection_goes_on_after_large_bodies() {
     const LARGE: usize = 60_000;
-    let place = Namespace::new(TICKETD).await;
-    let mut ticketd = place.ready("accept", &[]).await;
+    let namespace = Namespace::new(TICKETD).await;
+    let mut ticketd = namespace.ready("accept", &[]).await;
     let mut client = ticketd.client().await;
     for (size, ahead) in [
         (LARGE, 1),
@@ -105,13 +105,13 @@ async fn a_connection_goes_on_after_large_bodies() {
         next.truncate(ahead);
         client.send([request, next].concat()).await;
         client.answer().await.id();
-        assert_eq!(place.take().await.data, body.as_bytes());
+        assert_eq!(namespace.take().await.data, body.as_bytes());
         if ahead > 0 {
             // It is at rest, and asked to go on in the middle of the next.
             let rest = post(&[], "y".repeat(20_000)).split_off(ahead);
             client.send(rest).await;
             client.answer().await.id();
-            assert_eq!(place.take().await.data, "y".repeat(20_000).as_bytes());
+            assert_eq!(namespace.take().await.data, "y".repeat(20_000).as_bytes());
         }
     }
     client.ask(post(&[], "x".repeat(LARGE))).await.id();
@@ -132,8 +132,8 @@ async fn a_connection_goes_on_after_large_bodies() {
 /// no more can be sent to it, and reads only then.
 #[tokio::test]
 async fn answers_that_nobody_reads_are_kept() {
-    let place = Namespace::new(TICKETD).await;
-    let mut ticketd = place.ready("accept", &[]).await;
+    let namespace = Namespace::new(TICKETD).await;
+    let mut ticketd = namespace.ready("accept", &[]).await;
     let mut other = ticketd.client().await;
     let answered = "ticketd_http_requests_total{code=\"200\"}";
     let mut pages = async || {
@@ -173,8 +173,8 @@ async fn answers_that_nobody_reads_are_kept() {
 #[tokio::test]
 async fn pipelined_requests_are_answered_in_their_order() {
     const ROUNDS: usize = 50;
-    let place = Namespace::new(TICKETD).await;
-    let mut ticketd = place.ready("accept", &[]).await;
+    let namespace = Namespace::new(TICKETD).await;
+    let mut ticketd = namespace.ready("accept", &[]).await;
     let mut client = ticketd.client().await;
     let mut requests = Vec::new();
     for round in 0..ROUNDS {
@@ -205,21 +205,21 @@ async fn pipelined_requests_are_answered_in_their_order() {
 /// A client that asks before it sends a body is told to go on: sends a head, waits for 100, sends the rest.
 #[tokio::test]
 async fn expect_100_continue_is_answered() {
-    let place = Namespace::new(TICKETD).await;
-    let mut ticketd = place.ready("accept", &[]).await;
+    let namespace = Namespace::new(TICKETD).await;
+    let mut ticketd = namespace.ready("accept", &[]).await;
     let mut client = ticketd.client().await;
     let head =
         "POST /ticket HTTP/1.1\r\nhost: test\r\nexpect: 100-continue\r\ncontent-length: 3\r\n\r\n";
     assert_eq!(client.ask(head).await.status, 100);
     client.ask("abc").await.id();
-    assert_eq!(place.take().await.data, b"abc");
+    assert_eq!(namespace.take().await.data, b"abc");
 }
 
 /// A client that closes its sending half still gets its answers: sends two tickets, closes, reads.
 #[tokio::test]
 async fn a_half_closed_client_is_answered() {
-    let place = Namespace::new(TICKETD).await;
-    let mut ticketd = place.ready("accept", &[]).await;
+    let namespace = Namespace::new(TICKETD).await;
+    let mut ticketd = namespace.ready("accept", &[]).await;
     let mut client = ticketd.client().await;
     client
         .send([post(&[], "one"), post(&[], "two")].concat())
@@ -228,14 +228,14 @@ async fn a_half_closed_client_is_answered() {
     client.answer().await.id();
     client.answer().await.id();
     assert!(client.is_closed().await);
-    assert_eq!(place.take().await.data, b"one");
+    assert_eq!(namespace.take().await.data, b"one");
 }
 
 /// HTTP/1.0 and `Connection: close` are answered and then closed: sends one of each.
 #[tokio::test]
 async fn a_client_that_wants_no_more_is_closed() {
-    let place = Namespace::new(TICKETD).await;
-    let mut ticketd = place.ready("accept", &[]).await;
+    let namespace = Namespace::new(TICKETD).await;
+    let mut ticketd = namespace.ready("accept", &[]).await;
     for head in [
         "POST /ticket HTTP/1.0\r\n",
         "POST /ticket HTTP/1.1\r\nhost: test\r\nconnection: close\r\n",
@@ -254,8 +254,8 @@ async fn a_client_that_wants_no_more_is_closed() {
 /// several kinds, each on its own connection, and then counts messages.
 #[tokio::test]
 async fn broken_requests_are_400() {
-    let place = Namespace::new(TICKETD).await;
-    let mut ticketd = place.ready("accept", &[]).await;
+    let namespace = Namespace::new(TICKETD).await;
+    let mut ticketd = namespace.ready("accept", &[]).await;
     let chunked = "POST /ticket HTTP/1.1\r\nhost: test\r\ntransfer-encoding: chunked\r\n\r\n";
     let broken = [
         format!("{chunked}x\r\nabc\r\n0\r\n\r\n"),
@@ -281,16 +281,16 @@ async fn broken_requests_are_400() {
         assert_eq!(answer.status, 400, "{request:?}");
         assert!(client.is_closed().await, "{request:?}");
     }
-    assert_eq!(place.depth(place.queue()).await, 0);
+    assert_eq!(namespace.depth(namespace.queue()).await, 0);
     let mut client = ticketd.client().await;
-    place.accepted(&mut client, &[], EXAMPLE).await;
+    namespace.accepted(&mut client, &[], EXAMPLE).await;
 }
 
 /// A head beyond its limit is 431, by size and by the number of lines: sends both.
 #[tokio::test]
 async fn a_head_that_is_too_large_is_431() {
-    let place = Namespace::new(TICKETD).await;
-    let mut ticketd = place.ready("accept", &[]).await;
+    let namespace = Namespace::new(TICKETD).await;
+    let mut ticketd = namespace.ready("accept", &[]).await;
     let long = format!("x: {}\r\n", "y".repeat(20_000));
     let many = "x: y\r\n".repeat(200);
     for headers in [long, many] {
@@ -310,8 +310,8 @@ async fn a_head_that_is_too_large_is_431() {
 /// a head, and an idle connection is closed: does all of it at once, since it takes its time.
 #[tokio::test]
 async fn slow_clients_are_408() {
-    let place = Namespace::new(TICKETD).await;
-    let mut ticketd = place.ready("accept", &[]).await;
+    let namespace = Namespace::new(TICKETD).await;
+    let mut ticketd = namespace.ready("accept", &[]).await;
     let dawdle = async |mut client: Client, begun: &str, limit: Duration| {
         let started = Instant::now();
         client.send(begun).await;
@@ -342,5 +342,5 @@ async fn slow_clients_are_408() {
         idling,
     );
     slow_body.problem(408);
-    assert_eq!(place.depth(place.queue()).await, 0);
+    assert_eq!(namespace.depth(namespace.queue()).await, 0);
 }

@@ -17,8 +17,8 @@ const NOBODY: &str = "127.0.0.1:1";
 /// and follows `Location` until it answers 200.
 #[tokio::test]
 async fn an_accepted_ticket_is_found_under_its_location() {
-    let place = Namespace::new(TICKETD).await;
-    let mut ticketd = place.ready("serve", &[]).await;
+    let namespace = Namespace::new(TICKETD).await;
+    let mut ticketd = namespace.ready("serve", &[]).await;
     let mut client = ticketd.client().await;
 
     let accepted = client.ask(post(&[], EXAMPLE)).await;
@@ -53,7 +53,7 @@ async fn an_accepted_ticket_is_found_under_its_location() {
     );
     let times = "select $1::text::timestamptz <= $2::text::timestamptz \
         and $1::text::timestamptz > now() - interval '1 minute'";
-    let row = place
+    let row = namespace
         .database
         .query_one(times, &[&received_at, &stored_at])
         .await;
@@ -76,11 +76,11 @@ async fn an_accepted_ticket_is_found_under_its_location() {
 /// state.
 #[tokio::test]
 async fn the_state_of_an_invalid_ticket_says_why() {
-    let place = Namespace::new(TICKETD).await;
-    let mut ticketd = place.ready("serve", &[]).await;
+    let namespace = Namespace::new(TICKETD).await;
+    let mut ticketd = namespace.ready("serve", &[]).await;
     let mut client = ticketd.client().await;
     let body = "Order: 7 \"quoted\" \\ \u{1}\nVAT: 3,10\nTotal: 16.90\n";
-    let id = place.accepted(&mut client, &[], body).await;
+    let id = namespace.accepted(&mut client, &[], body).await;
     let state = stored_state(&mut client, &format!("/ticket/{id}")).await;
     assert_eq!(state["valid"], false);
     assert_eq!(state["invalid_reason"], "bad_vat:2");
@@ -91,8 +91,8 @@ async fn the_state_of_an_invalid_ticket_says_why() {
 /// What is not stored, or is no id at all, is 404, as a problem document: asks for both.
 #[tokio::test]
 async fn an_unknown_ticket_is_404() {
-    let place = Namespace::new(TICKETD).await;
-    let mut ticketd = place.ready("serve", &[]).await;
+    let namespace = Namespace::new(TICKETD).await;
+    let mut ticketd = namespace.ready("serve", &[]).await;
     let mut client = ticketd.client().await;
     let unknown = format!("/ticket/{}", Uuid::now_v7());
     for path in [unknown.as_str(), "/ticket/", "/ticket/7", "/ticket/x/y"] {
@@ -104,24 +104,24 @@ async fn an_unknown_ticket_is_404() {
 /// the same: runs without a database and does both.
 #[tokio::test]
 async fn without_the_database_a_state_is_503_and_tickets_are_taken() {
-    let place = Namespace::new(TICKETD).await;
+    let namespace = Namespace::new(TICKETD).await;
     let nowhere = format!("postgres://nobody@{NOBODY}/nothing");
     let settings = [("DATABASE_URL", nowhere.as_str())];
-    let mut ticketd = place.ready("accept", &settings).await;
+    let mut ticketd = namespace.ready("accept", &settings).await;
     let mut client = ticketd.client().await;
-    let id = place.accepted(&mut client, &[], EXAMPLE).await;
+    let id = namespace.accepted(&mut client, &[], EXAMPLE).await;
     let answer = client.ask(get(&format!("/ticket/{id}"))).await;
     answer.problem(503);
     assert_eq!(answer.header("retry-after"), Some("1"));
-    assert_eq!(place.depth(place.queue()).await, 1);
+    assert_eq!(namespace.depth(namespace.queue()).await, 1);
 }
 
 /// The accept role without a database has no ticket route and names no location; with one it has
 /// both: runs it both ways.
 #[tokio::test]
 async fn accept_alone_locates_tickets_only_with_a_database() {
-    let place = Namespace::new(TICKETD).await;
-    let mut ticketd = place.ready("accept", &[]).await;
+    let namespace = Namespace::new(TICKETD).await;
+    let mut ticketd = namespace.ready("accept", &[]).await;
     let mut client = ticketd.client().await;
     let answer = client.ask(post(&[], EXAMPLE)).await;
     let path = format!("/ticket/{}", answer.id());
@@ -130,10 +130,10 @@ async fn accept_alone_locates_tickets_only_with_a_database() {
     client.ask(request("DELETE", &path)).await.problem(404);
     drop(ticketd);
 
-    place.run(&["migrate"], &[]).await;
-    let database_url = place.database_url();
+    namespace.run(&["migrate"], &[]).await;
+    let database_url = namespace.database_url();
     let settings = [("DATABASE_URL", database_url.as_str())];
-    let mut ticketd = place.ready("accept", &settings).await;
+    let mut ticketd = namespace.ready("accept", &settings).await;
     let mut client = ticketd.client().await;
     let answer = client.ask(post(&[], EXAMPLE)).await;
     let path = format!("/ticket/{}", answer.id());
@@ -145,8 +145,8 @@ async fn accept_alone_locates_tickets_only_with_a_database() {
 /// connection goes on: sends one of each over one connection, then counts messages.
 #[tokio::test]
 async fn what_cannot_be_stored_is_400() {
-    let place = Namespace::new(TICKETD).await;
-    let mut ticketd = place.ready("accept", &[]).await;
+    let namespace = Namespace::new(TICKETD).await;
+    let mut ticketd = namespace.ready("accept", &[]).await;
     let mut client = ticketd.client().await;
     let key = |n: usize| format!("Idempotency-Key: {}", "k".repeat(n));
     let (longest, too_long) = (key(255), key(256));
@@ -176,17 +176,17 @@ async fn what_cannot_be_stored_is_400() {
     }
     let nothing = b"POST /ticket HTTP/1.1\r\nhost: test\r\n\r\n";
     client.ask(nothing).await.problem(400);
-    assert_eq!(place.depth(place.queue()).await, 0);
-    place.accepted(&mut client, &[&longest], EXAMPLE).await;
-    assert_eq!(place.depth(place.queue()).await, 1);
+    assert_eq!(namespace.depth(namespace.queue()).await, 0);
+    namespace.accepted(&mut client, &[&longest], EXAMPLE).await;
+    assert_eq!(namespace.depth(namespace.queue()).await, 1);
 }
 
 /// A body of exactly `BODY_MAX` is taken and one byte more is 413, by Content-Length and chunked:
 /// sends both sizes both ways.
 #[tokio::test]
 async fn the_limit_of_a_body_is_exact() {
-    let place = Namespace::new(TICKETD).await;
-    let mut ticketd = place.ready("accept", &[]).await;
+    let namespace = Namespace::new(TICKETD).await;
+    let mut ticketd = namespace.ready("accept", &[]).await;
     let mut client = ticketd.client().await;
     for (size, status) in [(BODY_MAX, 202), (BODY_MAX + 1, 413)] {
         let body = "x".repeat(size);
@@ -197,7 +197,7 @@ async fn the_limit_of_a_body_is_exact() {
             assert_eq!(answer.closes(), status == 413);
         }
     }
-    assert_eq!(place.depth(place.queue()).await, 2);
+    assert_eq!(namespace.depth(namespace.queue()).await, 2);
     assert_eq!(
         client.ask(get("/livez")).await.status,
         200,
@@ -209,8 +209,8 @@ async fn the_limit_of_a_body_is_exact() {
 /// asks first: sends heads alone.
 #[tokio::test]
 async fn a_body_that_says_it_is_too_large_is_413_unread() {
-    let place = Namespace::new(TICKETD).await;
-    let mut ticketd = place.ready("accept", &[("BODY_MAX", "1000")]).await;
+    let namespace = Namespace::new(TICKETD).await;
+    let mut ticketd = namespace.ready("accept", &[("BODY_MAX", "1000")]).await;
     for length in ["1001", "4294967297", "9223372036854775807"] {
         for expect in ["", "expect: 100-continue\r\n"] {
             let mut client = ticketd.client().await;
@@ -230,8 +230,8 @@ async fn a_body_that_says_it_is_too_large_is_413_unread() {
 /// chunks and no end.
 #[tokio::test]
 async fn a_chunked_body_that_grows_too_large_is_413() {
-    let place = Namespace::new(TICKETD).await;
-    let mut ticketd = place.ready("accept", &[("BODY_MAX", "1000")]).await;
+    let namespace = Namespace::new(TICKETD).await;
+    let mut ticketd = namespace.ready("accept", &[("BODY_MAX", "1000")]).await;
     let mut client = ticketd.client().await;
     client
         .send("POST /ticket HTTP/1.1\r\nhost: test\r\ntransfer-encoding: chunked\r\n\r\n")
@@ -247,8 +247,8 @@ async fn a_chunked_body_that_grows_too_large_is_413() {
 /// A known path says which methods it takes, to all others: asks with many of them.
 #[tokio::test]
 async fn another_method_is_405_with_allow() {
-    let place = Namespace::new(TICKETD).await;
-    let mut ticketd = place.ready("serve", &[]).await;
+    let namespace = Namespace::new(TICKETD).await;
+    let mut ticketd = namespace.ready("serve", &[]).await;
     let mut client = ticketd.client().await;
     let state = format!("/ticket/{}", Uuid::now_v7());
     let mut asked = vec![("GET", "/ticket", "POST"), ("OPTIONS", "/ticket", "POST")];
@@ -274,8 +274,8 @@ async fn another_method_is_405_with_allow() {
 /// near misses and for both forms.
 #[tokio::test]
 async fn another_path_is_404() {
-    let place = Namespace::new(TICKETD).await;
-    let mut ticketd = place.ready("accept", &[]).await;
+    let namespace = Namespace::new(TICKETD).await;
+    let mut ticketd = namespace.ready("accept", &[]).await;
     let mut client = ticketd.client().await;
     for path in [
         "/",
@@ -303,8 +303,8 @@ async fn another_path_is_404() {
 /// A ticket is a ticket whatever Content-Type names it: sends what curl, siege and others send.
 #[tokio::test]
 async fn any_content_type_is_taken() {
-    let place = Namespace::new(TICKETD).await;
-    let mut ticketd = place.ready("accept", &[]).await;
+    let namespace = Namespace::new(TICKETD).await;
+    let mut ticketd = namespace.ready("accept", &[]).await;
     let mut client = ticketd.client().await;
     let types = [
         "Content-Type: application/x-www-form-urlencoded",
@@ -314,8 +314,10 @@ async fn any_content_type_is_taken() {
         "Content-Type:",
     ];
     for content_type in types {
-        place.accepted(&mut client, &[content_type], EXAMPLE).await;
-        let message = place.take().await;
+        namespace
+            .accepted(&mut client, &[content_type], EXAMPLE)
+            .await;
+        let message = namespace.take().await;
         assert_eq!(message.data, EXAMPLE.as_bytes(), "{content_type}");
     }
 }

@@ -12,8 +12,8 @@ use crate::TICKETD;
 /// ticket several times and counts.
 #[tokio::test]
 async fn a_repeated_key_is_stored_once() {
-    let place = Namespace::new(TICKETD).await;
-    let mut ticketd = place.ready("serve", &[]).await;
+    let namespace = Namespace::new(TICKETD).await;
+    let mut ticketd = namespace.ready("serve", &[]).await;
     let mut client = ticketd.client().await;
     let mut ids = HashSet::new();
     for header in [
@@ -21,16 +21,16 @@ async fn a_repeated_key_is_stored_once() {
         "idempotency-key: till-7/1",
         "webhook-id: till-7/1",
     ] {
-        ids.insert(place.accepted(&mut client, &[header], EXAMPLE).await);
+        ids.insert(namespace.accepted(&mut client, &[header], EXAMPLE).await);
     }
     assert_eq!(ids.len(), 1, "{ids:?}");
-    let other = place
+    let other = namespace
         .accepted(&mut client, &["webhook-id: till-7/2"], EXAMPLE)
         .await;
     assert!(!ids.contains(&other));
-    place.row(other).await;
-    assert_eq!(place.count("tickets").await, 2);
-    assert_eq!(place.count("dead_tickets").await, 0);
+    namespace.row(other).await;
+    assert_eq!(namespace.count("tickets").await, 2);
+    assert_eq!(namespace.count("dead_tickets").await, 0);
 }
 
 /// A key used for another ticket does not replace the first: the other goes to `dead_tickets`, once
@@ -38,17 +38,17 @@ async fn a_repeated_key_is_stored_once() {
 /// idle consumer and then within one message.
 #[tokio::test]
 async fn a_key_used_for_another_ticket_keeps_the_first() {
-    let place = Namespace::new(TICKETD).await;
-    let mut ticketd = place.ready("serve", &[]).await;
+    let namespace = Namespace::new(TICKETD).await;
+    let mut ticketd = namespace.ready("serve", &[]).await;
     let mut client = ticketd.client().await;
     let key = ["Idempotency-Key: till-7/1"];
     let (first, other) = (ticket("first"), ticket("other"));
-    let id = place.accepted(&mut client, &key, &first).await;
-    place.row(id).await;
+    let id = namespace.accepted(&mut client, &key, &first).await;
+    namespace.row(id).await;
     for body in [&other, &first, &other] {
-        place.accepted(&mut client, &key, body).await;
+        namespace.accepted(&mut client, &key, body).await;
     }
-    place.filled("dead_tickets", 1).await;
+    namespace.filled("dead_tickets", 1).await;
 
     let twice = Uuid::now_v7();
     let (one, two) = (ticket("one"), ticket("two"));
@@ -57,18 +57,18 @@ async fn a_key_used_for_another_ticket_keeps_the_first() {
         (twice, 2, two.as_bytes()),
         (twice, 3, one.as_bytes()),
     ]);
-    place.publish(group_properties(), &payload).await;
-    place.filled("dead_tickets", 2).await;
+    namespace.publish(group_properties(), &payload).await;
+    namespace.filled("dead_tickets", 2).await;
     ticketd.drained().await;
 
-    let stored: Vec<_> = place
+    let stored: Vec<_> = namespace
         .rows()
         .await
         .into_iter()
         .map(|row| row.ticket_text.unwrap())
         .collect();
     assert_eq!(stored, [first, one]);
-    let dead = place.dead().await;
+    let dead = namespace.dead().await;
     let bodies: Vec<_> = dead.iter().map(|dead| dead.body.as_slice()).collect();
     assert_eq!(bodies, [other.as_bytes(), two.as_bytes()]);
     assert_eq!((dead[0].ticket_id, dead[1].ticket_id), (id, twice));
@@ -76,12 +76,12 @@ async fn a_key_used_for_another_ticket_keeps_the_first() {
         dead.iter().all(|dead| dead.reason.contains("key")),
         "{dead:?}"
     );
-    let products: Vec<_> = place
+    let products: Vec<_> = namespace
         .products()
         .await
         .into_iter()
         .map(|product| product.0)
         .collect();
     assert_eq!(products, ["t-first", "t-one"]);
-    assert_eq!(place.depth(place.queue()).await, 0);
+    assert_eq!(namespace.depth(namespace.queue()).await, 0);
 }

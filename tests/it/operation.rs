@@ -10,20 +10,20 @@ use crate::TICKETD;
 /// each kind and reads /metrics.
 #[tokio::test]
 async fn every_metric_is_served() {
-    let place = Namespace::new(TICKETD).await;
-    let mut ticketd = place.ready("serve", &[]).await;
+    let namespace = Namespace::new(TICKETD).await;
+    let mut ticketd = namespace.ready("serve", &[]).await;
     let mut client = ticketd.client().await;
-    place
+    namespace
         .accepted(&mut client, &["webhook-id: 1"], EXAMPLE)
         .await;
-    place.stored(1).await;
-    place
+    namespace.stored(1).await;
+    namespace
         .accepted(&mut client, &["webhook-id: 1"], EXAMPLE)
         .await;
-    place
+    namespace
         .accepted(&mut client, &["webhook-id: 1"], "another")
         .await;
-    place.accepted(&mut client, &[], "invalid").await;
+    namespace.accepted(&mut client, &[], "invalid").await;
     client.ask(post(&[], "")).await.problem(400);
     let counts = [
         ("ticketd_http_requests_total{code=\"202\"}", 4.0),
@@ -72,8 +72,8 @@ async fn every_metric_is_served() {
 /// /metrics of a process that has done nothing yet.
 #[tokio::test]
 async fn every_metric_is_there_from_the_start() {
-    let place = Namespace::new(TICKETD).await;
-    let mut ticketd = place.ready("serve", &[]).await;
+    let namespace = Namespace::new(TICKETD).await;
+    let mut ticketd = namespace.ready("serve", &[]).await;
     let answer = ticketd.client().await.ask(get("/metrics")).await;
     let names = [
         "ticketd_http_requests_total",
@@ -103,8 +103,8 @@ async fn every_metric_is_there_from_the_start() {
 /// /livez, /readyz and /healthz answer in JSON and say what is up: asks all of them, GET and HEAD.
 #[tokio::test]
 async fn health_is_told_in_json() {
-    let place = Namespace::new(TICKETD).await;
-    let mut ticketd = place.ready("serve", &[]).await;
+    let namespace = Namespace::new(TICKETD).await;
+    let mut ticketd = namespace.ready("serve", &[]).await;
     let mut client = ticketd.client().await;
     assert_eq!(client.ask(get("/livez")).await.json()["status"], "alive");
     for path in ["/readyz", "/healthz"] {
@@ -121,13 +121,13 @@ async fn health_is_told_in_json() {
 /// The admin listener serves metrics and health, and no tickets: asks it for all.
 #[tokio::test]
 async fn the_admin_listener_serves_metrics_and_health_alone() {
-    let place = Namespace::new(TICKETD).await;
+    let namespace = Namespace::new(TICKETD).await;
     let settings = [("ADMIN_LISTEN", "127.0.0.1:0")];
-    let mut ticketd = place.ready("serve", &settings).await;
-    let id = place
+    let mut ticketd = namespace.ready("serve", &settings).await;
+    let id = namespace
         .accepted(&mut ticketd.client().await, &[], EXAMPLE)
         .await;
-    place.row(id).await;
+    namespace.row(id).await;
     let mut admin = ticketd.admin().await;
     for path in ["/metrics", "/livez", "/readyz", "/healthz"] {
         assert_eq!(admin.ask(get(path)).await.status, 200, "{path}");
@@ -140,18 +140,18 @@ async fn the_admin_listener_serves_metrics_and_health_alone() {
 /// the two beside each other.
 #[tokio::test]
 async fn the_roles_work_apart() {
-    let place = Namespace::new(TICKETD).await;
-    let mut accept = place.ready("accept", &[]).await;
-    let mut consume = place.ready("consume", &[]).await;
+    let namespace = Namespace::new(TICKETD).await;
+    let mut accept = namespace.ready("accept", &[]).await;
+    let mut consume = namespace.ready("consume", &[]).await;
     assert!(
         !consume.log().contains("setting=\"LISTEN\""),
         "{}",
         consume.log()
     );
-    let id = place
+    let id = namespace
         .accepted(&mut accept.client().await, &[], EXAMPLE)
         .await;
-    assert!(place.row(id).await.valid);
+    assert!(namespace.row(id).await.valid);
     let mut admin = consume.admin().await;
     let ready = admin.ask(get("/readyz")).await.json();
     assert_eq!(
@@ -254,19 +254,19 @@ async fn the_health_check_waits_less_than_its_caller() {
 async fn a_large_batch_keeps_no_connection_waiting() {
     const MESSAGES: u32 = 60;
     const TICKETS: u32 = 1_000;
-    let place = Namespace::new(TICKETD).await;
-    place.ready("accept", &[]).await.drained().await;
+    let namespace = Namespace::new(TICKETD).await;
+    namespace.ready("accept", &[]).await.drained().await;
     for message in 0..MESSAGES {
         let body = ticket(&message.to_string());
         let records = (0..TICKETS).map(|_| (uuid::Uuid::now_v7(), 1, body.as_bytes()));
-        place.publish(group_properties(), &group(records)).await;
+        namespace.publish(group_properties(), &group(records)).await;
     }
     let settings = [
         ("BATCH_ROWS", "1000000"),
         ("BATCH_BYTES", "268435456"),
         ("BATCH_AGE", "1s"),
     ];
-    let mut ticketd = place.start("serve", &settings);
+    let mut ticketd = namespace.start("serve", &settings);
     let address = ticketd.address("LISTEN").await;
     let mut longest = Duration::ZERO;
     let stored = "ticketd_stored_total{result=\"valid\"}";

@@ -44,14 +44,14 @@ fn unread(args: &[&str], settings: &[(&str, String)]) -> (Option<i32>, String) {
 /// that shells know and no word about it: runs each into a pipe that nobody reads.
 #[tokio::test]
 async fn nothing_is_said_to_a_reader_who_has_gone() {
-    let place = Namespace::new(TICKETD).await;
-    place.run(&["migrate"], &[]).await;
+    let namespace = Namespace::new(TICKETD).await;
+    namespace.run(&["migrate"], &[]).await;
     let insert = "insert into dead_tickets (ticket_id, reason, body) \
         select gen_random_uuid(), 'why', 'x' from generate_series(1, 3)";
-    place.database.batch_execute(insert).await.unwrap();
-    let number = place.dead().await[0].number.to_string();
+    namespace.database.batch_execute(insert).await.unwrap();
+    let number = namespace.dead().await[0].number.to_string();
     let (valid, invalid) = (sample("valid/example.txt"), sample("invalid/bad_vat.txt"));
-    let settings = place.settings("dead", &[]);
+    let settings = namespace.settings("dead", &[]);
     for args in [
         ["check", valid.to_str().unwrap(), invalid.to_str().unwrap()].as_slice(),
         &["dead", "list"],
@@ -72,19 +72,19 @@ async fn nothing_is_said_to_a_reader_who_has_gone() {
 /// Output that cannot be written for any other reason is a failure: writes to a full device.
 #[tokio::test]
 async fn output_that_is_lost_is_a_failure() {
-    let place = Namespace::new(TICKETD).await;
-    place.run(&["migrate"], &[]).await;
+    let namespace = Namespace::new(TICKETD).await;
+    namespace.run(&["migrate"], &[]).await;
     let insert =
         "insert into dead_tickets (ticket_id, reason, body) values (gen_random_uuid(), 'why', 'x')";
-    place.database.batch_execute(insert).await.unwrap();
-    let number = place.dead().await[0].number.to_string();
+    namespace.database.batch_execute(insert).await.unwrap();
+    let number = namespace.dead().await[0].number.to_string();
     let valid = sample("valid/example.txt");
     for args in [
         ["check", valid.to_str().unwrap()].as_slice(),
         &["dead", "show", &number],
     ] {
         let full = File::options().write(true).open("/dev/full").unwrap();
-        let mut command = command(args, &place.settings("dead", &[]));
+        let mut command = command(args, &namespace.settings("dead", &[]));
         let output = command.stdout(full).output().unwrap();
         let log = String::from_utf8(output.stderr).unwrap();
         assert_eq!(output.status.code(), Some(1), "{args:?}: {log}");

@@ -11,12 +11,12 @@ use crate::TICKETD;
 /// The documented ticket becomes exactly the documented rows: posts it and compares every column.
 #[tokio::test]
 async fn the_example_becomes_its_rows() {
-    let place = Namespace::new(TICKETD).await;
-    let mut ticketd = place.ready("serve", &[]).await;
+    let namespace = Namespace::new(TICKETD).await;
+    let mut ticketd = namespace.ready("serve", &[]).await;
     let mut client = ticketd.client().await;
     let before_us = now_us();
-    let id = place.accepted(&mut client, &[], EXAMPLE).await;
-    let row = place.row(id).await;
+    let id = namespace.accepted(&mut client, &[], EXAMPLE).await;
+    let row = namespace.row(id).await;
     let received_at_us = row.received_at_us;
     assert!((before_us..=now_us()).contains(&received_at_us));
     let expected = Row {
@@ -29,15 +29,15 @@ async fn the_example_becomes_its_rows() {
         ticket_text: Some(EXAMPLE.into()),
         received_at_us,
     };
-    assert_eq!(place.rows().await, [expected]);
+    assert_eq!(namespace.rows().await, [expected]);
     let products = [("IZ8z", "Café", "2"), ("aZde", "Formule(s) midi", "14.90")];
-    assert_eq!(place.products().await, owned(&products));
+    assert_eq!(namespace.products().await, owned(&products));
     let source = "select bool_and(ticket_id = $1 and created_at <= now() and updated_at <= now() \
         and ticket_received_at = 'epoch'::timestamptz + $2 * interval '1 microsecond') from products";
     let micros = received_at_us as f64;
-    let row = place.database.query_one(source, &[&id, &micros]).await;
+    let row = namespace.database.query_one(source, &[&id, &micros]).await;
     assert!(row.unwrap().get::<_, bool>(0));
-    assert_eq!(place.count("dead_tickets").await, 0);
+    assert_eq!(namespace.count("dead_tickets").await, 0);
 }
 
 /// Every valid sample is stored as valid with its values, whatever its line ends, marks, blanks and
@@ -59,13 +59,13 @@ async fn valid_tickets_are_stored_with_their_values() {
             "9999999999999999999999999999",
         ),
     ];
-    let place = Namespace::new(TICKETD).await;
-    let mut ticketd = place.ready("serve", &[]).await;
+    let namespace = Namespace::new(TICKETD).await;
+    let mut ticketd = namespace.ready("serve", &[]).await;
     let mut client = ticketd.client().await;
     for (name, order_id, vat, total) in samples {
         let body = std::fs::read_to_string(sample(&format!("valid/{name}.txt"))).unwrap();
-        let id = place.accepted(&mut client, &[], &body).await;
-        let row = place.row(id).await;
+        let id = namespace.accepted(&mut client, &[], &body).await;
+        let row = namespace.row(id).await;
         assert!(row.valid && row.invalid_reason.is_none(), "{name}: {row:?}");
         let values = (row.order_id.unwrap(), row.vat.unwrap(), row.total.unwrap());
         assert_eq!(
@@ -74,7 +74,7 @@ async fn valid_tickets_are_stored_with_their_values() {
         );
         assert_eq!(row.ticket_text.unwrap(), body, "{name}");
     }
-    let products = place.products().await;
+    let products = namespace.products().await;
     for product in [
         ("fish-1", "Fish, chips", "12.50"),
         ("menu-2", "Menu \"du jour\"", "17.00"),
@@ -126,13 +126,13 @@ async fn invalid_tickets_are_kept_with_their_reason() {
             Some("16.91"),
         ),
     ];
-    let place = Namespace::new(TICKETD).await;
-    let mut ticketd = place.ready("serve", &[]).await;
+    let namespace = Namespace::new(TICKETD).await;
+    let mut ticketd = namespace.ready("serve", &[]).await;
     let mut client = ticketd.client().await;
     for (name, reason, order_id, vat, total) in samples {
         let body = std::fs::read_to_string(sample(&format!("invalid/{name}.txt"))).unwrap();
-        let id = place.accepted(&mut client, &[], &body).await;
-        let row = place.row(id).await;
+        let id = namespace.accepted(&mut client, &[], &body).await;
+        let row = namespace.row(id).await;
         assert_eq!(
             (row.valid, row.invalid_reason.as_deref()),
             (false, Some(reason))
@@ -145,8 +145,8 @@ async fn invalid_tickets_are_kept_with_their_reason() {
         );
         assert_eq!(row.ticket_text.unwrap(), body, "{name}");
     }
-    assert_eq!(place.products().await, []);
-    assert_eq!(place.count("ticket_lines").await, 0);
+    assert_eq!(namespace.products().await, []);
+    assert_eq!(namespace.count("ticket_lines").await, 0);
 }
 
 /// Name and price of a product are those of the newest ticket, and of two at the same time those of
@@ -154,8 +154,8 @@ async fn invalid_tickets_are_kept_with_their_reason() {
 /// one and as a group.
 #[tokio::test]
 async fn the_newest_ticket_names_a_product() {
-    let place = Namespace::new(TICKETD).await;
-    let _ticketd = place.ready("serve", &[]).await;
+    let namespace = Namespace::new(TICKETD).await;
+    let _ticketd = namespace.ready("serve", &[]).await;
     let orders = [
         [0, 1, 2],
         [0, 2, 1],
@@ -178,18 +178,20 @@ async fn the_newest_ticket_names_a_product() {
                 .map(|&n| (ids[n], times_us[n], bodies[n].as_bytes()))
                 .collect();
             if grouped {
-                place.publish(group_properties(), &group(records)).await;
+                namespace.publish(group_properties(), &group(records)).await;
             } else {
                 for (id, time_us, body) in records {
-                    place.publish(ticket_properties(id, time_us), body).await;
-                    place.row(id).await;
+                    namespace
+                        .publish(ticket_properties(id, time_us), body)
+                        .await;
+                    namespace.row(id).await;
                 }
             }
             expected.push((product, "Named 30".to_owned(), "30".to_owned()));
         }
     }
-    place.stored(36).await;
-    assert_eq!(place.products().await, expected);
+    namespace.stored(36).await;
+    assert_eq!(namespace.products().await, expected);
 }
 
 /// A ticket near the largest size is stored whole: posts one of 60 KB with a thousand lines.
@@ -202,16 +204,16 @@ async fn a_large_ticket_is_stored_whole() {
         .collect();
     let body = format!("Order: large\nVAT: 1\nTotal: 10.00\n\nproduct,product_id,price\n{lines}");
     assert!(body.len() > 55_000 && body.len() < 65_536, "{}", body.len());
-    let place = Namespace::new(TICKETD).await;
-    let mut ticketd = place.ready("serve", &[]).await;
-    let id = place
+    let namespace = Namespace::new(TICKETD).await;
+    let mut ticketd = namespace.ready("serve", &[]).await;
+    let id = namespace
         .accepted(&mut ticketd.client().await, &[], &body)
         .await;
-    let row = place.row(id).await;
+    let row = namespace.row(id).await;
     assert!(row.valid, "{:?}", row.invalid_reason);
     assert_eq!(row.ticket_text.unwrap(), body);
-    assert_eq!(place.count("products").await, LINES as i64);
-    assert_eq!(place.count("ticket_lines").await, LINES as i64);
+    assert_eq!(namespace.count("products").await, LINES as i64);
+    assert_eq!(namespace.count("ticket_lines").await, LINES as i64);
 }
 
 /// Everything answered 202 is stored once: posts 5,000 tickets over 64 connections and compares ids.
@@ -239,8 +241,8 @@ async fn every_accepted_ticket_is_stored_once_by_several_writers() {
 }
 
 async fn stored_once(connections: usize, tickets: usize, settings: &[(&str, &str)]) {
-    let place = Namespace::new(TICKETD).await;
-    let mut ticketd = place.ready("serve", settings).await;
+    let namespace = Namespace::new(TICKETD).await;
+    let mut ticketd = namespace.ready("serve", settings).await;
     let mut senders = tokio::task::JoinSet::new();
     for sender in 0..connections {
         let client = ticketd.client().await;
@@ -249,18 +251,22 @@ async fn stored_once(connections: usize, tickets: usize, settings: &[(&str, &str
     }
     let accepted: HashSet<Uuid> = senders.join_all().await.into_iter().flatten().collect();
     assert_eq!(accepted.len(), tickets);
-    place.stored(tickets as i64).await;
-    let stored: HashSet<Uuid> = place
+    namespace.stored(tickets as i64).await;
+    let stored: HashSet<Uuid> = namespace
         .rows()
         .await
         .into_iter()
         .map(|row| row.ticket_id)
         .collect();
     assert_eq!(stored, accepted);
-    assert_eq!(place.count("products").await, tickets as i64);
-    assert_eq!(place.count("dead_tickets").await, 0);
+    assert_eq!(namespace.count("products").await, tickets as i64);
+    assert_eq!(namespace.count("dead_tickets").await, 0);
     ticketd.drained().await;
-    assert_eq!(place.depth(place.queue()).await, 0, "not acknowledged");
+    assert_eq!(
+        namespace.depth(namespace.queue()).await,
+        0,
+        "not acknowledged"
+    );
 }
 
 /// Posts tickets that must all be accepted.
@@ -279,18 +285,20 @@ async fn send(mut client: Client, sender: usize, count: usize) -> Vec<Uuid> {
 async fn groups_are_as_large_as_they_may_be() {
     const TICKETS: usize = 200;
     for (max, grouped) in [("1", false), ("1024", true)] {
-        let place = Namespace::new(TICKETD).await;
-        let mut ticketd = place.ready("accept", &[("PUBLISH_GROUP_MAX", max)]).await;
+        let namespace = Namespace::new(TICKETD).await;
+        let mut ticketd = namespace
+            .ready("accept", &[("PUBLISH_GROUP_MAX", max)])
+            .await;
         let mut senders = tokio::task::JoinSet::new();
         for sender in 0..TICKETS / 10 {
             senders.spawn(send(ticketd.client().await, sender, 10));
         }
         let ids: HashSet<Uuid> = senders.join_all().await.into_iter().flatten().collect();
         assert_eq!(ids.len(), TICKETS);
-        let messages = place.depth(place.queue()).await;
+        let messages = namespace.depth(namespace.queue()).await;
         assert_eq!(messages < TICKETS as u32, grouped, "{messages} messages");
         if !grouped {
-            let content_type = place.take().await.properties.content_type().clone();
+            let content_type = namespace.take().await.properties.content_type().clone();
             assert_eq!(content_type.unwrap().as_str(), "text/plain");
         }
     }
@@ -300,16 +308,16 @@ async fn groups_are_as_large_as_they_may_be() {
 /// which is read too. Cuts the binding under load.
 #[tokio::test]
 async fn tickets_that_cannot_be_routed_are_stored() {
-    let place = Namespace::new(TICKETD).await;
-    let mut ticketd = place.ready("serve", &[]).await;
+    let namespace = Namespace::new(TICKETD).await;
+    let mut ticketd = namespace.ready("serve", &[]).await;
     let (early, late) = (ticketd.client().await, ticketd.client().await);
     let sending = tokio::spawn(send(early, 0, 300));
-    place.filled_at_least("tickets", 20).await;
-    place.unbind().await;
+    namespace.filled_at_least("tickets", 20).await;
+    namespace.unbind().await;
     let mut accepted = send(late, 1, 100).await;
     accepted.extend(sending.await.unwrap());
-    place.stored(400).await;
-    let stored: HashSet<Uuid> = place
+    namespace.stored(400).await;
+    let stored: HashSet<Uuid> = namespace
         .rows()
         .await
         .into_iter()
@@ -317,40 +325,40 @@ async fn tickets_that_cannot_be_routed_are_stored() {
         .collect();
     assert!(accepted.iter().all(|id| stored.contains(id)));
     ticketd.drained().await;
-    assert_eq!(place.depth(&place.unrouted()).await, 0);
+    assert_eq!(namespace.depth(&namespace.unrouted()).await, 0);
 }
 
 /// The view gives the lines of valid tickets: it is compared with the products of many tickets, of
 /// which each names its own.
 #[tokio::test]
 async fn the_view_of_lines_agrees_with_the_products() {
-    let place = Namespace::new(TICKETD).await;
-    let mut ticketd = place.ready("serve", &[]).await;
+    let namespace = Namespace::new(TICKETD).await;
+    let mut ticketd = namespace.ready("serve", &[]).await;
     let mut client = ticketd.client().await;
     let mut sent = 0;
     for folder in ["valid", "invalid"] {
         for file in std::fs::read_dir(sample(folder)).unwrap() {
             let body = std::fs::read_to_string(file.unwrap().path()).unwrap();
-            place.accepted(&mut client, &[], &body).await;
+            namespace.accepted(&mut client, &[], &body).await;
             sent += 1;
         }
     }
-    place.stored(sent).await;
+    namespace.stored(sent).await;
     let latest = "select product_id, name, price::text from ( \
             select distinct on (product_id) ticket_lines.* \
             from ticket_lines join tickets using (ticket_id) \
             order by product_id, received_at desc, ticket_id desc, line_number desc \
         ) as latest order by product_id collate \"C\"";
-    let rows = place.database.query(latest, &[]).await.unwrap();
+    let rows = namespace.database.query(latest, &[]).await.unwrap();
     let lines: Vec<(String, String, String)> = rows
         .iter()
         .map(|row| (row.get(0), row.get(1), row.get(2)))
         .collect();
     assert!(lines.len() > 10, "{lines:?}");
-    assert_eq!(lines, place.products().await);
+    assert_eq!(lines, namespace.products().await);
     let totals = "select count(*) from tickets where valid and total is distinct from \
         (select sum(price) from ticket_lines where ticket_lines.ticket_id = tickets.ticket_id)";
-    let wrong = place.database.query_one(totals, &[]).await.unwrap();
+    let wrong = namespace.database.query_one(totals, &[]).await.unwrap();
     assert_eq!(
         wrong.get::<_, i64>(0),
         0,

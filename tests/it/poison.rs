@@ -38,18 +38,18 @@ async fn a_ticket_that_commit_refuses_is_set_aside_alone() {
 /// for what they call bitter.
 async fn poisonous_tickets_are_set_aside(poison: &str) {
     const TICKETS: usize = 1_000;
-    let place = Namespace::new(TICKETD).await;
-    place.run(&["migrate"], &[]).await;
-    place.database.batch_execute(poison).await.unwrap();
-    let ticketd = place.ready("serve", &[]).await;
+    let namespace = Namespace::new(TICKETD).await;
+    namespace.run(&["migrate"], &[]).await;
+    namespace.database.batch_execute(poison).await.unwrap();
+    let ticketd = namespace.ready("serve", &[]).await;
     let bodies: Vec<String> = (0..TICKETS).map(|n| ticket(&n.to_string())).collect();
     let records = bodies
         .iter()
         .map(|body| (Uuid::now_v7(), 1_000_000, body.as_bytes()));
-    place.publish(group_properties(), &group(records)).await;
-    place.stored(TICKETS as i64 - 3).await;
-    place.filled("dead_tickets", 3).await;
-    let dead = place.dead().await;
+    namespace.publish(group_properties(), &group(records)).await;
+    namespace.stored(TICKETS as i64 - 3).await;
+    namespace.filled("dead_tickets", 3).await;
+    let dead = namespace.dead().await;
     for (dead, (n, why)) in dead
         .iter()
         .zip([(444, "poison"), (555, "bitter"), (777, "poison")])
@@ -57,7 +57,7 @@ async fn poisonous_tickets_are_set_aside(poison: &str) {
         assert_eq!(dead.body, bodies[n].as_bytes());
         assert!(dead.reason.contains(why), "{}", dead.reason);
     }
-    assert_eq!(place.count("products").await, TICKETS as i64 - 3);
+    assert_eq!(namespace.count("products").await, TICKETS as i64 - 3);
     ticketd.drained().await;
-    assert_eq!(place.depth(place.queue()).await, 0);
+    assert_eq!(namespace.depth(namespace.queue()).await, 0);
 }

@@ -15,16 +15,16 @@ use crate::TICKETD;
 /// ways to give its type and its time.
 #[tokio::test]
 async fn a_foreign_ticket_is_stored() {
-    let place = Namespace::new(TICKETD).await;
-    let _ticketd = place.ready("serve", &[]).await;
+    let namespace = Namespace::new(TICKETD).await;
+    let _ticketd = namespace.ready("serve", &[]).await;
     let id = Uuid::now_v7();
-    place
+    namespace
         .publish(
             ticket_properties(id, 1_500_000_000_123_456),
             EXAMPLE.as_bytes(),
         )
         .await;
-    let row = place.row(id).await;
+    let row = namespace.row(id).await;
     assert!(row.valid);
     assert_eq!(row.received_at_us, 1_500_000_000_123_456);
 
@@ -33,18 +33,18 @@ async fn a_foreign_ticket_is_stored() {
         .with_content_type("Text/Plain; charset=utf-8".into())
         .with_message_id(seconds.simple().to_string().into())
         .with_timestamp(1_500_000_000);
-    place.publish(properties, EXAMPLE.as_bytes()).await;
+    namespace.publish(properties, EXAMPLE.as_bytes()).await;
     assert_eq!(
-        place.row(seconds).await.received_at_us,
+        namespace.row(seconds).await.received_at_us,
         1_500_000_000_000_000
     );
 
     let bare = Uuid::now_v7();
     let properties = BasicProperties::default().with_message_id(bare.to_string().into());
-    place.publish(properties, EXAMPLE.as_bytes()).await;
+    namespace.publish(properties, EXAMPLE.as_bytes()).await;
     let now = "select received_at > now() - interval '1 minute' from tickets where ticket_id = $1";
-    place.row(bare).await;
-    let row = place.database.query_one(now, &[&bare]).await.unwrap();
+    namespace.row(bare).await;
+    let row = namespace.database.query_one(now, &[&bare]).await.unwrap();
     assert!(row.get::<_, bool>(0));
 }
 
@@ -53,8 +53,8 @@ async fn a_foreign_ticket_is_stored() {
 #[tokio::test]
 async fn a_clock_that_is_ahead_pins_no_product() {
     const YEAR_US: i64 = 365 * 86_400 * 1_000_000;
-    let place = Namespace::new(TICKETD).await;
-    let mut ticketd = place.ready("serve", &[]).await;
+    let namespace = Namespace::new(TICKETD).await;
+    let mut ticketd = namespace.ready("serve", &[]).await;
     let priced = |product: &str, price: &str| {
         format!(
             "Order: 1\nVAT: 0\nTotal: {price}\n\nproduct,product_id,price\nTea,{product},{price}\n"
@@ -63,13 +63,13 @@ async fn a_clock_that_is_ahead_pins_no_product() {
     let ahead_us = now_us() + YEAR_US;
     let (single, grouped) = (priced("single", "1.00"), priced("grouped", "1.00"));
     let id = Uuid::now_v7();
-    place
+    namespace
         .publish(ticket_properties(id, ahead_us), single.as_bytes())
         .await;
     let records = [(Uuid::now_v7(), ahead_us, grouped.as_bytes())];
-    place.publish(group_properties(), &group(records)).await;
-    place.stored(2).await;
-    let stored_us: Vec<_> = place
+    namespace.publish(group_properties(), &group(records)).await;
+    namespace.stored(2).await;
+    let stored_us: Vec<_> = namespace
         .rows()
         .await
         .iter()
@@ -80,10 +80,15 @@ async fn a_clock_that_is_ahead_pins_no_product() {
     let mut client = ticketd.client().await;
     for product in ["single", "grouped"] {
         let dearer = priced(product, "2.00");
-        let later = place.accepted(&mut client, &[], &dearer).await;
-        place.row(later).await;
+        let later = namespace.accepted(&mut client, &[], &dearer).await;
+        namespace.row(later).await;
     }
-    let prices: Vec<_> = place.products().await.into_iter().map(|p| p.2).collect();
+    let prices: Vec<_> = namespace
+        .products()
+        .await
+        .into_iter()
+        .map(|p| p.2)
+        .collect();
     assert_eq!(prices, ["2.00", "2.00"]);
     ticketd.logged("ahead").await;
     let ended = ticketd.drained().await;
@@ -97,8 +102,8 @@ async fn a_clock_that_is_ahead_pins_no_product() {
 /// and otherwise another time is taken and the log says so: publishes several.
 #[tokio::test]
 async fn a_time_of_receipt_of_a_wrong_type_is_not_passed_over() {
-    let place = Namespace::new(TICKETD).await;
-    let ticketd = place.ready("serve", &[]).await;
+    let namespace = Namespace::new(TICKETD).await;
+    let ticketd = namespace.ready("serve", &[]).await;
     let publish = async |value: AMQPValue| {
         let id = Uuid::now_v7();
         let mut headers = FieldTable::default();
@@ -106,8 +111,8 @@ async fn a_time_of_receipt_of_a_wrong_type_is_not_passed_over() {
         let properties = ticket_properties(id, 0)
             .with_headers(headers)
             .with_timestamp(1_500_000_000);
-        place.publish(properties, EXAMPLE.as_bytes()).await;
-        place.row(id).await.received_at_us
+        namespace.publish(properties, EXAMPLE.as_bytes()).await;
+        namespace.row(id).await.received_at_us
     };
     assert_eq!(publish(AMQPValue::LongInt(-7)).await, -7);
     assert_eq!(publish(AMQPValue::ShortShortUInt(200)).await, 200);
@@ -129,19 +134,19 @@ async fn a_time_of_receipt_of_a_wrong_type_is_not_passed_over() {
 /// invalid tickets.
 #[tokio::test]
 async fn a_foreign_group_is_stored() {
-    let place = Namespace::new(TICKETD).await;
-    let _ticketd = place.ready("serve", &[]).await;
+    let namespace = Namespace::new(TICKETD).await;
+    let _ticketd = namespace.ready("serve", &[]).await;
     let bodies = [ticket("a"), "nonsense".to_owned(), ticket("b")];
     let records: Vec<_> = (1..)
         .zip(&bodies)
         .map(|(n, body)| (Uuid::now_v7(), n * 1_000_000, body.as_bytes()))
         .collect();
-    place
+    namespace
         .publish(group_properties(), &group(records.clone()))
         .await;
-    place.stored(3).await;
+    namespace.stored(3).await;
     for (id, received_at_us, body) in records {
-        let row = place.row(id).await;
+        let row = namespace.row(id).await;
         assert_eq!(row.received_at_us, received_at_us);
         assert_eq!(row.ticket_text.unwrap().as_bytes(), body);
         assert_eq!(row.valid, body != b"nonsense");
@@ -152,8 +157,8 @@ async fn a_foreign_group_is_stored() {
 /// it is stored: publishes one of each kind, each followed by a good ticket.
 #[tokio::test]
 async fn what_can_never_be_stored_is_a_dead_row() {
-    let place = Namespace::new(TICKETD).await;
-    let ticketd = place.ready("serve", &[]).await;
+    let namespace = Namespace::new(TICKETD).await;
+    let ticketd = namespace.ready("serve", &[]).await;
     let plain = |id: Uuid| ticket_properties(id, 1);
     let (empty, whole) = (group([]), group([(Uuid::now_v7(), 1, b"abc".as_slice())]));
     let cut = &whole[..whole.len() - 1];
@@ -187,23 +192,23 @@ async fn what_can_never_be_stored_is_a_dead_row() {
         (group_properties(), &hollow, "empty ticket at byte 31"),
     ];
     for (n, (properties, body, _)) in cases.iter().enumerate() {
-        place.publish(properties.clone(), body).await;
+        namespace.publish(properties.clone(), body).await;
         let next = Uuid::now_v7();
-        place
+        namespace
             .publish(plain(next), ticket(&n.to_string()).as_bytes())
             .await;
-        place.row(next).await;
+        namespace.row(next).await;
     }
-    let dead = place.dead().await;
+    let dead = namespace.dead().await;
     assert_eq!(dead.len(), cases.len());
     for (dead, (_, body, why)) in dead.iter().zip(&cases) {
         assert_eq!(dead.body, *body);
         assert!(dead.reason.contains(why), "{}", dead.reason);
     }
     assert_eq!(dead[5].ticket_id, id, "the id is kept where there is one");
-    assert_eq!(place.count("tickets").await, cases.len() as i64);
+    assert_eq!(namespace.count("tickets").await, cases.len() as i64);
     ticketd.drained().await;
-    assert_eq!(place.depth(place.queue()).await, 0);
+    assert_eq!(namespace.depth(namespace.queue()).await, 0);
 }
 
 /// A group has 65,536 tickets at most, and of a larger one none is stored: publishes one of each, of
@@ -211,20 +216,20 @@ async fn what_can_never_be_stored_is_a_dead_row() {
 #[tokio::test]
 async fn a_group_of_too_many_tickets_is_a_dead_row() {
     const TICKETS_MAX: usize = 65_536;
-    let place = Namespace::new(TICKETD).await;
-    let ticketd = place.ready("serve", &[]).await;
+    let namespace = Namespace::new(TICKETD).await;
+    let ticketd = namespace.ready("serve", &[]).await;
     let tickets = |count| group((0..count).map(|_| (Uuid::now_v7(), 1, b"x".as_slice())));
     let too_many = tickets(TICKETS_MAX + 1);
-    place.publish(group_properties(), &too_many).await;
-    place
+    namespace.publish(group_properties(), &too_many).await;
+    namespace
         .publish(group_properties(), &tickets(TICKETS_MAX))
         .await;
-    place.stored(TICKETS_MAX as i64).await;
-    let dead = place.dead().await;
+    namespace.stored(TICKETS_MAX as i64).await;
+    let dead = namespace.dead().await;
     assert_eq!(dead.len(), 1);
     assert!(dead[0].body == too_many && dead[0].reason.contains("65536"));
     ticketd.drained().await;
-    assert_eq!(place.depth(place.queue()).await, 0);
+    assert_eq!(namespace.depth(namespace.queue()).await, 0);
 }
 
 /// A batch that did not fill leaves the cores to others while it is written: lets one batch say that
@@ -232,19 +237,23 @@ async fn a_group_of_too_many_tickets_is_a_dead_row() {
 /// its six megabytes. At once they take a few hundredths of a second.
 #[tokio::test]
 async fn a_batch_that_did_not_fill_is_written_in_pieces() {
-    let place = Namespace::new(TICKETD).await;
-    let mut ticketd = place.ready("serve", &[("BATCH_AGE", "2s")]).await;
+    let namespace = Namespace::new(TICKETD).await;
+    let mut ticketd = namespace.ready("serve", &[("BATCH_AGE", "2s")]).await;
     let body = vec![b'x'; 1500];
     let records = |tickets, bytes| {
         let body = &body[..bytes];
         group((0..tickets).map(|_| (Uuid::now_v7(), 0, body)))
     };
-    place.publish(group_properties(), &records(300, 1)).await;
+    namespace
+        .publish(group_properties(), &records(300, 1))
+        .await;
     for _ in 0..24 {
-        place.publish(group_properties(), &records(160, 1500)).await;
+        namespace
+            .publish(group_properties(), &records(160, 1500))
+            .await;
     }
     wait_until("all stored", async || {
-        place.count("tickets").await == 300 + 24 * 160
+        namespace.count("tickets").await == 300 + 24 * 160
     })
     .await;
     let page = ticketd.client().await.ask(get("/metrics")).await;
@@ -258,22 +267,23 @@ async fn a_batch_that_did_not_fill_is_written_in_pieces() {
 #[tokio::test]
 async fn a_backlog_of_small_groups_does_not_wait_to_fill() {
     const BATCH_AGE: Duration = Duration::from_secs(3);
-    let place = Namespace::new(TICKETD).await;
-    place.ready("accept", &[]).await.drained().await;
+    let namespace = Namespace::new(TICKETD).await;
+    namespace.ready("accept", &[]).await.drained().await;
     let mut stored = 0;
     // Of the second queue 8 messages are held, whatever the setting.
-    for (queue, messages, tickets) in [(place.queue(), 300, 8), (&place.unrouted(), 40, 40)] {
+    for (queue, messages, tickets) in [(namespace.queue(), 300, 8), (&namespace.unrouted(), 40, 40)]
+    {
         for _ in 0..messages {
             let records = (0..tickets).map(|_| (Uuid::now_v7(), 0, b"x".as_slice()));
-            place
+            namespace
                 .publish_to(queue, group_properties(), &group(records))
                 .await;
         }
         let settings = [("BATCH_AGE", "3s"), ("PREFETCH", "64")];
-        let ticketd = place.ready("consume", &settings).await;
+        let ticketd = namespace.ready("consume", &settings).await;
         let started = Instant::now();
         stored += messages * tickets;
-        place.stored(stored).await;
+        namespace.stored(stored).await;
         let took = started.elapsed();
         assert!(took < 2 * BATCH_AGE, "{took:?}");
         ticketd.drained().await;
@@ -284,8 +294,8 @@ async fn a_backlog_of_small_groups_does_not_wait_to_fill() {
 /// other is kept, and none stops the consumer: publishes the extremes as tickets and in one group.
 #[tokio::test]
 async fn no_time_of_receipt_stops_the_consumer() {
-    let place = Namespace::new(TICKETD).await;
-    let ticketd = place.ready("serve", &[]).await;
+    let namespace = Namespace::new(TICKETD).await;
+    let ticketd = namespace.ready("serve", &[]).await;
     let times_us = [
         i64::MIN,
         i64::MIN + 1,
@@ -298,7 +308,7 @@ async fn no_time_of_receipt_stops_the_consumer() {
     let mut records = Vec::new();
     for time_us in times_us {
         let id = Uuid::now_v7();
-        place
+        namespace
             .publish(ticket_properties(id, time_us), EXAMPLE.as_bytes())
             .await;
         records.push((Uuid::now_v7(), time_us, EXAMPLE.as_bytes()));
@@ -306,14 +316,14 @@ async fn no_time_of_receipt_stops_the_consumer() {
     let seconds = ticket_properties(Uuid::now_v7(), 0)
         .with_headers(FieldTable::default())
         .with_timestamp(u64::MAX);
-    place.publish(seconds, EXAMPLE.as_bytes()).await;
-    place.publish(group_properties(), &group(records)).await;
+    namespace.publish(seconds, EXAMPLE.as_bytes()).await;
+    namespace.publish(group_properties(), &group(records)).await;
     let sent = 2 * times_us.len() as i64 + 1;
     wait_until("each a row or a dead row", async || {
-        place.count("tickets").await + place.count("dead_tickets").await == sent
+        namespace.count("tickets").await + namespace.count("dead_tickets").await == sent
     })
     .await;
-    let stored: Vec<_> = place
+    let stored: Vec<_> = namespace
         .rows()
         .await
         .into_iter()
@@ -329,18 +339,18 @@ async fn no_time_of_receipt_stops_the_consumer() {
     assert!(!stored.contains(&i64::MIN));
     assert!(stored.iter().all(|&time_us| time_us <= now_us()));
     let timeless = "select bool_and(received_at is null) from dead_tickets";
-    let row = place.database.query_one(timeless, &[]).await.unwrap();
+    let row = namespace.database.query_one(timeless, &[]).await.unwrap();
     assert!(row.get::<_, bool>(0), "no other time is made up");
     ticketd.drained().await;
-    assert_eq!(place.depth(place.queue()).await, 0);
+    assert_eq!(namespace.depth(namespace.queue()).await, 0);
 }
 
 /// A message that comes twice is stored once: publishes a ticket and a group twice each, and a group
 /// that holds a ticket twice.
 #[tokio::test]
 async fn a_repeated_message_is_stored_once() {
-    let place = Namespace::new(TICKETD).await;
-    let ticketd = place.ready("serve", &[]).await;
+    let namespace = Namespace::new(TICKETD).await;
+    let ticketd = namespace.ready("serve", &[]).await;
     let bodies: Vec<String> = (0..50).map(|n| ticket(&n.to_string())).collect();
     let records: Vec<_> = bodies
         .iter()
@@ -348,28 +358,28 @@ async fn a_repeated_message_is_stored_once() {
         .collect();
     let single = ticket_properties(Uuid::now_v7(), 1);
     for _ in 0..2 {
-        place.publish(single.clone(), EXAMPLE.as_bytes()).await;
-        place
+        namespace.publish(single.clone(), EXAMPLE.as_bytes()).await;
+        namespace
             .publish(group_properties(), &group(records.clone()))
             .await;
     }
     let with_new = [(Uuid::now_v7(), 1, EXAMPLE.as_bytes())];
     let doubled = records.iter().chain(&records).chain(&with_new).copied();
-    place.publish(group_properties(), &group(doubled)).await;
-    place.row(with_new[0].0).await;
-    assert_eq!(place.count("tickets").await, 52);
-    assert_eq!(place.count("dead_tickets").await, 0);
+    namespace.publish(group_properties(), &group(doubled)).await;
+    namespace.row(with_new[0].0).await;
+    assert_eq!(namespace.count("tickets").await, 52);
+    assert_eq!(namespace.count("dead_tickets").await, 0);
     ticketd.drained().await;
-    assert_eq!(place.depth(place.queue()).await, 0);
+    assert_eq!(namespace.depth(namespace.queue()).await, 0);
 }
 
 /// Writers that store the same tickets at the same time store each once, in whatever order they meet
 /// them: publishes one group many times, every other time backwards, to several writers.
 #[tokio::test]
 async fn writers_may_meet_the_same_tickets() {
-    let place = Namespace::new(TICKETD).await;
+    let namespace = Namespace::new(TICKETD).await;
     let settings = [("WRITERS", "3"), ("BATCH_ROWS", "100")];
-    let ticketd = place.ready("serve", &settings).await;
+    let ticketd = namespace.ready("serve", &settings).await;
     let bodies: Vec<String> = (0..100).map(|n| ticket(&n.to_string())).collect();
     let records: Vec<_> = bodies
         .iter()
@@ -378,16 +388,16 @@ async fn writers_may_meet_the_same_tickets() {
     let forwards = group(records.iter().copied());
     let backwards = group(records.iter().rev().copied());
     for _ in 0..15 {
-        place.publish(group_properties(), &forwards).await;
-        place.publish(group_properties(), &backwards).await;
+        namespace.publish(group_properties(), &forwards).await;
+        namespace.publish(group_properties(), &backwards).await;
     }
     let last = Uuid::now_v7();
-    place
+    namespace
         .publish(ticket_properties(last, 1), EXAMPLE.as_bytes())
         .await;
-    place.row(last).await;
+    namespace.row(last).await;
     ticketd.drained().await;
-    assert_eq!(place.depth(place.queue()).await, 0);
-    assert_eq!(place.count("tickets").await, 101);
-    assert_eq!(place.dead().await, []);
+    assert_eq!(namespace.depth(namespace.queue()).await, 0);
+    assert_eq!(namespace.count("tickets").await, 101);
+    assert_eq!(namespace.dead().await, []);
 }

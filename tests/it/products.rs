@@ -15,9 +15,9 @@ fn sale(price: u32) -> String {
 }
 
 /// The version of the one row of `products`, and the ticket it was written for.
-async fn version(place: &Namespace) -> (String, Uuid) {
+async fn version(namespace: &Namespace) -> (String, Uuid) {
     let query = "select ctid::text || xmin::text, ticket_id from products";
-    let row = place.database.query_one(query, &[]).await.unwrap();
+    let row = namespace.database.query_one(query, &[]).await.unwrap();
     (row.get(0), row.get(1))
 }
 
@@ -25,49 +25,49 @@ async fn version(place: &Namespace) -> (String, Uuid) {
 /// pile of dead versions to keep: stores tickets one by one and looks at the row's version.
 #[tokio::test]
 async fn an_unchanged_product_is_not_written_again() {
-    let place = Namespace::new(TICKETD).await;
-    let mut ticketd = place.ready("serve", &[]).await;
+    let namespace = Namespace::new(TICKETD).await;
+    let mut ticketd = namespace.ready("serve", &[]).await;
     let mut client = ticketd.client().await;
-    let first = place.accepted(&mut client, &[], &sale(2)).await;
-    place.row(first).await;
-    let before = version(&place).await;
+    let first = namespace.accepted(&mut client, &[], &sale(2)).await;
+    namespace.row(first).await;
+    let before = version(&namespace).await;
     assert_eq!(before.1, first);
     for _ in 0..20 {
-        let id = place.accepted(&mut client, &[], &sale(2)).await;
-        place.row(id).await;
-        assert_eq!(version(&place).await, before);
+        let id = namespace.accepted(&mut client, &[], &sale(2)).await;
+        namespace.row(id).await;
+        assert_eq!(version(&namespace).await, before);
     }
-    let dearer = place.accepted(&mut client, &[], &sale(3)).await;
-    place.row(dearer).await;
-    assert_eq!(version(&place).await.1, dearer);
+    let dearer = namespace.accepted(&mut client, &[], &sale(3)).await;
+    namespace.row(dearer).await;
+    assert_eq!(version(&namespace).await.1, dearer);
     let expected = owned(&[("T", "Tea", "3")]);
-    assert_eq!(place.products().await, expected);
+    assert_eq!(namespace.products().await, expected);
 }
 
 /// PRODUCT_REFRESH bounds how long a row goes without a write; 0 writes it with every batch.
 #[tokio::test]
 async fn a_row_is_written_again_after_its_refresh_time() {
-    let place = Namespace::new(TICKETD).await;
-    let mut ticketd = place.ready("serve", &[("PRODUCT_REFRESH", "1s")]).await;
+    let namespace = Namespace::new(TICKETD).await;
+    let mut ticketd = namespace.ready("serve", &[("PRODUCT_REFRESH", "1s")]).await;
     let mut client = ticketd.client().await;
-    let first = place.accepted(&mut client, &[], &sale(2)).await;
-    place.row(first).await;
-    let next = place.accepted(&mut client, &[], &sale(2)).await;
-    place.row(next).await;
+    let first = namespace.accepted(&mut client, &[], &sale(2)).await;
+    namespace.row(first).await;
+    let next = namespace.accepted(&mut client, &[], &sale(2)).await;
+    namespace.row(next).await;
     wait_until("a later ticket in the row", async || {
-        let id = place.accepted(&mut client, &[], &sale(2)).await;
-        place.row(id).await;
-        version(&place).await.1 == id
+        let id = namespace.accepted(&mut client, &[], &sale(2)).await;
+        namespace.row(id).await;
+        version(&namespace).await.1 == id
     })
     .await;
 
-    let place = Namespace::new(TICKETD).await;
-    let mut ticketd = place.ready("serve", &[("PRODUCT_REFRESH", "0s")]).await;
+    let namespace = Namespace::new(TICKETD).await;
+    let mut ticketd = namespace.ready("serve", &[("PRODUCT_REFRESH", "0s")]).await;
     let mut client = ticketd.client().await;
     for _ in 0..3 {
-        let id = place.accepted(&mut client, &[], &sale(2)).await;
-        place.row(id).await;
-        assert_eq!(version(&place).await.1, id);
+        let id = namespace.accepted(&mut client, &[], &sale(2)).await;
+        namespace.row(id).await;
+        assert_eq!(version(&namespace).await.1, id);
     }
 }
 
@@ -75,41 +75,41 @@ async fn a_row_is_written_again_after_its_refresh_time() {
 /// though the connection that it was known on is gone.
 #[tokio::test]
 async fn a_late_ticket_replaces_nothing() {
-    let place = Namespace::new(TICKETD).await;
+    let namespace = Namespace::new(TICKETD).await;
     let url = format!(
         "{}&application_name={}",
-        place.database_url(),
-        place.schema()
+        namespace.database_url(),
+        namespace.schema()
     );
-    let _ticketd = place.ready("consume", &[("DATABASE_URL", &url)]).await;
+    let _ticketd = namespace.ready("consume", &[("DATABASE_URL", &url)]).await;
     let start_us = now_us() - 60_000_000;
     let publish = async |second: i64, price| {
         let id = Uuid::now_v7();
         let properties = ticket_properties(id, start_us + second * 1_000_000);
-        place.publish(properties, sale(price).as_bytes()).await;
-        place.row(id).await;
+        namespace.publish(properties, sale(price).as_bytes()).await;
+        namespace.row(id).await;
         id
     };
     let tea_costs = async |price: &str| {
-        assert_eq!(place.products().await, owned(&[("T", "Tea", price)]));
+        assert_eq!(namespace.products().await, owned(&[("T", "Tea", price)]));
     };
     let first = publish(0, 2).await;
     publish(30, 2).await;
-    assert_eq!(version(&place).await.1, first, "it has not changed");
+    assert_eq!(version(&namespace).await.1, first, "it has not changed");
     publish(20, 3).await;
     tea_costs("2").await;
 
     let terminate = "select count(pg_terminate_backend(pid)) from pg_stat_activity \
         where application_name = $1";
-    let ended = place
+    let ended = namespace
         .database
-        .query_one(terminate, &[&place.schema()])
+        .query_one(terminate, &[&namespace.schema()])
         .await;
     assert!(ended.unwrap().get::<_, i64>(0) > 0);
     publish(21, 3).await;
     tea_costs("2").await;
     let last = publish(31, 3).await;
-    assert_eq!(version(&place).await.1, last);
+    assert_eq!(version(&namespace).await.1, last);
     tea_costs("3").await;
 }
 
@@ -119,12 +119,12 @@ async fn a_late_ticket_replaces_nothing() {
 #[tokio::test]
 async fn the_age_of_the_database_can_fall_while_ticketd_stores() {
     const TRANSACTIONS: i32 = 5_000;
-    let place = Namespace::new(TICKETD).await;
-    let (url, database) = place.own_database("").await;
-    let mut ticketd = place.ready("serve", &[("DATABASE_URL", &url)]).await;
+    let namespace = Namespace::new(TICKETD).await;
+    let (url, database) = namespace.own_database("").await;
+    let mut ticketd = namespace.ready("serve", &[("DATABASE_URL", &url)]).await;
     let mut client = ticketd.client().await;
     let mut store = async || {
-        let id = place.accepted(&mut client, &[], EXAMPLE).await;
+        let id = namespace.accepted(&mut client, &[], EXAMPLE).await;
         let query = "select count(*) from tickets where ticket_id = $1";
         wait_until("the ticket is stored", async || {
             database

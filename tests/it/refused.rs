@@ -12,35 +12,35 @@ const NO_TICKET: &str =
     "alter table tickets add constraint nothing_fits check (ticket_text is null) not valid";
 const MENDED: &str = "alter table tickets drop constraint nothing_fits";
 
-async fn sql(place: &Namespace, script: &str) {
-    place.database.batch_execute(script).await.unwrap();
+async fn sql(namespace: &Namespace, script: &str) {
+    namespace.database.batch_execute(script).await.unwrap();
 }
 
 /// Tables to work on, and a consumer of them that is ready.
 async fn consuming(script: &str) -> (Namespace, Process) {
-    let place = Namespace::new(TICKETD).await;
-    place.run(&["migrate"], &[]).await;
-    sql(&place, script).await;
-    let consume = place.ready("consume", &[]).await;
-    (place, consume)
+    let namespace = Namespace::new(TICKETD).await;
+    namespace.run(&["migrate"], &[]).await;
+    sql(&namespace, script).await;
+    let consume = namespace.ready("consume", &[]).await;
+    (namespace, consume)
 }
 
 /// Publishes a ticket of that order.
-async fn publish(place: &Namespace, order: &str) -> Uuid {
+async fn publish(namespace: &Namespace, order: &str) -> Uuid {
     let id = Uuid::now_v7();
     let body = ticket(order);
-    place
+    namespace
         .publish(ticket_properties(id, 1_000_000), body.as_bytes())
         .await;
     id
 }
 
 /// Publishes one message with a ticket of each of these orders, in the order of their ids.
-async fn publish_group(place: &Namespace, orders: impl IntoIterator<Item = String>) {
+async fn publish_group(namespace: &Namespace, orders: impl IntoIterator<Item = String>) {
     let bodies: Vec<_> = orders.into_iter().map(|order| ticket(&order)).collect();
     let record = |body: &'static str| (Uuid::now_v7(), 1_000_000, body.as_bytes());
     let records = bodies.into_iter().map(|body| record(body.leak()));
-    place.publish(group_properties(), &group(records)).await;
+    namespace.publish(group_properties(), &group(records)).await;
 }
 
 /// Waits until the consumer says that the tables refuse everything, and is not ready for it.
@@ -59,12 +59,12 @@ async fn held(process: &mut Process) -> Option<f64> {
 }
 
 /// Waits until that many tickets are stored and it is ready again, with nothing left in the queue.
-async fn goes_on(place: &Namespace, mut consume: Process, tickets: i64) {
-    place.stored(tickets).await;
+async fn goes_on(namespace: &Namespace, mut consume: Process, tickets: i64) {
+    namespace.stored(tickets).await;
     consume.ready_on("ADMIN_LISTEN").await;
     assert_eq!(held(&mut consume).await, Some(0.0));
     consume.drained().await;
-    assert_eq!(place.depth(place.queue()).await, 0);
+    assert_eq!(namespace.depth(namespace.queue()).await, 0);
 }
 
 /// A constraint that no ticket meets buries none: the consumer says so in its health and names the
@@ -72,8 +72,8 @@ async fn goes_on(place: &Namespace, mut consume: Process, tickets: i64) {
 /// the constraint is gone. Adds one before 40 tickets come together.
 #[tokio::test]
 async fn a_fault_of_the_table_buries_nothing() {
-    let (place, mut consume) = consuming(NO_TICKET).await;
-    publish_group(&place, (0..40).map(|n| n.to_string())).await;
+    let (namespace, mut consume) = consuming(NO_TICKET).await;
+    publish_group(&namespace, (0..40).map(|n| n.to_string())).await;
     refusing(&mut consume).await;
     assert_eq!(held(&mut consume).await, Some(40.0));
     let log = consume.log();
@@ -81,11 +81,11 @@ async fn a_fault_of_the_table_buries_nothing() {
     assert!(error.contains("nothing_fits"), "{error}");
     assert!(error.contains("23514"), "{error}");
     repeated(&mut consume, 3.0).await;
-    assert_eq!(place.count("dead_tickets").await, 0);
-    assert_eq!(place.count("tickets").await, 0);
-    sql(&place, MENDED).await;
-    goes_on(&place, consume, 40).await;
-    assert_eq!(place.count("dead_tickets").await, 0);
+    assert_eq!(namespace.count("dead_tickets").await, 0);
+    assert_eq!(namespace.count("tickets").await, 0);
+    sql(&namespace, MENDED).await;
+    goes_on(&namespace, consume, 40).await;
+    assert_eq!(namespace.count("dead_tickets").await, 0);
 }
 
 /// Waits until refused batches have been tried again that many times.
@@ -104,40 +104,40 @@ async fn repeated(consume: &mut Process, times: f64) {
 /// the third on they are held. Publishes each once the one before is dealt with, and more after that.
 #[tokio::test]
 async fn the_third_ticket_in_a_row_is_held() {
-    let (place, mut consume) = consuming(NO_TICKET).await;
+    let (namespace, mut consume) = consuming(NO_TICKET).await;
     for n in 1..=2 {
-        publish(&place, &n.to_string()).await;
-        place.filled("dead_tickets", n).await;
+        publish(&namespace, &n.to_string()).await;
+        namespace.filled("dead_tickets", n).await;
     }
     for n in 3..=10 {
-        publish(&place, &n.to_string()).await;
+        publish(&namespace, &n.to_string()).await;
         refusing(&mut consume).await;
     }
     wait_until("all held", async || held(&mut consume).await == Some(8.0)).await;
     repeated(&mut consume, 3.0).await;
-    assert_eq!(place.count("dead_tickets").await, 2);
-    sql(&place, MENDED).await;
-    goes_on(&place, consume, 8).await;
-    assert_eq!(place.count("dead_tickets").await, 2);
+    assert_eq!(namespace.count("dead_tickets").await, 2);
+    sql(&namespace, MENDED).await;
+    goes_on(&namespace, consume, 8).await;
+    assert_eq!(namespace.count("dead_tickets").await, 2);
 }
 
 /// The same with several writers, which share what they know.
 #[tokio::test]
 async fn several_writers_dead_letter_no_more_than_one() {
-    let place = Namespace::new(TICKETD).await;
-    place.run(&["migrate"], &[]).await;
-    sql(&place, NO_TICKET).await;
+    let namespace = Namespace::new(TICKETD).await;
+    namespace.run(&["migrate"], &[]).await;
+    sql(&namespace, NO_TICKET).await;
     let settings = [("WRITERS", "3"), ("BATCH_ROWS", "1")];
-    let mut consume = place.ready("consume", &settings).await;
+    let mut consume = namespace.ready("consume", &settings).await;
     for n in 0..20 {
-        publish(&place, &n.to_string()).await;
+        publish(&namespace, &n.to_string()).await;
     }
     refusing(&mut consume).await;
     repeated(&mut consume, 5.0).await;
-    assert!(place.count("dead_tickets").await <= 2);
-    sql(&place, MENDED).await;
-    let dead = place.count("dead_tickets").await;
-    goes_on(&place, consume, 20 - dead).await;
+    assert!(namespace.count("dead_tickets").await <= 2);
+    sql(&namespace, MENDED).await;
+    let dead = namespace.count("dead_tickets").await;
+    goes_on(&namespace, consume, 20 - dead).await;
 }
 
 /// Tickets in a row that are at fault themselves hold up nobody for long: the next one that the table
@@ -145,15 +145,15 @@ async fn several_writers_dead_letter_no_more_than_one() {
 #[tokio::test]
 async fn a_good_ticket_frees_those_that_are_held() {
     let poison = "alter table tickets add constraint poison check (order_id not like 'bad%')";
-    let (place, mut consume) = consuming(poison).await;
+    let (namespace, mut consume) = consuming(poison).await;
     for n in 1..=5 {
-        publish(&place, &format!("bad-{n}")).await;
-        place.filled_at_least("dead_tickets", n.min(2)).await;
+        publish(&namespace, &format!("bad-{n}")).await;
+        namespace.filled_at_least("dead_tickets", n.min(2)).await;
     }
     wait_until("three held", async || held(&mut consume).await == Some(3.0)).await;
-    publish(&place, "good").await;
-    place.filled("dead_tickets", 5).await;
-    goes_on(&place, consume, 1).await;
+    publish(&namespace, "good").await;
+    namespace.filled("dead_tickets", 5).await;
+    goes_on(&namespace, consume, 1).await;
 }
 
 /// Tickets at fault go to `dead_tickets` at once where others of their batch are stored, however many
@@ -162,7 +162,7 @@ async fn a_good_ticket_frees_those_that_are_held() {
 #[tokio::test]
 async fn many_refused_tickets_of_a_batch_are_set_aside() {
     let poison = "alter table tickets add constraint poison check (order_id not like 'bad%')";
-    let (place, mut consume) = consuming(poison).await;
+    let (namespace, mut consume) = consuming(poison).await;
     let (mut good, mut dead) = (0, 0);
     for pattern in ["10", "0111111", "1111111110", "1111011111111"] {
         for repeat in [1, 7] {
@@ -177,26 +177,26 @@ async fn many_refused_tickets_of_a_batch_are_set_aside() {
             let bad = orders.iter().filter(|order| order.starts_with("bad"));
             dead += bad.count() as i64;
             good += orders.len() as i64;
-            publish_group(&place, orders).await;
-            place.filled("dead_tickets", dead).await;
+            publish_group(&namespace, orders).await;
+            namespace.filled("dead_tickets", dead).await;
             consume.ready_on("ADMIN_LISTEN").await;
         }
     }
-    goes_on(&place, consume, good - dead).await;
-    assert_eq!(place.count("dead_tickets").await, dead);
+    goes_on(&namespace, consume, good - dead).await;
+    assert_eq!(namespace.count("dead_tickets").await, dead);
 }
 
 /// The same where they are refused for what others have: adds a key of somebody's own, and publishes
 /// every order several times.
 #[tokio::test]
 async fn tickets_that_break_another_key_are_set_aside() {
-    let (place, mut consume) = consuming("create unique index on tickets (order_id)").await;
+    let (namespace, mut consume) = consuming("create unique index on tickets (order_id)").await;
     let orders = (0..30).map(|n| (n / 10).to_string());
-    publish_group(&place, orders).await;
-    place.filled("dead_tickets", 27).await;
+    publish_group(&namespace, orders).await;
+    namespace.filled("dead_tickets", 27).await;
     let ready = consume.admin().await.ask(get("/readyz")).await;
     assert_eq!(ready.status, 200);
-    goes_on(&place, consume, 3).await;
+    goes_on(&namespace, consume, 3).await;
 }
 
 /// A product that the tables refuse is its ticket's fault also where nothing else of the batch writes
@@ -204,15 +204,15 @@ async fn tickets_that_break_another_key_are_set_aside() {
 #[tokio::test]
 async fn a_refused_product_is_compared_with_those_that_are_known() {
     let bitter = "alter table products add constraint bitter check (product_id <> 't-bad')";
-    let (place, mut consume) = consuming(bitter).await;
-    publish(&place, "good").await;
-    place.stored(1).await;
+    let (namespace, mut consume) = consuming(bitter).await;
+    publish(&namespace, "good").await;
+    namespace.stored(1).await;
     let orders = ["good", "bad", "good", "bad"].map(str::to_owned);
-    publish_group(&place, orders).await;
-    place.filled("dead_tickets", 2).await;
+    publish_group(&namespace, orders).await;
+    namespace.filled("dead_tickets", 2).await;
     consume.ready_on("ADMIN_LISTEN").await;
     assert!(!consume.log().contains("has taken no other"));
-    goes_on(&place, consume, 3).await;
+    goes_on(&namespace, consume, 3).await;
 }
 
 /// No kind of fault buries a batch, whatever its SQLSTATE: makes one after the other, and mends it.
@@ -249,15 +249,15 @@ async fn no_fault_of_the_tables_buries_a_batch() {
     ];
     for (what, fault, repaired) in faults {
         eprintln!("fault: {what}");
-        let (place, mut consume) = consuming("").await;
-        sql(&place, fault).await;
-        publish_group(&place, (0..40).map(|n| format!("order-{n}"))).await;
+        let (namespace, mut consume) = consuming("").await;
+        sql(&namespace, fault).await;
+        publish_group(&namespace, (0..40).map(|n| format!("order-{n}"))).await;
         refusing(&mut consume).await;
-        assert_eq!(place.count("dead_tickets").await, 0, "{what}");
-        sql(&place, repaired).await;
-        place.stored(40).await;
+        assert_eq!(namespace.count("dead_tickets").await, 0, "{what}");
+        sql(&namespace, repaired).await;
+        namespace.stored(40).await;
         consume.ready_on("ADMIN_LISTEN").await;
-        assert_eq!(place.count("dead_tickets").await, 0, "{what}");
+        assert_eq!(namespace.count("dead_tickets").await, 0, "{what}");
         consume.drained().await;
     }
 }
@@ -266,18 +266,18 @@ async fn no_fault_of_the_tables_buries_a_batch() {
 /// is: makes one while tickets are stored.
 #[tokio::test]
 async fn a_column_of_another_type_is_put_right() {
-    let (place, mut consume) = consuming("").await;
+    let (namespace, mut consume) = consuming("").await;
     sql(
-        &place,
+        &namespace,
         "alter table tickets alter column received_at type date",
     )
     .await;
-    publish_group(&place, (0..40).map(|n| format!("order-{n}"))).await;
-    place.stored(40).await;
+    publish_group(&namespace, (0..40).map(|n| format!("order-{n}"))).await;
+    namespace.stored(40).await;
     consume.ready_on("ADMIN_LISTEN").await;
-    assert_eq!(place.count("dead_tickets").await, 0);
+    assert_eq!(namespace.count("dead_tickets").await, 0);
     let types = "select pg_typeof(received_at)::text from tickets limit 1";
-    let row = place.database.query_one(types, &[]).await.unwrap();
+    let row = namespace.database.query_one(types, &[]).await.unwrap();
     assert_eq!(row.get::<_, &str>(0), "timestamp with time zone");
     consume.drained().await;
 }
@@ -288,11 +288,11 @@ async fn a_column_of_another_type_is_put_right() {
 async fn a_fault_that_ends_during_the_search_buries_nothing() {
     const TICKETS: i64 = 40;
     for refusals in [3, 20, 70] {
-        let (place, consume) =
+        let (namespace, consume) =
             consuming(&refuse_while(&format!("nextval('attempts') <= {refusals}"))).await;
-        publish_group(&place, (0..TICKETS).map(|n| n.to_string())).await;
-        goes_on(&place, consume, TICKETS).await;
-        assert_eq!(place.count("dead_tickets").await, 0, "{refusals}");
+        publish_group(&namespace, (0..TICKETS).map(|n| n.to_string())).await;
+        goes_on(&namespace, consume, TICKETS).await;
+        assert_eq!(namespace.count("dead_tickets").await, 0, "{refusals}");
     }
 }
 
@@ -307,22 +307,22 @@ async fn a_fault_that_begins_during_the_search_buries_next_to_nothing() {
             and not exists (select from pg_class where relname = 'repaired' \
                 and relnamespace = 'attempts_here'::regnamespace))"
         );
-        let place = Namespace::new(TICKETD).await;
-        let begins = begins.replace("attempts_here", place.schema());
-        place.run(&["migrate"], &[]).await;
-        sql(&place, &refuse_while(&begins)).await;
-        let mut consume = place.ready("consume", &[]).await;
-        publish_group(&place, (0..TICKETS).map(|n| n.to_string())).await;
+        let namespace = Namespace::new(TICKETD).await;
+        let begins = begins.replace("attempts_here", namespace.schema());
+        namespace.run(&["migrate"], &[]).await;
+        sql(&namespace, &refuse_while(&begins)).await;
+        let mut consume = namespace.ready("consume", &[]).await;
+        publish_group(&namespace, (0..TICKETS).map(|n| n.to_string())).await;
         refusing(&mut consume).await;
         repeated(&mut consume, 2.0).await;
-        sql(&place, "create table repaired ()").await;
+        sql(&namespace, "create table repaired ()").await;
         wait_until("all dealt with", async || {
-            place.count("tickets").await + place.count("dead_tickets").await == TICKETS
+            namespace.count("tickets").await + namespace.count("dead_tickets").await == TICKETS
         })
         .await;
-        let dead = place.count("dead_tickets").await;
+        let dead = namespace.count("dead_tickets").await;
         assert!((1..=3).contains(&dead), "{dead} after {stored}");
-        goes_on(&place, consume, TICKETS - dead).await;
+        goes_on(&namespace, consume, TICKETS - dead).await;
     }
 }
 
@@ -351,19 +351,19 @@ async fn invalid_tickets_do_not_vouch_for_valid_ones() {
         ),
     ];
     for (fault, repaired) in faults {
-        let (place, mut consume) = consuming(fault).await;
+        let (namespace, mut consume) = consuming(fault).await;
         let valid = (0..20).map(|n| (Uuid::now_v7(), ticket(&n.to_string())));
         let mixed = valid.flat_map(|(id, body)| [(id, body), (Uuid::now_v7(), "x".to_owned())]);
         let mixed: Vec<_> = mixed.collect();
         let records = mixed.iter().map(|(id, body)| (*id, 1, body.as_bytes()));
-        place.publish(group_properties(), &group(records)).await;
+        namespace.publish(group_properties(), &group(records)).await;
         refusing(&mut consume).await;
         repeated(&mut consume, 2.0).await;
-        assert_eq!(place.count("dead_tickets").await, 0);
-        assert_eq!(place.count("tickets").await, 20);
-        sql(&place, repaired).await;
-        goes_on(&place, consume, 40).await;
-        assert_eq!(place.count("dead_tickets").await, 0);
+        assert_eq!(namespace.count("dead_tickets").await, 0);
+        assert_eq!(namespace.count("tickets").await, 20);
+        sql(&namespace, repaired).await;
+        goes_on(&namespace, consume, 40).await;
+        assert_eq!(namespace.count("dead_tickets").await, 0);
     }
 }
 
@@ -371,40 +371,40 @@ async fn invalid_tickets_do_not_vouch_for_valid_ones() {
 /// the queue: ends one process after the other, and lets the last hold nothing for long.
 #[tokio::test]
 async fn held_tickets_survive_a_restart() {
-    let (place, mut consume) = consuming(NO_TICKET).await;
+    let (namespace, mut consume) = consuming(NO_TICKET).await;
     for n in 1..=2 {
-        publish(&place, &n.to_string()).await;
-        place.filled("dead_tickets", n).await;
+        publish(&namespace, &n.to_string()).await;
+        namespace.filled("dead_tickets", n).await;
     }
-    publish(&place, "3").await;
+    publish(&namespace, "3").await;
     refusing(&mut consume).await;
     drop(consume);
     for settings in [[("WRITERS", "1")], [("HOLD_MAX", "1s")]] {
-        let mut consume = place.start("consume", &settings);
+        let mut consume = namespace.start("consume", &settings);
         refusing(&mut consume).await;
         repeated(&mut consume, 2.0).await;
         if settings[0].0 == "HOLD_MAX" {
             consume.logged("too long").await;
-            sql(&place, MENDED).await;
-            place.stored(1).await;
+            sql(&namespace, MENDED).await;
+            namespace.stored(1).await;
             consume.drained().await;
         }
     }
-    assert_eq!(place.count("dead_tickets").await, 2);
-    assert_eq!(place.depth(place.queue()).await, 0);
+    assert_eq!(namespace.count("dead_tickets").await, 2);
+    assert_eq!(namespace.depth(namespace.queue()).await, 0);
 }
 
 /// A till does not notice: `serve` goes on taking tickets, and tells in its health and metrics.
 #[tokio::test]
 async fn serve_takes_tickets_that_the_table_refuses() {
-    let place = Namespace::new(TICKETD).await;
-    place.run(&["migrate"], &[]).await;
-    sql(&place, NO_TICKET).await;
+    let namespace = Namespace::new(TICKETD).await;
+    namespace.run(&["migrate"], &[]).await;
+    sql(&namespace, NO_TICKET).await;
     let settings = [("ADMIN_LISTEN", "127.0.0.1:0")];
-    let mut ticketd = place.ready("serve", &settings).await;
+    let mut ticketd = namespace.ready("serve", &settings).await;
     let mut client = ticketd.client().await;
     for n in 0..8 {
-        place
+        namespace
             .accepted(&mut client, &[], &ticket(&n.to_string()))
             .await;
     }
@@ -413,12 +413,12 @@ async fn serve_takes_tickets_that_the_table_refuses() {
         admin.ask(get("/readyz")).await.json()["checks"]["database"] == "refusing"
     })
     .await;
-    place.accepted(&mut client, &[], EXAMPLE).await;
-    sql(&place, MENDED).await;
+    namespace.accepted(&mut client, &[], EXAMPLE).await;
+    sql(&namespace, MENDED).await;
     wait_until("all dealt with", async || {
-        place.count("tickets").await + place.count("dead_tickets").await == 9
+        namespace.count("tickets").await + namespace.count("dead_tickets").await == 9
     })
     .await;
-    assert!(place.count("dead_tickets").await <= 2);
+    assert!(namespace.count("dead_tickets").await <= 2);
     ticketd.drained().await;
 }

@@ -201,8 +201,8 @@ async fn passwords_are_not_logged() {
 /// as the bytes that it writes numbers for: connects with every trace asked for.
 #[tokio::test]
 async fn a_password_in_use_is_not_traced() {
-    let place = Namespace::new(TICKETD).await;
-    let password = place.amqp_url();
+    let namespace = Namespace::new(TICKETD).await;
+    let password = namespace.amqp_url();
     let password = password.split_once("://").unwrap().1;
     let (login, _) = password.split_once('@').expect("a login in AMQP_URL");
     let (_, password) = login.split_once(':').expect("a password in AMQP_URL");
@@ -213,7 +213,7 @@ async fn a_password_in_use_is_not_traced() {
         "info,lapin=trace",
         "info,lapin::io_loop,lapin::frames",
     ] {
-        let ticketd = place.ready("serve", &[("RUST_LOG", directives)]).await;
+        let ticketd = namespace.ready("serve", &[("RUST_LOG", directives)]).await;
         let log = ticketd.drained().await.log;
         assert!(!log.contains(numbers), "{directives}: {numbers}");
     }

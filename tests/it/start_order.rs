@@ -11,19 +11,19 @@ use crate::TICKETD;
 /// reason, opens the way to the server, and checks that it becomes ready without help. The way must
 /// be kept for as long as the process runs.
 async fn becomes_ready(
-    place: &Namespace,
+    namespace: &Namespace,
     role: &str,
     setting: &str,
     check: &str,
 ) -> (Process, Forwarder) {
     let server = match setting {
-        "AMQP_URL" => place.amqp_url(),
-        _ => place.database_url(),
+        "AMQP_URL" => namespace.amqp_url(),
+        _ => namespace.database_url(),
     };
     let mut way = Forwarder::shut();
     let url = way.url(&server);
     let settings = [(setting, url.as_str()), ("ADMIN_LISTEN", "127.0.0.1:0")];
-    let mut ticketd = place.start(role, &settings);
+    let mut ticketd = namespace.start(role, &settings);
     let mut admin = ticketd.admin().await;
     ticketd.logged("WARN").await;
     assert_eq!(admin.ask(get("/livez")).await.status, 200);
@@ -65,25 +65,25 @@ async fn takes_without_a_database(ticketd: &mut Process) {
 /// serve before the broker: then a ticket goes all the way.
 #[tokio::test]
 async fn serve_waits_for_the_broker() {
-    let place = Namespace::new(TICKETD).await;
-    let (mut ticketd, _way) = becomes_ready(&place, "serve", "AMQP_URL", "publishing").await;
-    let id = place
+    let namespace = Namespace::new(TICKETD).await;
+    let (mut ticketd, _way) = becomes_ready(&namespace, "serve", "AMQP_URL", "publishing").await;
+    let id = namespace
         .accepted(&mut ticketd.client().await, &[], EXAMPLE)
         .await;
-    place.row(id).await;
+    namespace.row(id).await;
     ticketd.drained().await;
 }
 
 /// serve before the database: tickets taken meanwhile are stored too.
 #[tokio::test]
 async fn serve_waits_for_the_database() {
-    let place = Namespace::new(TICKETD).await;
-    let (mut ticketd, _way) = becomes_ready(&place, "serve", "DATABASE_URL", "database").await;
-    let id = place
+    let namespace = Namespace::new(TICKETD).await;
+    let (mut ticketd, _way) = becomes_ready(&namespace, "serve", "DATABASE_URL", "database").await;
+    let id = namespace
         .accepted(&mut ticketd.client().await, &[], EXAMPLE)
         .await;
-    place.row(id).await;
-    let orders: Vec<_> = place
+    namespace.row(id).await;
+    let orders: Vec<_> = namespace
         .rows()
         .await
         .into_iter()
@@ -96,39 +96,39 @@ async fn serve_waits_for_the_database() {
 /// accept before the broker: then tickets are taken.
 #[tokio::test]
 async fn accept_waits_for_the_broker() {
-    let place = Namespace::new(TICKETD).await;
-    let (mut ticketd, _way) = becomes_ready(&place, "accept", "AMQP_URL", "publishing").await;
-    place
+    let namespace = Namespace::new(TICKETD).await;
+    let (mut ticketd, _way) = becomes_ready(&namespace, "accept", "AMQP_URL", "publishing").await;
+    namespace
         .accepted(&mut ticketd.client().await, &[], EXAMPLE)
         .await;
-    assert_eq!(place.depth(place.queue()).await, 1);
+    assert_eq!(namespace.depth(namespace.queue()).await, 1);
     ticketd.drained().await;
 }
 
 /// consume before the broker: then what is published is stored.
 #[tokio::test]
 async fn consume_waits_for_the_broker() {
-    let place = Namespace::new(TICKETD).await;
-    let (ticketd, _way) = becomes_ready(&place, "consume", "AMQP_URL", "consuming").await;
-    store_one(&place).await;
+    let namespace = Namespace::new(TICKETD).await;
+    let (ticketd, _way) = becomes_ready(&namespace, "consume", "AMQP_URL", "consuming").await;
+    store_one(&namespace).await;
     ticketd.drained().await;
 }
 
 /// consume before the database: then what is published is stored.
 #[tokio::test]
 async fn consume_waits_for_the_database() {
-    let place = Namespace::new(TICKETD).await;
-    let (ticketd, _way) = becomes_ready(&place, "consume", "DATABASE_URL", "database").await;
-    store_one(&place).await;
+    let namespace = Namespace::new(TICKETD).await;
+    let (ticketd, _way) = becomes_ready(&namespace, "consume", "DATABASE_URL", "database").await;
+    store_one(&namespace).await;
     ticketd.drained().await;
 }
 
-async fn store_one(place: &Namespace) {
+async fn store_one(namespace: &Namespace) {
     let id = uuid::Uuid::now_v7();
-    place
+    namespace
         .publish(ticket_properties(id, 1), EXAMPLE.as_bytes())
         .await;
-    place.row(id).await;
+    namespace.row(id).await;
 }
 
 /// A process that is told to end before its servers were ever there ends at once and well: starts

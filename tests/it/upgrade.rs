@@ -98,14 +98,14 @@ const KEPT_TICKETS: &str = "select concat_ws('|', id, order_id, vat::numeric(20,
 const KEPT_PRODUCTS: &str = "select concat_ws('|', id, name, product_id, price::numeric(20,4), \
     created_at::timestamptz) from products where id in (3, 9) order by id";
 
-async fn lines(place: &Namespace, query: &str) -> Vec<String> {
-    let rows = place.database.query(query, &[]).await.unwrap();
+async fn lines(namespace: &Namespace, query: &str) -> Vec<String> {
+    let rows = namespace.database.query(query, &[]).await.unwrap();
     rows.iter().map(|row| row.get(0)).collect()
 }
 
-async fn make(place: &Namespace, shape: &Shape, rows: &str) {
+async fn make(namespace: &Namespace, shape: &Shape, rows: &str) {
     let script = [shape.tickets, shape.products, rows].join(";");
-    place.database.batch_execute(&script).await.unwrap();
+    namespace.database.batch_execute(&script).await.unwrap();
 }
 
 /// Every shape of the Go service's tables is upgraded with its rows kept, twice over without harm,
@@ -134,22 +134,22 @@ async fn odd_types_are_upgraded_with_their_rows() {
 }
 
 async fn upgraded(shape: &Shape) {
-    let place = Namespace::new(TICKETD).await;
-    make(&place, shape, ROWS).await;
+    let namespace = Namespace::new(TICKETD).await;
+    make(&namespace, shape, ROWS).await;
     let kept = async || {
         (
-            lines(&place, KEPT_TICKETS).await,
-            lines(&place, KEPT_PRODUCTS).await,
+            lines(&namespace, KEPT_TICKETS).await,
+            lines(&namespace, KEPT_PRODUCTS).await,
         )
     };
     let before = kept().await;
     assert_eq!((before.0.len(), before.1.len()), (2, 2));
     for _ in 0..2 {
-        let ended = place.run(&["migrate"], &[]).await;
+        let ended = namespace.run(&["migrate"], &[]).await;
         assert_eq!(ended.code(), Some(0), "{}", ended.log);
         assert_eq!(kept().await, before);
     }
-    takes_tickets(&place).await;
+    takes_tickets(&namespace).await;
     let after = kept().await;
     assert_eq!(after.0, before.0);
     assert_eq!(
@@ -159,24 +159,24 @@ async fn upgraded(shape: &Shape) {
 }
 
 /// Upgraded tables take valid and invalid tickets, and new products.
-async fn takes_tickets(place: &Namespace) {
-    let mut ticketd = place.ready("serve", &[]).await;
+async fn takes_tickets(namespace: &Namespace) {
+    let mut ticketd = namespace.ready("serve", &[]).await;
     let mut client = ticketd.client().await;
     let wide = ticket(&"w".repeat(200));
     for body in [EXAMPLE, "nonsense", &wide] {
-        let id = place.accepted(&mut client, &[], body).await;
-        let row = place.row(id).await;
+        let id = namespace.accepted(&mut client, &[], body).await;
+        let row = namespace.row(id).await;
         assert_eq!(row.valid, body != "nonsense", "{row:?}");
     }
     let ids = "select (min(id) > 7)::text from tickets where ticket_text not in ('as it came', 'another') \
         union all select (min(id) > 9)::text from products where product_id not in ('IZ8z', 'gone')";
-    assert_eq!(lines(place, ids).await, ["true", "true"]);
+    assert_eq!(lines(namespace, ids).await, ["true", "true"]);
     let coffee = "select concat_ws('|', id, name, price) from products where product_id = 'IZ8z'";
-    assert_eq!(lines(place, coffee).await, ["3|Café|2"]);
+    assert_eq!(lines(namespace, coffee).await, ["3|Café|2"]);
     let types = "select distinct data_type from information_schema.columns where table_schema = current_schema \
         and table_name in ('tickets', 'products') and column_name in ('id', 'vat', 'total', 'price', 'created_at') order by 1";
     assert_eq!(
-        lines(place, types).await,
+        lines(namespace, types).await,
         ["bigint", "numeric", "timestamp with time zone"]
     );
     ticketd.drained().await;
@@ -185,38 +185,38 @@ async fn takes_tickets(place: &Namespace) {
 /// What the old tables leave open is filled in, never lost: upgrades rows full of nulls.
 #[tokio::test]
 async fn old_rows_with_nulls_are_kept() {
-    let place = Namespace::new(TICKETD).await;
+    let namespace = Namespace::new(TICKETD).await;
     let rows = "insert into tickets (order_id) values (null), (null); \
         update tickets set created_at = null, valid = null where id = 1; \
         insert into products (product_id) values ('p'), (null); \
         update products set created_at = null";
-    make(&place, &SHAPES[0], rows).await;
-    let ended = place.run(&["migrate"], &[]).await;
+    make(&namespace, &SHAPES[0], rows).await;
+    let ended = namespace.run(&["migrate"], &[]).await;
     assert_eq!(ended.code(), Some(0), "{}", ended.log);
-    let rows = place.rows().await;
+    let rows = namespace.rows().await;
     assert_eq!(rows.len(), 2);
     assert!(
         rows.iter()
             .all(|row| !row.valid && row.invalid_reason.is_none())
     );
     assert_ne!(rows[0].ticket_id, rows[1].ticket_id);
-    assert_eq!(place.count("products").await, 2);
-    assert_eq!(place.count("ticket_lines").await, 0);
+    assert_eq!(namespace.count("products").await, 2);
+    assert_eq!(namespace.count("ticket_lines").await, 0);
 }
 
 /// An old ticket's text is read like a new one's where it is shown line by line: upgrades one.
 #[tokio::test]
 async fn the_view_reads_old_tickets_too() {
-    let place = Namespace::new(TICKETD).await;
-    make(&place, &SHAPES[0], "").await;
+    let namespace = Namespace::new(TICKETD).await;
+    make(&namespace, &SHAPES[0], "").await;
     let insert = "insert into tickets (order_id, vat, total, valid, ticket_text) values ('1', 1, 1, true, $1)";
     let body = EXAMPLE.replace('\n', "\r\n");
-    place.database.execute(insert, &[&body]).await.unwrap();
-    place.run(&["migrate"], &[]).await;
+    namespace.database.execute(insert, &[&body]).await.unwrap();
+    namespace.run(&["migrate"], &[]).await;
     let query =
         "select concat_ws('|', line_number, name, product_id, price) from ticket_lines order by 1";
     assert_eq!(
-        lines(&place, query).await,
+        lines(&namespace, query).await,
         ["6|Formule(s) midi|aZde|14.90", "7|Café|IZ8z|2"]
     );
 }
@@ -236,10 +236,10 @@ async fn an_upgraded_table_has_the_columns_of_a_new_one() {
     let as_told = |line: &String| !line.starts_with("products|product_id|");
     let expected: Vec<_> = expected.into_iter().filter(as_told).collect();
     for shape in [&SHAPES[0], &SHAPES[1]] {
-        let place = Namespace::new(TICKETD).await;
-        make(&place, shape, "").await;
-        place.run(&["migrate"], &[]).await;
-        let upgraded: Vec<_> = lines(&place, columns)
+        let namespace = Namespace::new(TICKETD).await;
+        make(&namespace, shape, "").await;
+        namespace.run(&["migrate"], &[]).await;
+        let upgraded: Vec<_> = lines(&namespace, columns)
             .await
             .into_iter()
             .filter(as_told)
@@ -253,25 +253,28 @@ async fn an_upgraded_table_has_the_columns_of_a_new_one() {
 #[tokio::test]
 async fn processes_may_upgrade_at_once() {
     for rows in [Some(ROWS), None] {
-        let place = Namespace::new(TICKETD).await;
+        let namespace = Namespace::new(TICKETD).await;
         if let Some(rows) = rows {
-            make(&place, &SHAPES[0], rows).await;
+            make(&namespace, &SHAPES[0], rows).await;
         }
-        let mut serving = [place.start("serve", &[]), place.start("consume", &[])];
+        let mut serving = [
+            namespace.start("serve", &[]),
+            namespace.start("consume", &[]),
+        ];
         let migrating = [(); 3]
-            .map(|()| Process::start(TICKETD, &["migrate"], &place.settings("migrate", &[])));
+            .map(|()| Process::start(TICKETD, &["migrate"], &namespace.settings("migrate", &[])));
         for migrate in migrating {
             let ended = migrate.ended().await;
             assert_eq!(ended.code(), Some(0), "{}", ended.log);
         }
         serving[0].ready().await;
         serving[1].ready_on("ADMIN_LISTEN").await;
-        let id = place
+        let id = namespace
             .accepted(&mut serving[0].client().await, &[], EXAMPLE)
             .await;
-        place.row(id).await;
+        namespace.row(id).await;
         assert_eq!(
-            place.count("tickets").await,
+            namespace.count("tickets").await,
             if rows.is_some() { 3 } else { 1 }
         );
         for process in serving {
@@ -283,29 +286,29 @@ async fn processes_may_upgrade_at_once() {
 /// Serving upgrades an old database by itself and goes on from there: starts serve on one.
 #[tokio::test]
 async fn serve_upgrades_at_its_start() {
-    let place = Namespace::new(TICKETD).await;
-    make(&place, &SHAPES[0], ROWS).await;
-    let before = lines(&place, KEPT_TICKETS).await;
-    takes_tickets(&place).await;
-    assert_eq!(lines(&place, KEPT_TICKETS).await, before);
-    assert_eq!(place.count("tickets").await, 5);
+    let namespace = Namespace::new(TICKETD).await;
+    make(&namespace, &SHAPES[0], ROWS).await;
+    let before = lines(&namespace, KEPT_TICKETS).await;
+    takes_tickets(&namespace).await;
+    assert_eq!(lines(&namespace, KEPT_TICKETS).await, before);
+    assert_eq!(namespace.count("tickets").await, 5);
 }
 
 /// A second `migrate` waits for no writer and makes none wait: runs it while a transaction holds
 /// rows of every table.
 #[tokio::test]
 async fn migrating_again_waits_for_nobody() {
-    let place = Namespace::new(TICKETD).await;
-    place.run(&["migrate"], &[]).await;
+    let namespace = Namespace::new(TICKETD).await;
+    namespace.run(&["migrate"], &[]).await;
     let writing = "begin; \
         insert into tickets (ticket_id, valid, received_at) values (gen_random_uuid(), false, now()); \
         insert into products (product_id, ticket_received_at, ticket_id) values ('p', now(), gen_random_uuid()); \
         insert into dead_tickets (ticket_id, reason, body) values (gen_random_uuid(), 'why', '')";
-    place.database.batch_execute(writing).await.unwrap();
-    let ended = place.run(&["migrate"], &[]).await;
+    namespace.database.batch_execute(writing).await.unwrap();
+    let ended = namespace.run(&["migrate"], &[]).await;
     assert_eq!(ended.code(), Some(0), "{}", ended.log);
-    place.database.batch_execute("commit").await.unwrap();
-    assert_eq!(place.count("tickets").await, 1);
+    namespace.database.batch_execute("commit").await.unwrap();
+    assert_eq!(namespace.count("tickets").await, 1);
 }
 
 /// Without a database, or with one where it may not make tables, `migrate` fails and names the
@@ -317,18 +320,18 @@ async fn a_failed_migration_says_so() {
     assert_eq!(ended.code(), Some(1));
     assert!(ended.log.contains("DATABASE_URL"), "{}", ended.log);
 
-    let place = Namespace::new(TICKETD).await;
-    place
+    let namespace = Namespace::new(TICKETD).await;
+    namespace
         .database
         .batch_execute("create table tickets (something int)")
         .await
         .unwrap();
-    let ended = place.run(&["migrate"], &[]).await;
+    let ended = namespace.run(&["migrate"], &[]).await;
     assert_eq!(ended.code(), Some(1));
     assert!(ended.log.contains("DATABASE_URL"), "{}", ended.log);
     assert_eq!(
         lines(
-            &place,
+            &namespace,
             "select table_name::text from information_schema.tables \
         where table_schema = current_schema"
         )
@@ -343,35 +346,35 @@ async fn a_failed_migration_says_so() {
 /// received no later: makes the table of that version, upgrades it, and replays.
 #[tokio::test]
 async fn old_dead_tickets_can_be_replayed() {
-    let place = Namespace::new(TICKETD).await;
+    let namespace = Namespace::new(TICKETD).await;
     let insert = "insert into dead_tickets (ticket_id, reason, body) \
         select * from unnest($1::uuid[], $2::text[], $3::bytea[]) on conflict do nothing";
     let old = "create table dead_tickets (id bigint generated by default as identity primary key, \
             ticket_id uuid not null, reason text not null, body bytea not null, \
             created_at timestamptz not null default now()); \
         create unique index dead_tickets_ticket_id_body_key on dead_tickets (ticket_id, sha256(body))";
-    place.database.batch_execute(old).await.unwrap();
-    let running = place.database.prepare(insert).await.unwrap();
+    namespace.database.batch_execute(old).await.unwrap();
+    let running = namespace.database.prepare(insert).await.unwrap();
     for body in [ticket("before"), ticket("after")] {
         let id = uuid::Uuid::now_v7();
         let row = (vec![id], vec!["why"], vec![body.as_bytes()]);
         let row: [&(dyn ToSql + Sync); 3] = [&row.0, &row.1, &row.2];
-        let added = place.database.execute(&running, &row).await.unwrap();
+        let added = namespace.database.execute(&running, &row).await.unwrap();
         assert_eq!(added, 1);
-        let ended = place.run(&["migrate"], &[]).await;
+        let ended = namespace.run(&["migrate"], &[]).await;
         assert_eq!(ended.code(), Some(0), "{}", ended.log);
     }
     let aged = "update dead_tickets set created_at = '2023-01-02 03:04:05.678901+00'";
-    place.database.batch_execute(aged).await.unwrap();
-    let ticketd = place.ready("serve", &[]).await;
-    for dead in place.dead().await {
+    namespace.database.batch_execute(aged).await.unwrap();
+    let ticketd = namespace.ready("serve", &[]).await;
+    for dead in namespace.dead().await {
         let number = dead.number.to_string();
-        let replay = place.run(&["dead", "replay", &number], &[]).await;
+        let replay = namespace.run(&["dead", "replay", &number], &[]).await;
         assert_eq!(replay.code(), Some(0), "{}", replay.log);
-        let row = place.row(dead.ticket_id).await;
+        let row = namespace.row(dead.ticket_id).await;
         assert_eq!(row.received_at_us, 1_672_628_645_678_901);
     }
-    place.stored(2).await;
+    namespace.stored(2).await;
     ticketd.drained().await;
 }
 
@@ -380,40 +383,40 @@ async fn old_dead_tickets_can_be_replayed() {
 /// it, finish once it has ended.
 #[tokio::test]
 async fn an_old_dead_table_in_use_is_upgraded_later() {
-    let place = Namespace::new(TICKETD).await;
-    place.run(&["migrate"], &[]).await;
+    let namespace = Namespace::new(TICKETD).await;
+    namespace.run(&["migrate"], &[]).await;
     let old = "alter table dead_tickets drop column received_at; drop table ticketd_migrations";
-    place.database.batch_execute(old).await.unwrap();
+    namespace.database.batch_execute(old).await.unwrap();
     let reading = "begin; select from dead_tickets";
-    place.database.batch_execute(reading).await.unwrap();
-    let ticketd = place.ready("serve", &[]).await;
+    namespace.database.batch_execute(reading).await.unwrap();
+    let ticketd = namespace.ready("serve", &[]).await;
     assert!(ticketd.log().contains("received_at"), "{}", ticketd.log());
-    place.publish(group_properties(), b"\xff").await;
-    place.filled("dead_tickets", 1).await;
-    let migrate = Process::start(TICKETD, &["migrate"], &place.settings("migrate", &[]));
+    namespace.publish(group_properties(), b"\xff").await;
+    namespace.filled("dead_tickets", 1).await;
+    let migrate = Process::start(TICKETD, &["migrate"], &namespace.settings("migrate", &[]));
     migrate.logged("waits for a table that is in use").await;
-    place.database.batch_execute("commit").await.unwrap();
+    namespace.database.batch_execute("commit").await.unwrap();
     let ended = migrate.ended().await;
     assert_eq!(ended.code(), Some(0), "{}", ended.log);
     assert!(!ended.log.contains("WARN"), "{}", ended.log);
-    place.publish(group_properties(), b"\xfe").await;
-    place.filled("dead_tickets", 2).await;
+    namespace.publish(group_properties(), b"\xfe").await;
+    namespace.filled("dead_tickets", 2).await;
     ticketd.drained().await;
 }
 
 /// Without the column, `dead replay` says what to do: tries it on the table of the version before.
 #[tokio::test]
 async fn a_replay_from_an_old_table_asks_for_the_upgrade() {
-    let place = Namespace::new(TICKETD).await;
-    place.run(&["migrate"], &[]).await;
+    let namespace = Namespace::new(TICKETD).await;
+    namespace.run(&["migrate"], &[]).await;
     let old = "alter table dead_tickets drop column received_at";
-    place.database.batch_execute(old).await.unwrap();
+    namespace.database.batch_execute(old).await.unwrap();
     let insert =
         "insert into dead_tickets (ticket_id, reason, body) values (gen_random_uuid(), 'why', 'x')";
-    place.database.batch_execute(insert).await.unwrap();
-    let number = place.dead().await[0].number.to_string();
-    let replay = place.run(&["dead", "replay", &number], &[]).await;
+    namespace.database.batch_execute(insert).await.unwrap();
+    let number = namespace.dead().await[0].number.to_string();
+    let replay = namespace.run(&["dead", "replay", &number], &[]).await;
     assert_eq!(replay.code(), Some(1));
     assert!(replay.log.contains("ticketd migrate"), "{}", replay.log);
-    assert_eq!(place.count("dead_tickets").await, 1);
+    assert_eq!(namespace.count("dead_tickets").await, 1);
 }

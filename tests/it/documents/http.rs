@@ -20,10 +20,10 @@ type Problem = (Option<String>, u16, String);
 /// each on both listeners of `serve` and on that of `consume`.
 #[tokio::test]
 async fn every_route_in_the_reference_answers() {
-    let place = Namespace::new(TICKETD).await;
+    let namespace = Namespace::new(TICKETD).await;
     let admin = [("ADMIN_LISTEN", "127.0.0.1:0")];
-    let mut serve = place.ready("serve", &admin).await;
-    let mut consume = place.ready("consume", &[]).await;
+    let mut serve = namespace.ready("serve", &admin).await;
+    let mut consume = namespace.ready("consume", &[]).await;
     let public = serve.address("LISTEN").await;
     let admins = [
         serve.address("ADMIN_LISTEN").await,
@@ -69,8 +69,8 @@ async fn allowed(address: SocketAddr, path: &str) -> Option<String> {
 /// reads /metrics.
 #[tokio::test]
 async fn every_reason_and_status_is_in_the_reference() {
-    let place = Namespace::new(TICKETD).await;
-    let mut ticketd = place.ready("accept", &[]).await;
+    let namespace = Namespace::new(TICKETD).await;
+    let mut ticketd = namespace.ready("accept", &[]).await;
     let metrics = ticketd.client().await.ask(get("/metrics")).await;
     let rows = rows_of("http", "reason").into_iter();
     let reasons: BTreeSet<_> = rows.map(|row| codes(&row[0])[0].to_owned()).collect();
@@ -100,11 +100,11 @@ async fn every_reason_and_status_is_in_the_reference() {
 /// that it is counted by: asks for each. Of the others the binary has the words.
 #[tokio::test]
 async fn every_problem_is_in_the_reference() {
-    let place = Namespace::new(TICKETD).await;
+    let namespace = Namespace::new(TICKETD).await;
     let documented = documented();
-    let mut seen = of_requests(&place).await;
-    seen.extend(of_absent_servers(&place).await);
-    seen.insert(of_a_drain(&place).await);
+    let mut seen = of_requests(&namespace).await;
+    seen.extend(of_absent_servers(&namespace).await);
+    seen.insert(of_a_drain(&namespace).await);
     let made_up: Vec<_> = seen.difference(&documented).collect();
     assert!(made_up.is_empty(), "not in the page: {made_up:#?}");
     let binary = fs::read(TICKETD).unwrap();
@@ -115,8 +115,8 @@ async fn every_problem_is_in_the_reference() {
 }
 
 /// What is wrong with a request itself.
-async fn of_requests(place: &Namespace) -> BTreeSet<Problem> {
-    let mut ticketd = place.ready("serve", &[]).await;
+async fn of_requests(namespace: &Namespace) -> BTreeSet<Problem> {
+    let mut ticketd = namespace.ready("serve", &[]).await;
     let unfinished =
         "POST /ticket HTTP/1.1\r\nhost: test\r\ntransfer-encoding: chunked\r\n\r\nx\r\n";
     let long = format!("idempotency-key: {}", "k".repeat(256));
@@ -142,7 +142,7 @@ async fn of_requests(place: &Namespace) -> BTreeSet<Problem> {
 }
 
 /// What comes of RabbitMQ's and PostgreSQL's absence.
-async fn of_absent_servers(place: &Namespace) -> BTreeSet<Problem> {
+async fn of_absent_servers(namespace: &Namespace) -> BTreeSet<Problem> {
     let (amqp, database) = (
         format!("amqp://{NOBODY}"),
         format!("postgres://x@{NOBODY}/x"),
@@ -151,7 +151,7 @@ async fn of_absent_servers(place: &Namespace) -> BTreeSet<Problem> {
         ("AMQP_URL", amqp.as_str()),
         ("DATABASE_URL", database.as_str()),
     ];
-    let mut ticketd = place.start("accept", &settings);
+    let mut ticketd = namespace.start("accept", &settings);
     let state = get("/ticket/018f0000-0000-7000-8000-000000000001");
     let ticket = post(&[], EXAMPLE);
     [
@@ -162,8 +162,8 @@ async fn of_absent_servers(place: &Namespace) -> BTreeSet<Problem> {
 }
 
 /// What comes of a ticket whose last byte comes after SIGTERM.
-async fn of_a_drain(place: &Namespace) -> Problem {
-    let mut ticketd = place.ready("accept", &[]).await;
+async fn of_a_drain(namespace: &Namespace) -> Problem {
+    let mut ticketd = namespace.ready("accept", &[]).await;
     let address = ticketd.address("LISTEN").await;
     let mut client = ticketd.client().await;
     let head = head(&["expect: 100-continue"], 1);

@@ -22,13 +22,13 @@ type Metrics = BTreeMap<String, Metric>;
 /// of each.
 #[tokio::test]
 async fn every_metric_of_each_role_is_in_the_reference() {
-    let place = Namespace::new(TICKETD).await;
+    let namespace = Namespace::new(TICKETD).await;
     for role in ["serve", "accept", "consume"] {
         let kinds = |metrics: Metrics| -> BTreeMap<String, String> {
             let kind = |(name, metric): (String, Metric)| (name, metric.kind);
             metrics.into_iter().map(kind).collect()
         };
-        let served = metrics(&scrape(&place, role).await);
+        let served = metrics(&scrape(&namespace, role).await);
         assert_eq!(kinds(served), kinds(documented(Some(role))), "{role}");
     }
 }
@@ -37,8 +37,8 @@ async fn every_metric_of_each_role_is_in_the_reference() {
 /// buckets: reads /metrics of `serve`.
 #[tokio::test]
 async fn every_label_and_bucket_is_in_the_reference() {
-    let place = Namespace::new(TICKETD).await;
-    let text = scrape(&place, "serve").await;
+    let namespace = Namespace::new(TICKETD).await;
+    let text = scrape(&namespace, "serve").await;
     let mut served = metrics(&text);
     let build = served.get_mut("ticketd_build_info").unwrap();
     build.labels.insert("version".into(), BTreeSet::new());
@@ -56,9 +56,9 @@ async fn every_label_and_bucket_is_in_the_reference() {
 }
 
 /// /metrics of a process of that role.
-async fn scrape(place: &Namespace, role: &str) -> String {
+async fn scrape(namespace: &Namespace, role: &str) -> String {
     let admin = [("ADMIN_LISTEN", "127.0.0.1:0")];
-    let mut ticketd = place.ready(role, &admin).await;
+    let mut ticketd = namespace.ready(role, &admin).await;
     let answer = ticketd.admin().await.ask(get("/metrics")).await;
     answer.text().to_owned()
 }

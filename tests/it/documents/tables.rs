@@ -25,11 +25,11 @@ const INDEXES: &str = "select t.relname::text, i.relname::text from pg_index x \
 /// indexes: compares the page with the catalogue of a schema that `ticketd migrate` has filled.
 #[tokio::test]
 async fn every_column_and_index_is_in_the_reference() {
-    let place = Namespace::new(TICKETD).await;
-    let migrated = place.run(&["migrate"], &[]).await;
+    let namespace = Namespace::new(TICKETD).await;
+    let migrated = namespace.run(&["migrate"], &[]).await;
     assert_eq!(migrated.code(), Some(0), "{}", migrated.log);
     for (first, query, kept) in [("column", COLUMNS, 2), ("index", INDEXES, 1)] {
-        let rows = place.database.query(query, &[]).await.unwrap();
+        let rows = namespace.database.query(query, &[]).await.unwrap();
         let texts = |row: &tokio_postgres::Row| (0..=kept).map(|at| row.get(at)).collect();
         let real: BTreeSet<Vec<String>> = rows.iter().map(texts).collect();
         let documented = documented(first, kept);

@@ -11,13 +11,13 @@ use crate::TICKETD;
 /// with some.
 #[tokio::test]
 async fn duplicates_are_named_and_nothing_is_changed() {
-    let place = Namespace::new(TICKETD).await;
+    let namespace = Namespace::new(TICKETD).await;
     let rows = "alter table products drop constraint once; \
         insert into products (name, product_id) select 'a', 'twice' || n % 12 from generate_series(1, 24) n; \
         insert into products (name, product_id) values ('b', 'thrice'), ('c', 'thrice'), ('d', 'thrice'), (null, null), (null, null)";
-    make(&place, &SHAPES[3], rows).await;
-    let before = definitions(&place).await;
-    let ended = place.run(&["migrate"], &[]).await;
+    make(&namespace, &SHAPES[3], rows).await;
+    let before = definitions(&namespace).await;
+    let ended = namespace.run(&["migrate"], &[]).await;
     assert_eq!(ended.code(), Some(1));
     for text in [
         "products.product_id",
@@ -27,26 +27,26 @@ async fn duplicates_are_named_and_nothing_is_changed() {
     ] {
         assert!(ended.log.contains(text), "{text}: {}", ended.log);
     }
-    assert_eq!(definitions(&place).await, before);
+    assert_eq!(definitions(&namespace).await, before);
     let repair = "delete from products where product_id like 't%' and id not in \
         (select min(id) from products group by product_id)";
-    place.database.batch_execute(repair).await.unwrap();
-    migrated(&place).await;
-    assert_eq!(place.count("products").await, 15);
+    namespace.database.batch_execute(repair).await.unwrap();
+    migrated(&namespace).await;
+    assert_eq!(namespace.count("products").await, 15);
 }
 
 /// What depends on a column whose type must be changed is named before anything is changed:
 /// upgrades a large table with such things.
 #[tokio::test]
 async fn dependents_are_named_and_nothing_is_changed() {
-    let place = Namespace::new(TICKETD).await;
-    make_large(&place, &SHAPES[2], LARGE, 9).await;
+    let namespace = Namespace::new(TICKETD).await;
+    make_large(&namespace, &SHAPES[2], LARGE, 9).await;
     let own = "create view sums as select sum(total) as total from tickets; \
         alter table tickets add constraint not_negative check (vat >= 0); \
         create index cents on tickets ((total * 100))";
-    place.database.batch_execute(own).await.unwrap();
-    let before = definitions(&place).await;
-    let ended = ended_in_time(start_migrate(&place)).await;
+    namespace.database.batch_execute(own).await.unwrap();
+    let before = definitions(&namespace).await;
+    let ended = ended_in_time(start_migrate(&namespace)).await;
     assert_eq!(ended.code(), Some(1));
     for text in [
         "tickets.total",
@@ -56,9 +56,9 @@ async fn dependents_are_named_and_nothing_is_changed() {
     ] {
         assert!(ended.log.contains(text), "{text}: {}", ended.log);
     }
-    assert_eq!(definitions(&place).await, before);
+    assert_eq!(definitions(&namespace).await, before);
     let repair =
         "drop view sums; alter table tickets drop constraint not_negative; drop index cents";
-    place.database.batch_execute(repair).await.unwrap();
-    migrated(&place).await;
+    namespace.database.batch_execute(repair).await.unwrap();
+    migrated(&namespace).await;
 }

@@ -49,8 +49,8 @@ impl Written {
 
 impl OldService {
     /// Writes until it is told to stop.
-    pub(super) async fn start(place: &Namespace) -> Self {
-        let client = session(place).await;
+    pub(super) async fn start(namespace: &Namespace) -> Self {
+        let client = session(namespace).await;
         let stop = CancellationToken::new();
         let attempts = Arc::new(AtomicU64::new(0));
         let task = tokio::spawn(write(client, stop.clone(), attempts.clone()));
@@ -94,13 +94,13 @@ impl OldService {
 }
 
 /// A connection like one of the old service's.
-pub(super) async fn session(place: &Namespace) -> Client {
-    connect(&in_zone(place)).await.unwrap()
+pub(super) async fn session(namespace: &Namespace) -> Client {
+    connect(&in_zone(namespace)).await.unwrap()
 }
 
 /// The URL of a server that keeps another zone.
-pub(super) fn in_zone(place: &Namespace) -> String {
-    format!("{}%20-c%20TimeZone%3D{ZONE}", place.database_url())
+pub(super) fn in_zone(namespace: &Namespace) -> String {
+    format!("{}%20-c%20TimeZone%3D{ZONE}", namespace.database_url())
 }
 
 /// Prepared statements and plain ones in turn: what PostgreSQL remembers of a table may be old.

@@ -77,65 +77,69 @@ fn recorded(version: usize) -> Vec<String> {
 }
 
 /// All that PostgreSQL knows of a schema, under a name that all schemas share.
-async fn catalog(place: &Namespace) -> Vec<String> {
-    let known = lines(place, CATALOG).await;
+async fn catalog(namespace: &Namespace) -> Vec<String> {
+    let known = lines(namespace, CATALOG).await;
     let shared = known
         .iter()
-        .map(|line| line.replace(place.schema(), "schema"));
+        .map(|line| line.replace(namespace.schema(), "schema"));
     let mut shared: Vec<_> = shared.collect();
     shared.sort();
     shared
 }
 
-async fn execute(place: &Namespace, script: &str) {
-    place.database.batch_execute(script).await.unwrap();
+async fn execute(namespace: &Namespace, script: &str) {
+    namespace.database.batch_execute(script).await.unwrap();
 }
 
 /// An empty schema with the tables of a version.
 async fn at_version(version: usize) -> Namespace {
-    let place = Namespace::new(TICKETD).await;
+    let namespace = Namespace::new(TICKETD).await;
     let file = match version {
         1 => migrations().remove(0),
         _ => checkout(&format!("tests/it/upgrade/schema/{version:04}.sql")),
     };
     let script = fs::read_to_string(&file);
     execute(
-        &place,
+        &namespace,
         &script.unwrap_or_else(|error| panic!("{}: {error}", file.display())),
     )
     .await;
-    if exists(&place, "ticketd_migrations").await {
+    if exists(&namespace, "ticketd_migrations").await {
         for line in recorded(version) {
             let (version, name) = line.split_once(' ').unwrap();
             let insert = format!("insert into ticketd_migrations values ({version}, '{name}')");
-            execute(&place, &insert).await;
+            execute(&namespace, &insert).await;
         }
     }
-    place
+    namespace
 }
 
-async fn exists(place: &Namespace, table: &str) -> bool {
+async fn exists(namespace: &Namespace, table: &str) -> bool {
     let query = "select to_regclass($1) is not null";
-    let row = place.database.query_one(query, &[&table]).await.unwrap();
+    let row = namespace
+        .database
+        .query_one(query, &[&table])
+        .await
+        .unwrap();
     row.get(0)
 }
 
-async fn migrated(place: &Namespace) -> Ended {
-    let ended = place.run(&["migrate"], &[]).await;
+async fn migrated(namespace: &Namespace) -> Ended {
+    let ended = namespace.run(&["migrate"], &[]).await;
     assert_eq!(ended.code(), Some(0), "{}", ended.log);
     ended
 }
 
 /// A fresh database at the newest version.
 async fn fresh() -> Namespace {
-    let place = Namespace::new(TICKETD).await;
-    migrated(&place).await;
-    place
+    let namespace = Namespace::new(TICKETD).await;
+    migrated(&namespace).await;
+    namespace
 }
 
 /// Compares everything that PostgreSQL knows of two schemas, and says what differs.
-async fn assert_equal(place: &Namespace, fresh: &Namespace, what: &str) {
-    let (found, expected) = (catalog(place).await, catalog(fresh).await);
+async fn assert_equal(namespace: &Namespace, fresh: &Namespace, what: &str) {
+    let (found, expected) = (catalog(namespace).await, catalog(fresh).await);
     assert!(expected.len() > 60, "{expected:#?}");
     let only = |these: &[String], those: &[String]| {
         let only = these.iter().filter(|line| !those.contains(line));
@@ -148,7 +152,11 @@ async fn assert_equal(place: &Namespace, fresh: &Namespace, what: &str) {
         "{what}: only there, only in a fresh one"
     );
     assert_eq!(found, expected, "{what}");
-    assert_eq!(lines(place, RECORD).await, recorded(usize::MAX), "{what}");
+    assert_eq!(
+        lines(namespace, RECORD).await,
+        recorded(usize::MAX),
+        "{what}"
+    );
 }
 
 /// Every older version becomes exactly what a fresh database is, so that schema.sql and the
@@ -158,13 +166,13 @@ async fn an_upgraded_database_is_equal_to_a_fresh_one() {
     let fresh = fresh().await;
     assert_eq!(lines(&fresh, RECORD).await, recorded(usize::MAX));
     for version in 1..migrations().len() {
-        let place = at_version(version).await;
-        migrated(&place).await;
-        assert_equal(&place, &fresh, &format!("version {version}")).await;
-        let again = catalog(&place).await;
-        migrated(&place).await;
+        let namespace = at_version(version).await;
+        migrated(&namespace).await;
+        assert_equal(&namespace, &fresh, &format!("version {version}")).await;
+        let again = catalog(&namespace).await;
+        migrated(&namespace).await;
         assert_eq!(
-            catalog(&place).await,
+            catalog(&namespace).await,
             again,
             "version {version}, migrated again"
         );
@@ -176,10 +184,10 @@ async fn an_upgraded_database_is_equal_to_a_fresh_one() {
 #[tokio::test]
 async fn an_upgraded_large_database_is_equal_to_a_fresh_one() {
     let fresh = fresh().await;
-    let place = at_version(1).await;
-    execute(&place, MANY).await;
-    migrated(&place).await;
-    assert_equal(&place, &fresh, "version 1, large").await;
+    let namespace = at_version(1).await;
+    execute(&namespace, MANY).await;
+    migrated(&namespace).await;
+    assert_equal(&namespace, &fresh, "version 1, large").await;
 }
 
 /// A released migration is never edited: checks the files against their sums.
@@ -204,23 +212,23 @@ fn migrations_are_never_edited() {
 /// nothing: starts it on some with a version that it does not know.
 #[tokio::test]
 async fn a_newer_version_is_left_alone() {
-    let place = fresh().await;
+    let namespace = fresh().await;
     let newer = "insert into ticketd_migrations values (9999, 'of_a_newer_ticketd'); \
         alter table tickets add column till text, alter order_id type varchar(300), alter valid drop default; \
         drop view ticket_lines";
-    execute(&place, newer).await;
-    let before = catalog(&place).await;
-    let mut serve = place.ready("serve", &[]).await;
-    let id = place
+    execute(&namespace, newer).await;
+    let before = catalog(&namespace).await;
+    let mut serve = namespace.ready("serve", &[]).await;
+    let id = namespace
         .accepted(&mut serve.client().await, &[], EXAMPLE)
         .await;
-    place.row(id).await;
-    let migrate = migrated(&place).await;
+    namespace.row(id).await;
+    let migrate = migrated(&namespace).await;
     for log in [serve.drained().await.log, migrate.log] {
         assert!(log.contains("newer") && log.contains("9999"), "{log}");
         assert!(!log.contains("WARN"), "{log}");
     }
-    assert_eq!(catalog(&place).await, before);
+    assert_eq!(catalog(&namespace).await, before);
 }
 
 /// What somebody has dropped is made again, as a fresh database has it: drops some of it.
@@ -234,11 +242,11 @@ async fn what_was_dropped_is_made_again() {
         "drop table ticketd_migrations",
         "drop view ticket_lines; drop table tickets, products, dead_tickets",
     ] {
-        let place = Namespace::new(TICKETD).await;
-        migrated(&place).await;
-        execute(&place, drop).await;
-        migrated(&place).await;
-        assert_equal(&place, &fresh, drop).await;
+        let namespace = Namespace::new(TICKETD).await;
+        migrated(&namespace).await;
+        execute(&namespace, drop).await;
+        migrated(&namespace).await;
+        assert_equal(&namespace, &fresh, drop).await;
     }
 }
 
@@ -246,49 +254,53 @@ async fn what_was_dropped_is_made_again() {
 /// as they are good enough, and records nothing; its owner does so later: does both.
 #[tokio::test]
 async fn a_role_that_may_not_migrate_leaves_it_to_the_owner() {
-    let place = at_version(2).await;
-    let (schema, role) = (place.schema(), format!("{}_writer", place.schema()));
+    let namespace = at_version(2).await;
+    let (schema, role) = (namespace.schema(), format!("{}_writer", namespace.schema()));
     // As in a database of before PostgreSQL 15, where everybody may make tables in public.
     let grant = format!(
         "create role {role}; grant usage, create on schema {schema} to {role}; \
          grant select, insert, update on all tables in schema {schema} to {role}"
     );
-    execute(&place, &grant).await;
-    let url = format!("{}%20-c%20role%3D{role}", place.database_url());
+    execute(&namespace, &grant).await;
+    let url = format!("{}%20-c%20role%3D{role}", namespace.database_url());
     let as_role = [("DATABASE_URL", url.as_str())];
     let stores = async |log: &str| {
-        let mut serve = place.ready("serve", &as_role).await;
+        let mut serve = namespace.ready("serve", &as_role).await;
         let mut client = serve.client().await;
-        let id = place.accepted(&mut client, &[], EXAMPLE).await;
-        place.row(id).await;
+        let id = namespace.accepted(&mut client, &[], EXAMPLE).await;
+        namespace.row(id).await;
         let ended = serve.drained().await;
         assert!(ended.log.contains(log), "{}", ended.log);
     };
     stores("dead_tickets_received_at").await;
-    assert!(!exists(&place, "ticketd_migrations").await);
-    migrated(&place).await;
+    assert!(!exists(&namespace, "ticketd_migrations").await);
+    migrated(&namespace).await;
     // It has no right to the table that is new, and needs none.
     stores("").await;
-    let refused = place.run(&["migrate"], &as_role).await;
+    let refused = namespace.run(&["migrate"], &as_role).await;
     assert_eq!(refused.code(), Some(1), "{}", refused.log);
     assert!(refused.log.contains("may not read"), "{}", refused.log);
-    execute(&place, &format!("drop owned by {role}; drop role {role}")).await;
-    assert_eq!(lines(&place, RECORD).await, recorded(usize::MAX));
+    execute(
+        &namespace,
+        &format!("drop owned by {role}; drop role {role}"),
+    )
+    .await;
+    assert_eq!(lines(&namespace, RECORD).await, recorded(usize::MAX));
 }
 
 /// A server that takes no writes, as a replica, is no obstacle where there is nothing to do, and is
 /// named where there is: migrates the newest version and the oldest.
 #[tokio::test]
 async fn a_read_only_server_is_looked_at() {
-    for (place, code) in [(fresh().await, 0), (at_version(1).await, 1)] {
-        let before = catalog(&place).await;
+    for (namespace, code) in [(fresh().await, 0), (at_version(1).await, 1)] {
+        let before = catalog(&namespace).await;
         let url = format!(
             "{}%20-c%20default_transaction_read_only%3Don",
-            place.database_url()
+            namespace.database_url()
         );
-        let ended = place.run(&["migrate"], &[("DATABASE_URL", &url)]).await;
+        let ended = namespace.run(&["migrate"], &[("DATABASE_URL", &url)]).await;
         assert_eq!(ended.code(), Some(code), "{}", ended.log);
         assert_eq!(ended.log.contains("read-only transaction"), code == 1);
-        assert_eq!(catalog(&place).await, before);
+        assert_eq!(catalog(&namespace).await, before);
     }
 }
