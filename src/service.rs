@@ -31,7 +31,7 @@ use crate::health::Health;
 use crate::http::{Bodies, Listener, PostTicket, Probes, TicketState, Workers, admin, public};
 use crate::metrics::{HttpMetrics, Prometheus, UPKEEP_EVERY};
 use crate::publisher::{PublishLimits, publishers};
-use crate::store::status;
+use crate::store::ticket_states;
 use crate::thread::run_on_thread;
 
 /// The last part of the lame duck, in which responses close their connections:
@@ -179,7 +179,7 @@ impl Accept {
         background: &mut JoinSet<()>,
     ) -> anyhow::Result<()> {
         let ticket_state = self.database.map(|database| {
-            let (states, task) = status(database);
+            let (states, task) = ticket_states(database);
             background.spawn(task);
             TicketState { states }
         });

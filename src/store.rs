@@ -22,5 +22,5 @@ pub(crate) use copy::{Dead, Encoded, ProductRow, RECEIVED_AT_MIN_US, Recency, Ro
 pub(crate) use dead_tickets::{DeadTickets, Identity, TakenTicket};
 pub(crate) use error::StoreError;
 pub(crate) use migrate::{Tables, ensure_schema, migrate};
-pub(crate) use ticket_state::{Status, Unavailable, status};
+pub(crate) use ticket_state::{TicketStates, Unavailable, ticket_states};
 pub(crate) use transaction::Store;

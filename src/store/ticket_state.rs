@@ -1,5 +1,5 @@
-//! One ticket's state by its id, for whoever posted it. On a connection of its
-//! own with a short queue in front, so that questions never slow the intake.
+//! One ticket's state by its id, for whoever posted it. Over a connection of its own with a short
+//! queue in front, so that queries never slow the tickets.
 
 use std::time::Duration;
 
@@ -12,11 +12,11 @@ use uuid::Uuid;
 use super::StoreError;
 use super::connect::{Connected, connect};
 
-/// Most questions waiting; further ones are answered at once that it is busy.
+/// Maximum number of queries that wait; further ones fail at once.
 const WAITING_MAX: usize = 64;
 
-/// Longest for one answer, waiting included.
-const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
+/// Maximum time for one query, waiting included.
+const QUERY_TIMEOUT: Duration = Duration::from_secs(5);
 
 // PostgreSQL writes the JSON: it knows how to quote. Money stays text, since
 // many readers turn a JSON number into a float.
@@ -29,62 +29,56 @@ const QUERY: &str = "select json_build_object(\
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Unavailable;
 
-/// The way to ask, for any number of request handlers.
+/// Looks up tickets' states, for any number of request handlers.
 #[derive(Clone)]
-pub(crate) struct Status {
-    questions: mpsc::Sender<Question>,
+pub(crate) struct TicketStates {
+    queries: mpsc::Sender<Query>,
 }
 
-struct Question {
+struct Query {
     id: Uuid,
     answer: oneshot::Sender<Result<Option<String>, Unavailable>>,
 }
 
-impl Status {
+impl TicketStates {
     /// The ticket as JSON; none while it is not stored.
     pub(crate) async fn of(&self, id: Uuid) -> Result<Option<String>, Unavailable> {
         let (answer, answered) = oneshot::channel();
-        self.questions
-            .try_send(Question { id, answer })
+        self.queries
+            .try_send(Query { id, answer })
             .map_err(|_full| Unavailable)?;
-        match timeout(ANSWER_TIMEOUT, answered).await {
+        match timeout(QUERY_TIMEOUT, answered).await {
             Ok(Ok(answer)) => answer,
             _ => Err(Unavailable),
         }
     }
 }
 
-/// Makes the way to ask and the task behind it, which ends when every handle is gone.
-pub(crate) fn status(config: Config) -> (Status, impl Future<Output = ()> + Send) {
-    let (questions, asked) = mpsc::channel(WAITING_MAX);
-    (Status { questions }, answer(config, asked))
+/// Makes the handle and the task behind it, which ends when every handle is gone.
+pub(crate) fn ticket_states(config: Config) -> (TicketStates, impl Future<Output = ()> + Send) {
+    let (queries, received) = mpsc::channel(WAITING_MAX);
+    (TicketStates { queries }, run(config, received))
 }
 
-async fn answer(config: Config, mut asked: mpsc::Receiver<Question>) {
+async fn run(config: Config, mut received: mpsc::Receiver<Query>) {
     let mut session: Option<(Connected, Statement)> = None;
-    while let Some(question) = asked.recv().await {
-        if question.answer.is_closed() {
+    while let Some(query) = received.recv().await {
+        if query.answer.is_closed() {
             continue;
         }
-        let answer =
-            match timeout(ANSWER_TIMEOUT, look_up(&config, &mut session, question.id)).await {
-                Ok(Ok(row)) => Ok(row),
-                failed => {
-                    warn!(
-                        "a ticket's state could not be read: {}",
-                        failed.map_or("no answer in time".into(), why)
-                    );
-                    session = None;
-                    Err(Unavailable)
-                }
-            };
-        // Nobody hears it once the asking client has gone.
-        let _unheard = question.answer.send(answer);
+        let answer = match timeout(QUERY_TIMEOUT, look_up(&config, &mut session, query.id)).await {
+            Ok(Ok(row)) => Ok(row),
+            Ok(Err(error)) => Err(format!("{error:#}")),
+            Err(_timeout) => Err("no answer in time".to_owned()),
+        };
+        let answer = answer.map_err(|error| {
+            warn!(error, "reading a ticket's state failed");
+            session = None;
+            Unavailable
+        });
+        // Nobody receives it once the client has gone.
+        let _unheard = query.answer.send(answer);
     }
-}
-
-fn why(answer: Result<Option<String>, StoreError>) -> String {
-    answer.map_or_else(|error| format!("{error:#}"), |_row| String::new())
 }
 
 async fn look_up(
@@ -123,17 +117,17 @@ mod tests {
     use futures_util::FutureExt;
 
     #[test]
-    fn so_many_questions_may_wait_and_no_more() {
-        let (status, _unanswered) = status(Config::new());
-        let ask = || Box::pin(status.of(Uuid::nil()));
+    fn a_bounded_number_of_queries_wait() {
+        let (states, _not_run) = ticket_states(Config::new());
+        let ask = || Box::pin(states.of(Uuid::nil()));
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_time()
             .build();
         let runtime = runtime.expect("a runtime");
         let _time = runtime.enter();
         let mut waiting: Vec<_> = (0..WAITING_MAX).map(|_| ask()).collect();
-        for question in &mut waiting {
-            assert!(question.now_or_never().is_none());
+        for query in &mut waiting {
+            assert!(query.now_or_never().is_none());
         }
         assert_eq!(ask().now_or_never(), Some(Err(Unavailable)));
     }

@@ -5,13 +5,13 @@ use uuid::Uuid;
 
 use crate::http::problem;
 use crate::http::response::{FullResponse, JSON, response};
-use crate::store::{Status, Unavailable};
+use crate::store::{TicketStates, Unavailable};
 
 /// Answers GET /ticket/{id}.
 #[derive(Clone)]
 pub(crate) struct TicketState {
     /// Asks the database.
-    pub states: Status,
+    pub states: TicketStates,
 }
 
 impl TicketState {
