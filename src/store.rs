@@ -23,4 +23,4 @@ pub(crate) use dead_tickets::{DeadTickets, Identity, TakenTicket};
 pub(crate) use error::StoreError;
 pub(crate) use migrate::{Tables, ensure_schema, migrate};
 pub(crate) use ticket_state::{TicketStates, Unavailable, ticket_states};
-pub(crate) use transaction::Store;
+pub(crate) use transaction::{Comparison, Store};

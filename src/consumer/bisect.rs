@@ -13,6 +13,9 @@
 //! - if it came alone, so that there is nothing to compare it with: it is one of the first
 //!   [`DEAD_LETTERED_MAX`] in a row, and was not delivered before.
 //!
+//! And then only if a copy of a stored ticket is accepted right before it in one transaction, in
+//! which nobody can alter the tables; a consumer that has stored nothing yet has no such copy.
+//!
 //! Everything else is held and retried, along with what comes after it: the first ticket that is
 //! stored shows whose fault it was. A fault of the tables thus dead-letters next to nothing
 //! whenever it begins or ends, and tickets at fault delay the others no longer than until one of
@@ -57,6 +60,8 @@ pub(super) struct Search {
     over: bool,
     /// Which kinds had to wait when the last round ended.
     waiting: Vec<Kind>,
+    /// The last one that was accepted when it was only tried.
+    accepted: Option<usize>,
     /// Why the last one was refused.
     pub reason: String,
 }
@@ -70,6 +75,7 @@ impl Search {
             before: Kind::ALL.map(|kind| evidence.times(kind)),
             over: false,
             waiting: Vec::new(),
+            accepted: None,
             reason: String::new(),
         }
     }
@@ -133,6 +139,12 @@ impl Search {
     pub(super) fn wait(&mut self, at: usize, kind: Kind) {
         self.refused.push((at, kind));
         self.over = true;
+    }
+
+    /// Records that one that is refused was accepted when it was only tried; true if it was the last
+    /// time, too.
+    pub(super) fn was_accepted(&mut self, at: usize) -> bool {
+        self.accepted.replace(at) == Some(at)
     }
 
     /// Begins anew with all that is left, in as few pieces as possible and from the `start`th

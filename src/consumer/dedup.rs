@@ -46,6 +46,8 @@ enum Verdict {
 pub(super) struct Plan<'a> {
     records: Vec<Record<'a>>,
     verdicts: Vec<Verdict>,
+    /// Where the tickets of each id begin.
+    starts: Vec<usize>,
     /// Ids that are probably stored already, with the lengths of their bodies; these are looked up
     /// first.
     pub possible_duplicates: Vec<(Uuid, usize)>,
@@ -76,8 +78,9 @@ impl<'a> Plan<'a> {
         }
         // Stable, so that the first of an id stays the first.
         tickets.sort_by_key(|(record, _)| record.id);
-        let (records, verdicts) = tickets.into_iter().unzip();
+        let (records, verdicts): (Vec<Record<'_>>, _) = tickets.into_iter().unzip();
         Self {
+            starts: starts(&records),
             records,
             verdicts,
             possible_duplicates,
@@ -96,6 +99,7 @@ impl<'a> Plan<'a> {
         Self {
             records: vec![record],
             verdicts: vec![Verdict::Store],
+            starts: vec![0],
             possible_duplicates: Vec::new(),
             pacing: Duration::ZERO,
             redelivered: false,
@@ -154,6 +158,18 @@ impl<'a> Plan<'a> {
         }
     }
 
+    /// How many ids its tickets have.
+    pub(super) fn ids_len(&self) -> usize {
+        self.starts.len()
+    }
+
+    /// The tickets of these ids. What shares an id is resolved, and refused, as a whole.
+    pub(super) fn tickets_of(&self, ids: &Range<usize>) -> Range<usize> {
+        let start = |id: usize| self.starts.get(id).copied();
+        let end = self.records.len();
+        start(ids.start).unwrap_or(end)..start(ids.end).unwrap_or(end)
+    }
+
     /// These tickets.
     pub(super) fn records(&self, range: Range<usize>) -> &[Record<'a>] {
         self.records.get(range).unwrap_or_default()
@@ -210,27 +226,24 @@ impl<'a> Plan<'a> {
             .collect()
     }
 
-    /// The range together with what shares an id with its ends: ids are resolved as a whole.
-    pub(super) fn with_whole_ids(&self, range: Range<usize>) -> Range<usize> {
-        let same = |a: usize, b: usize| {
-            let ids = self.records.get(a).zip(self.records.get(b));
-            ids.is_some_and(|(a, b)| a.id == b.id)
-        };
-        let Range { mut start, mut end } = range;
-        while start > 0 && same(start - 1, start) {
-            start -= 1;
+    /// Of these tickets, which have one id, the one that is to be stored, and its kind, its products
+    /// aside. If it is refused, it cannot be another.
+    pub(super) fn candidate(&mut self, range: Range<usize>) -> Option<(usize, Kind)> {
+        let mut candidates = range.clone().filter_map(|at| Some((at, self.kind(at)?)));
+        let first = candidates.next();
+        if candidates.next().is_some() {
+            self.resolve(range, &HashMap::new());
         }
-        while end > 0 && same(end - 1, end) {
-            end += 1;
-        }
-        start..end
+        first
     }
 
-    /// Sends a ticket to `dead_tickets`.
-    pub(super) fn dead_letter(&mut self, at: usize, why: &str) {
+    /// Sends a ticket that was to be stored to `dead_tickets`. Another text of the same id is not
+    /// the second one any more, and takes its place.
+    pub(super) fn dead_letter(&mut self, at: usize, range: Range<usize>, why: &str) {
         if let Some(verdict) = self.verdicts.get_mut(at) {
             *verdict = Verdict::Dead(why.to_owned());
         }
+        self.resolve(range, &HashMap::new());
     }
 
     /// What kind of ticket this is, its products aside; none if it is not to be stored anyway, so
@@ -274,6 +287,19 @@ impl<'a> Plan<'a> {
         let mut others = (0..self.records.len()).filter(|&other| other != at);
         !self.redelivered && !others.any(|other| self.kind(other).is_some())
     }
+}
+
+/// Where the tickets of each id begin, of tickets in the order of their ids.
+fn starts(records: &[Record<'_>]) -> Vec<usize> {
+    let mut starts = Vec::with_capacity(records.len());
+    let mut last = None;
+    for (at, record) in records.iter().enumerate() {
+        if last != Some(record.id) {
+            starts.push(at);
+            last = Some(record.id);
+        }
+    }
+    starts
 }
 
 /// What is stored of these messages at this time, if nothing was stored before.

@@ -18,7 +18,7 @@ use crate::clock::now_us;
 use crate::config::DatabaseConfig;
 use crate::health::Health;
 use crate::metrics::{FlushFailed, LinkGuard, StoreMetrics};
-use crate::store::{Encoded, Store, StoreError};
+use crate::store::{Comparison, Encoded, Store, StoreError};
 
 /// What the writers of a consumer share.
 #[derive(Clone)]
@@ -119,8 +119,8 @@ impl Flusher {
         self.connection = None;
     }
 
-    /// Stores these tickets. If some of them turn out to be stored already, it stores the others; a
-    /// conflict that is left has another cause.
+    /// Stores these tickets, which are all of their ids. If some of them turn out to be stored
+    /// already, it stores the others; a conflict that is left has another cause.
     pub(super) async fn store(
         &mut self,
         plan: &mut Plan<'_>,
@@ -134,13 +134,12 @@ impl Flusher {
         match self.flush(plan, range.clone()).await {
             Err(StoreError::Conflict(cause)) => {
                 self.metrics.failed(FlushFailed::Conflict);
-                let whole = plan.with_whole_ids(range.clone());
-                let ids = plan.ids(whole.clone());
+                let ids = plan.ids(range.clone());
                 let stored = self.connected()?.stored_texts(&ids).await?;
-                if !plan.resolve(whole.clone(), &stored) {
+                if !plan.resolve(range.clone(), &stored) {
                     return Err(StoreError::Conflict(cause));
                 }
-                self.dismiss(plan, whole);
+                self.dismiss(plan, range.clone());
                 self.flush(plan, range).await
             }
             flushed => flushed,
@@ -187,7 +186,7 @@ impl Flusher {
         let plan = Plan::copy_of(&sample, Uuid::now_v7());
         let mut none_known = KnownProducts::new(Duration::ZERO);
         let (rows, changes) = plan.encode(plan.all(), &mut none_known, Instant::now());
-        let tried = self.connected()?.try_out(&rows, &changes.rows).await;
+        let tried = self.connected()?.try_out((&rows, &changes.rows)).await;
         match tried {
             // A unique key that somebody has added to the table is refused for the copy's sake.
             Ok(()) | Err(StoreError::Unique(_)) => {
@@ -199,6 +198,28 @@ impl Flusher {
             }
             Err(error) => Err(error),
         }
+    }
+
+    /// Whether a ticket of this kind is refused though the tables accept a copy of a stored one in
+    /// the same transaction. Nothing is stored.
+    pub(super) async fn compare(
+        &mut self,
+        plan: &Plan<'_>,
+        at: usize,
+        kind: Kind,
+    ) -> Result<Comparison, StoreError> {
+        let Some(sample) = self.shared.evidence.sample(kind) else {
+            return Ok(Comparison::Unknown);
+        };
+        let copy = Plan::copy_of(&sample, Uuid::now_v7());
+        let now = Instant::now();
+        let mut none_known = [0; 2].map(|_| KnownProducts::new(Duration::ZERO));
+        let [of_copy, of_ticket] = &mut none_known;
+        let (copied, copied_products) = copy.encode(copy.all(), of_copy, now);
+        let (rows, products) = plan.encode(at..at + 1, of_ticket, now);
+        let store = self.connected()?;
+        let compared = store.compare((&copied, &copied_products.rows), (&rows, &products.rows));
+        compared.await
     }
 
     fn connected(&mut self) -> Result<&mut Store, StoreError> {

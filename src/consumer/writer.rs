@@ -21,7 +21,7 @@ use super::held::HeldBatches;
 use super::job::{Job, StoredBatch, WriterEvent};
 use crate::backoff::Backoff;
 use crate::metrics::{FlushFailed, StoreMetrics};
-use crate::store::StoreError;
+use crate::store::{Comparison, StoreError};
 
 /// Stores one batch at a time, over one connection.
 pub(super) struct Writer {
@@ -41,7 +41,7 @@ enum BatchOutcome {
     /// Nobody could acknowledge it any more.
     Abandoned,
     /// Some of it may be refused because of the tables, and has to wait.
-    Refused,
+    Refused(Search),
 }
 
 impl Writer {
@@ -85,8 +85,8 @@ impl Writer {
             };
             let Some(job) = job else { return };
             reported_idle = false;
-            let search = self.search(&job);
-            let stored = self.store_or_hold(job, search).await;
+            self.count(&job);
+            let stored = self.store_or_hold(job, None).await;
             self.held.schedule();
             if stored {
                 self.held.retry_comparable(&self.evidence);
@@ -105,17 +105,18 @@ impl Writer {
             let Some((job, search)) = self.held.pop() else {
                 break;
             };
-            if !self.store_or_hold(job, search).await {
+            if !self.store_or_hold(job, Some(search)).await {
                 break;
             }
         }
         self.held.schedule();
     }
 
-    /// Stores a batch and reports it, or holds it. False: it is held.
-    async fn store_or_hold(&mut self, job: Job, mut search: Search) -> bool {
-        match self.write(&job, &mut search).await {
-            BatchOutcome::Refused => {
+    /// Stores a batch and reports it, or holds it. False: it is held. Without a search, nothing of
+    /// it was tried yet.
+    async fn store_or_hold(&mut self, job: Job, search: Option<Search>) -> bool {
+        match self.write(&job, search).await {
+            BatchOutcome::Refused(search) => {
                 self.held.push(job, search);
                 return false;
             }
@@ -133,26 +134,27 @@ impl Writer {
         true
     }
 
-    /// A new batch, of which nothing was tried yet.
-    fn search(&self, job: &Job) -> Search {
-        let tickets = job.messages.iter().map(|message| message.tickets).sum();
+    fn count(&self, job: &Job) {
+        let tickets: usize = job.messages.iter().map(|message| message.tickets).sum();
         self.metrics
             .batch_rows
             .record(u32::try_from(tickets).map_or(f64::MAX, f64::from));
-        Search::new(0..tickets, &self.evidence)
     }
 
-    /// Stores a batch, or as much of it as the search gets to.
-    async fn write(&mut self, job: &Job, search: &mut Search) -> BatchOutcome {
+    /// Stores a batch, or as much of it as the search gets to, which is for ids and not for tickets:
+    /// those of one id are stored together.
+    async fn write(&mut self, job: &Job, search: Option<Search>) -> BatchOutcome {
         let mut plan = Plan::new(&job.messages, job.pacing);
+        let mut search = search.unwrap_or_else(|| Search::new(0..plan.ids_len(), &self.evidence));
         let mut backoff = Backoff::new();
-        while let Some(range) = search.next(&self.evidence) {
+        while let Some(ids) = search.next(&self.evidence) {
+            let range = plan.tickets_of(&ids);
             let error = match self.flusher.store(&mut plan, range.clone()).await {
                 Ok(()) => {
                     self.held.set_schema_unusable(false);
                     continue;
                 }
-                Err(error) => match self.on_refusal(&mut plan, search, &range, error).await {
+                Err(error) => match self.on_refusal(&mut plan, &mut search, &ids, error).await {
                     Ok(()) => continue,
                     Err(error) => error,
                 },
@@ -160,8 +162,8 @@ impl Writer {
             let (batch, tickets) = (job.batch, range.len());
             warn!(error = %format_args!("{error:#}"), batch, tickets, "flush failed, retrying");
             match error {
-                StoreError::Timeout(_) if tickets > 1 => search.halve(&range),
-                _ => search.retry(range),
+                StoreError::Timeout(_) if ids.len() > 1 => search.halve(&ids),
+                _ => search.retry(ids),
             }
             self.metrics.failed(error.reason());
             let unusable = matches!(error, StoreError::Schema(_));
@@ -175,7 +177,7 @@ impl Writer {
         if search.is_done() {
             BatchOutcome::Stored
         } else {
-            BatchOutcome::Refused
+            BatchOutcome::Refused(search)
         }
     }
 
@@ -185,7 +187,7 @@ impl Writer {
         &mut self,
         plan: &mut Plan<'_>,
         search: &mut Search,
-        range: &Range<usize>,
+        ids: &Range<usize>,
         error: StoreError,
     ) -> Result<(), StoreError> {
         let (cause, products) = match error {
@@ -196,33 +198,54 @@ impl Writer {
             other => return Err(other),
         };
         self.metrics.failed(FlushFailed::Data);
-        if range.len() > 1 {
-            debug!(error = %cause, tickets = range.len(), "bisecting a batch that PostgreSQL refuses");
-            search.halve(range);
+        if ids.len() > 1 {
+            debug!(error = %cause, ids = ids.len(), "bisecting a batch that PostgreSQL refuses");
+            search.halve(ids);
             return Ok(());
         }
-        let at = range.start;
-        let kind = match plan.kind(at) {
-            Some(_) if products => Kind::Products,
-            Some(kind) => kind,
+        let range = plan.tickets_of(ids);
+        let (at, kind) = match plan.candidate(range.clone()) {
+            Some((at, _)) if products => (at, Kind::Products),
+            Some(candidate) => candidate,
             // dead_tickets refuses it, or the cause is not known.
             None => return Err(StoreError::Unavailable(cause)),
         };
-        match search.on_refusal(at, kind, plan.is_alone(at), &self.evidence) {
+        match search.on_refusal(ids.start, kind, plan.is_alone(at), &self.evidence) {
+            OnRefusal::DeadLetter if !self.is_at_fault(plan, search, ids, at, kind).await? => {}
             OnRefusal::DeadLetter => {
                 error!(error = %cause, "a ticket cannot be stored and goes to dead_tickets");
-                plan.dead_letter(at, &cause.to_string());
-                self.flusher.dismiss(plan, range.clone());
-                search.retry(range.clone());
+                plan.dead_letter(at, range.clone(), &cause.to_string());
+                self.flusher.dismiss(plan, range);
+                search.retry(ids.clone());
             }
             OnRefusal::Compare if self.flusher.accepts_copy(kind).await? => {
-                search.retry(range.clone());
+                search.retry(ids.clone());
             }
-            OnRefusal::Compare => search.wait(at, kind),
+            OnRefusal::Compare => search.wait(ids.start, kind),
             OnRefusal::Wait => {}
         }
         search.reason = cause.to_string();
         Ok(())
+    }
+
+    /// Whether it is the ticket that is refused, and not everything: what changed the tables before
+    /// or after it was refused does not count. If not, it waits, or is retried.
+    async fn is_at_fault(
+        &mut self,
+        plan: &Plan<'_>,
+        search: &mut Search,
+        ids: &Range<usize>,
+        at: usize,
+        kind: Kind,
+    ) -> Result<bool, StoreError> {
+        match self.flusher.compare(plan, at, kind).await? {
+            Comparison::OnlyKnownAccepted | Comparison::Unknown => return Ok(true),
+            Comparison::NoneAccepted => search.wait(ids.start, kind),
+            // It is only refused when it is stored.
+            Comparison::BothAccepted if search.was_accepted(ids.start) => return Ok(true),
+            Comparison::BothAccepted => search.retry(ids.clone()),
+        }
+        Ok(false)
     }
 }
 

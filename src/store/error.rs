@@ -71,6 +71,11 @@ impl StoreError {
         }
     }
 
+    /// Whether a row is refused for what it holds, as the tables are.
+    pub(crate) fn is_refusal(&self) -> bool {
+        matches!(self, Self::Unique(_) | Self::Data(_) | Self::Products(_))
+    }
+
     /// The label in metrics.
     pub(crate) fn reason(&self) -> FlushFailed {
         match self {

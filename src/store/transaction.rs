@@ -59,6 +59,22 @@ const STORED_TEXTS: &str = "select ticket_id, \
 /// The most ids that are asked for at once.
 const STORED_TEXTS_MAX: usize = 4096;
 
+/// Tickets' rows, and products' rows, that are only tried.
+pub(crate) type Trial<'a> = (&'a Encoded<'a>, &'a [ProductRow<'a>]);
+
+/// Which rows the tables would accept, of those that they are known to accept, and suspected ones.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Comparison {
+    /// Only the known ones: the others are at fault.
+    OnlyKnownAccepted,
+    /// Not even the known ones: the tables are at fault.
+    NoneAccepted,
+    /// Both.
+    BothAccepted,
+    /// The known ones were refused for a reason of their own.
+    Unknown,
+}
+
 /// A connection with its prepared statements.
 pub(crate) struct Store {
     client: Client,
@@ -167,25 +183,62 @@ impl Store {
         Ok(written)
     }
 
-    /// Whether the tables would take these rows now. Nothing is stored.
-    pub(crate) async fn try_out(
+    /// Whether the tables would accept these rows now. Nothing is stored.
+    pub(crate) async fn try_out(&mut self, trial: Trial<'_>) -> Result<(), StoreError> {
+        self.rolled_back(async || self.check(trial).await).await
+    }
+
+    /// Whether the tables would accept these rows, and others after them in the same transaction,
+    /// between which nobody can alter the tables. Nothing is stored.
+    pub(crate) async fn compare(
         &mut self,
-        rows: &Encoded<'_>,
-        products: &[ProductRow<'_>],
-    ) -> Result<(), StoreError> {
+        known: Trial<'_>,
+        suspect: Trial<'_>,
+    ) -> Result<Comparison, StoreError> {
+        let compared = self.rolled_back(async || {
+            self.check(known).await?;
+            Ok(match self.check(suspect).await {
+                Err(error) if error.is_refusal() => Comparison::OnlyKnownAccepted,
+                Err(StoreError::Conflict(_)) | Ok(()) => Comparison::BothAccepted,
+                Err(error) => return Err(error),
+            })
+        });
+        match compared.await {
+            // A unique key that somebody has added to the table is refused for the copy's sake.
+            Err(StoreError::Unique(_)) => Ok(Comparison::Unknown),
+            Err(StoreError::Conflict(_)) => Ok(Comparison::NoneAccepted),
+            Err(error) if error.is_refusal() => Ok(Comparison::NoneAccepted),
+            compared => compared,
+        }
+    }
+
+    async fn rolled_back<T>(
+        &self,
+        act: impl AsyncFnOnce() -> Result<T, StoreError>,
+    ) -> Result<T, StoreError> {
         let trying = async {
-            let mut taken = self.merge(rows, products, Duration::ZERO).await.map(drop);
-            if taken.is_ok() {
-                // What COMMIT would check.
-                let checked = self.client.batch_execute("set constraints all immediate");
-                taken = checked.await.map_err(StoreError::classify);
-            }
+            let begun = self.client.batch_execute("begin").await;
+            begun.map_err(StoreError::classify)?;
+            let tried = act().await;
             let undone = self.client.batch_execute("rollback").await;
             undone.map_err(StoreError::classify)?;
-            taken
+            tried
         };
         let tried = timeout(FLUSH_TIMEOUT, trying).await;
         tried.unwrap_or_else(|_late| Err(StoreError::Timeout("no answer in time".into())))
+    }
+
+    async fn check(&self, (rows, products): Trial<'_>) -> Result<(), StoreError> {
+        let chunks = Chunks::new(rows.tickets.clone(), Duration::ZERO);
+        let copied = self.copy(&self.copy_tickets, chunks).await;
+        copied.map_err(|error| self.row_error(error))?;
+        if !products.is_empty() {
+            let merged = products::merge(&self.client, &self.merge_products, products).await;
+            merged.map_err(|error| self.row_error(error).of_products(true))?;
+        }
+        // What COMMIT would check.
+        let checked = self.client.batch_execute("set constraints all immediate");
+        checked.await.map_err(StoreError::classify)
     }
 
     async fn copy(&self, statement: &Statement, mut chunks: Chunks) -> Result<u64, Error> {

@@ -121,6 +121,25 @@ async fn the_third_ticket_in_a_row_is_held() {
     assert_eq!(namespace.count("dead_tickets").await, 2);
 }
 
+/// A consumer that has stored a ticket before has something to compare with, so that not even the
+/// first that comes alone is dead-lettered. Adds the constraint after one was stored.
+#[tokio::test]
+async fn a_fault_of_the_table_after_a_ticket_was_stored_dead_letters_nothing() {
+    let (namespace, mut consume) = consuming("").await;
+    publish(&namespace, "stored").await;
+    namespace.stored(1).await;
+    sql(&namespace, NO_TICKET).await;
+    for n in 1..=3 {
+        publish(&namespace, &n.to_string()).await;
+        refusing(&mut consume).await;
+    }
+    wait_until("all held", async || held(&mut consume).await == Some(3.0)).await;
+    assert_eq!(namespace.count("dead_tickets").await, 0);
+    sql(&namespace, MENDED).await;
+    goes_on(&namespace, consume, 4).await;
+    assert_eq!(namespace.count("dead_tickets").await, 0);
+}
+
 /// The same with several writers, which share what they know.
 #[tokio::test]
 async fn several_writers_dead_letter_no_more_than_one() {

@@ -101,9 +101,28 @@ fn an_id_is_resolved_as_a_whole() {
         plan.ids(0..4),
         [key, key, id(FIRST), id(SECOND)].map(|id| (id, 1))
     );
-    for (range, whole) in [(0..1, 0..2), (1..3, 0..3), (2..3, 2..3), (3..4, 3..4)] {
-        assert_eq!(plan.with_whole_ids(range), whole);
+    assert_eq!(plan.ids_len(), 3);
+    for (ids, tickets) in [(0..1, 0..2), (1..2, 2..3), (1..3, 2..4), (0..3, 0..4)] {
+        assert_eq!(plan.tickets_of(&ids), tickets);
     }
+    assert_eq!(Plan::new(&[], Duration::ZERO).tickets_of(&(0..0)), 0..0);
+}
+
+#[test]
+fn another_text_takes_the_place_of_one_that_is_dead_lettered() {
+    let messages = ["a", "other", "a", "other", "third"].map(|text| message(OF_A_KEY, text, false));
+    let mut plan = plan(&messages);
+    assert_eq!(plan.candidate(0..5), Some((0, Kind::Invalid)));
+    plan.dead_letter(0, 0..5, "too wide");
+    assert_eq!(plan.candidate(0..5), Some((1, Kind::Invalid)));
+    let mut known = KnownProducts::new(Duration::ZERO);
+    let (rows, _) = plan.encode(plan.all(), &mut known, Instant::now());
+    let dead: Vec<_> = rows.dead.iter().map(|dead| dead.body).collect();
+    assert_eq!(rows.valid + rows.invalid, 1);
+    assert_eq!(dead, [b"a".as_slice(), b"third"]);
+    plan.dead_letter(1, 0..5, "too wide");
+    plan.dead_letter(4, 0..5, "too wide");
+    assert_eq!(plan.candidate(0..5), None);
 }
 
 #[test]
@@ -126,7 +145,7 @@ fn a_dead_lettered_ticket_is_not_stored_and_tells_nothing_more() {
     );
     assert_eq!(plan.kind(second), None);
     assert!(!plan.is_alone(first));
-    plan.dead_letter(third, "too wide");
+    plan.dead_letter(third, third..third + 1, "too wide");
     assert!(plan.is_alone(first));
     assert_eq!(
         (plan.kind(first), plan.kind(third)),
