@@ -5,11 +5,11 @@
 # The servers read their settings as users of their own, whatever umask the checkout was made with. Copied only into
 # folders that are there: of one that COPY has to make, --chmod would take the right to enter it.
 FROM postgres:18.6 AS postgres
-COPY --chmod=644 deploy/postgresql.conf /etc/postgresql.conf
+COPY --chmod=644 deploy/conf/postgresql.conf /etc/postgresql.conf
 
 FROM rabbitmq:4.3.6 AS rabbitmq
-COPY --chmod=644 deploy/rabbitmq.conf /etc/rabbitmq/conf.d/20-ticketd.conf
-COPY --chmod=644 deploy/advanced.config /etc/rabbitmq/advanced.config
+COPY --chmod=644 deploy/conf/rabbitmq.conf /etc/rabbitmq/conf.d/20-ticketd.conf
+COPY --chmod=644 deploy/conf/advanced.config /etc/rabbitmq/advanced.config
 
 # Of the same Debian release as what the binary runs on, so that it finds the C library it was built with.
 FROM rust:1.95.0-bookworm AS build

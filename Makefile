@@ -140,7 +140,7 @@ need_cargo_fuzz:
 # A linter that is missing and passed over in silence would be a hole.
 .PHONY: need_shellcheck
 need_shellcheck:
-	@command -v shellcheck >/dev/null || deploy/install.sh shellcheck
+	@command -v shellcheck >/dev/null || deploy/stack/install.sh shellcheck
 
 .PHONY: need_cargo_deny
 need_cargo_deny:

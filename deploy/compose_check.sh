@@ -282,7 +282,7 @@ up_rebuilds_what_changed() {
   local mark='compose_check was here'
   sed -i "s/^fn main() .*{\$/&\n    eprintln!(\"$mark\");/" "$COPY/src/main.rs"
   grep --quiet "$mark" "$COPY/src/main.rs" || die "src/main.rs has no main() that could be changed"
-  printf '\nmax_connections = 201\n' >>"$COPY/deploy/postgresql.conf"
+  printf '\nmax_connections = 201\n' >>"$COPY/deploy/conf/postgresql.conf"
   find "$COPY" -exec touch --date=2020-01-01 {} +
   start_trickle rebuild
   up

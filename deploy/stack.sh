@@ -244,10 +244,10 @@ kill_processes() {
   wait_until 10 gone "$1" || die "processes of $1 do not end: $(processes "$1" | tr '\n' ' ')"
 }
 
-# shellcheck source-path=SCRIPTDIR source=postgres.sh
-source "$DEPLOY_DIR/postgres.sh"
-# shellcheck source-path=SCRIPTDIR source=rabbitmq.sh
-source "$DEPLOY_DIR/rabbitmq.sh"
+# shellcheck source-path=SCRIPTDIR source=stack/postgres.sh
+source "$DEPLOY_DIR/stack/postgres.sh"
+# shellcheck source-path=SCRIPTDIR source=stack/rabbitmq.sh
+source "$DEPLOY_DIR/stack/rabbitmq.sh"
 
 # ---- Commands --------------------------------------------------------------------------------------------------------
 
@@ -319,7 +319,7 @@ install_missing() {
     esac
   done
   ((${#packages[@]})) || return 0
-  "$DEPLOY_DIR/install.sh" "${packages[@]}" ||
+  "$DEPLOY_DIR/stack/install.sh" "${packages[@]}" ||
     die "PostgreSQL (13 or newer) is looked for below /usr/lib/postgresql, RabbitMQ (3.10 or newer) below" \
       "/usr/lib/rabbitmq; servers elsewhere can be named by DATABASE_URL and AMQP_URL"
 }

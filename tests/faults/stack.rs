@@ -134,14 +134,24 @@ struct Running {
     port: u16,
 }
 
+fn copy_folder(from: &Path, to: &Path) {
+    std::fs::create_dir(to).unwrap();
+    for entry in std::fs::read_dir(from).unwrap().map(Result::unwrap) {
+        let to = to.join(entry.file_name());
+        if entry.path().is_dir() {
+            copy_folder(&entry.path(), &to);
+        } else {
+            std::fs::copy(entry.path(), to).unwrap();
+        }
+    }
+}
+
 impl Stack {
     fn start() -> Self {
         let dir = std::env::temp_dir().join(format!("ticketd-faults-{}", std::process::id()));
         // Used from a copy, so that the servers can be stopped though the checkout is gone by then.
-        std::fs::create_dir_all(dir.join("deploy")).unwrap();
-        for file in std::fs::read_dir(DEPLOY).unwrap().map(Result::unwrap) {
-            std::fs::copy(file.path(), dir.join("deploy").join(file.file_name())).unwrap();
-        }
+        std::fs::create_dir_all(&dir).unwrap();
+        copy_folder(Path::new(DEPLOY), &dir.join("deploy"));
         let reaper = Command::new("setsid")
             .args(["bash", REAPER])
             .env("STACK_DIR", &dir)

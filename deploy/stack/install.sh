@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# usage: deploy/install.sh PACKAGE...
+# usage: deploy/stack/install.sh PACKAGE...
 #
 # Installs Debian packages, as root or with sudo, without starting their services: neither now nor at the next boot,
 # when they would take the ports 5432 and 5672. What is put in place for this goes away again, and services that were
@@ -10,7 +10,7 @@ PATH=${PATH:+$PATH:}/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
 export PATH
 
 # The mark tells our file from one of the machine's owner.
-readonly POLICY_FILE=/usr/sbin/policy-rc.d POLICY_MARK='placed by ticketd deploy/install.sh while it runs'
+readonly POLICY_FILE=/usr/sbin/policy-rc.d POLICY_MARK='placed by ticketd deploy/stack/install.sh while it runs'
 readonly NO_CLUSTER_FILE=/etc/postgresql-common/createcluster.d/ticketd.conf
 # The services of the packages that stack.sh asks for; PostgreSQL's starts nothing as long as there is no cluster.
 readonly UNITS=(rabbitmq-server.service epmd.service epmd.socket)

@@ -51,7 +51,7 @@ make_cluster() {
 }
 
 postgres_settings() {
-  cat "$DEPLOY_DIR/postgresql.conf"
+  cat "$DEPLOY_DIR/conf/postgresql.conf"
   printf "\nlisten_addresses = '127.0.0.1'\nport = %s\n" "${PORT[postgres]}"
   # No socket file: its path would be too long in many checkouts (the limit is 107 bytes).
   printf "unix_socket_directories = ''\n"

@@ -51,9 +51,9 @@ rabbitmq_env() {
 write_rabbitmq_files() {
   local dir=$PLACE/rabbitmq
   as_server mkdir -p "$dir/conf.d" "$dir/log" "$dir/mnesia"
-  write_as_server "$dir/rabbitmq.conf" <"$DEPLOY_DIR/rabbitmq.conf"
+  write_as_server "$dir/rabbitmq.conf" <"$DEPLOY_DIR/conf/rabbitmq.conf"
   write_as_server "$dir/enabled_plugins" <<<'[].'
-  write_as_server "$dir/advanced.config" <"$DEPLOY_DIR/advanced.config"
+  write_as_server "$dir/advanced.config" <"$DEPLOY_DIR/conf/advanced.config"
   write_as_server "$dir/rabbitmq-env.conf" </dev/null
   [[ -s $dir/.erlang.cookie ]] ||
     od -An -N16 -tx1 /dev/urandom | tr -d ' \n' | write_as_server "$dir/.erlang.cookie"
