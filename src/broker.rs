@@ -38,9 +38,9 @@ pub(crate) struct Broker {
 
 impl Broker {
     /// Takes the settings; nothing is connected yet.
-    pub(crate) fn new(settings: &BrokerSettings) -> Result<Self, String> {
-        Ok(Self {
-            uri: settings.url()?,
+    pub(crate) fn new(settings: &BrokerSettings) -> Self {
+        Self {
+            uri: settings.url(),
             topology: Topology {
                 exchange: settings.exchange().into(),
                 queue: settings.queue.clone().into(),
@@ -48,7 +48,7 @@ impl Broker {
                 dead: settings.dead_queue().into(),
             },
             declared: settings.topology,
-        })
+        }
     }
 
     /// The exchange that tickets are published to.

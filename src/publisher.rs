@@ -32,11 +32,12 @@ pub use group::Group;
 pub(crate) use limits::PublishLimits;
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
+use tokio::time::sleep;
 
-use crate::broker::Broker;
+use crate::broker::{Broker, BrokerError};
 use crate::health::Health;
 use crate::message::Record;
 use queue::PublishQueue;
@@ -49,7 +50,31 @@ pub(crate) struct Publisher {
     worker: usize,
 }
 
+/// Between two checks whether RabbitMQ accepts messages.
+const CONNECT_TICK: Duration = Duration::from_millis(10);
+
 impl Publisher {
+    /// Connects for a command, which publishes without workers: resolves once RabbitMQ accepts
+    /// messages, however long that takes. Fails if it never will, as a right is missing.
+    pub(crate) async fn connect(
+        broker: Broker,
+        limits: PublishLimits,
+    ) -> Result<Self, BrokerError> {
+        let health = Arc::new(Health::new(true, false));
+        let mut made = publishers(broker, limits, health.clone(), 1);
+        let (publisher, task) = made.next().ok_or(BrokerError::Timeout)?;
+        tokio::spawn(task);
+        let ready = async {
+            while !health.readiness().is_ready() {
+                sleep(CONNECT_TICK).await;
+            }
+        };
+        tokio::select! {
+            () = ready => Ok(publisher),
+            missing = health.given_up() => Err(BrokerError::Forbidden(missing)),
+        }
+    }
+
     /// Submits a ticket. The result comes through the receiver; dropping the receiver changes
     /// nothing for the ticket.
     pub(crate) fn submit(

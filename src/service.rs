@@ -65,7 +65,7 @@ impl Service {
     pub fn serve(settings: ServeSettings, prometheus: Prometheus) -> anyhow::Result<Self> {
         let database = settings.consume.database.database_url.clone();
         let accept = Accept::new(settings.accept, Some(database))?;
-        let mut service = Self::new(settings.common, prometheus)?.accepting(accept)?;
+        let mut service = Self::new(settings.common, prometheus).accepting(accept)?;
         service.consume = Some(settings.consume);
         Ok(service)
     }
@@ -73,12 +73,12 @@ impl Service {
     /// Accepts tickets and publishes them.
     pub fn accept(settings: AcceptSettings, prometheus: Prometheus) -> anyhow::Result<Self> {
         let accept = Accept::new(settings.accept, settings.database_url)?;
-        Self::new(settings.common, prometheus)?.accepting(accept)
+        Self::new(settings.common, prometheus).accepting(accept)
     }
 
     /// Stores published tickets.
     pub fn consume(settings: ConsumeSettings, prometheus: Prometheus) -> anyhow::Result<Self> {
-        let mut service = Self::new(settings.common, prometheus)?;
+        let mut service = Self::new(settings.common, prometheus);
         service.admin = match settings.admin_listen {
             Some(address) => Some(listen("ADMIN_LISTEN", address)?),
             None => listen("ADMIN_LISTEN", CONSUMER_ADMIN_LISTEN)
@@ -91,16 +91,15 @@ impl Service {
         Ok(service)
     }
 
-    fn new(common: CommonSettings, prometheus: Prometheus) -> anyhow::Result<Self> {
-        let broker = Broker::new(&common.broker).map_err(anyhow::Error::msg);
-        Ok(Self {
-            broker: broker.context("AMQP_URL")?,
+    fn new(common: CommonSettings, prometheus: Prometheus) -> Self {
+        Self {
+            broker: Broker::new(&common.broker),
             common,
             accept: None,
             consume: None,
             admin: None,
             prometheus,
-        })
+        }
     }
 
     fn accepting(mut self, accept: Accept) -> anyhow::Result<Self> {

@@ -1,27 +1,22 @@
 //! `ticketd dead`: the tickets that could not be stored, listed, shown and replayed.
 
 use std::io::Write;
-use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
-use tokio::time::{sleep, timeout};
+use tokio::time::timeout;
 use tracing::info;
 use uuid::Uuid;
 
 use crate::broker::Broker;
 use crate::clock::unix_us;
 use crate::config::{BrokerSettings, DeadAction, DeadSettings, INFLIGHT_BYTES_MAX};
-use crate::health::Health;
 use crate::message::Record;
-use crate::publisher::{PublishLimits, publishers};
+use crate::publisher::{PublishLimits, Publisher};
 use crate::store::{DeadTickets, Identity, TakenTicket};
 
-/// Longest for one ticket's way back into RabbitMQ.
+/// Maximum time to publish one ticket again.
 const REPLAY_TIMEOUT: Duration = Duration::from_secs(10);
-
-/// Between two checks whether RabbitMQ is connected.
-const LINK_TICK: Duration = Duration::from_millis(10);
 
 /// Lists dead tickets, shows one, or replays one.
 pub async fn dead(settings: &DeadSettings, out: &mut impl Write) -> anyhow::Result<()> {
@@ -95,32 +90,16 @@ async fn publish(
         received_at_us: unix_us(ticket.received_at),
         body: &ticket.body,
     };
-    let broker = Broker::new(settings)
-        .map_err(anyhow::Error::msg)
-        .context("AMQP_URL")?;
     let limits = PublishLimits {
         group: 1,
         inflight: 1,
         inflight_bytes: INFLIGHT_BYTES_MAX,
         confirm_timeout: REPLAY_TIMEOUT,
     };
-    let health = Arc::new(Health::new(true, false));
-    let (publisher, task) = publishers(broker, limits, health.clone(), 1)
-        .next()
-        .context("no publisher")?;
-    let _task = tokio::spawn(task);
     let published = async {
-        while !health.readiness().is_ready() {
-            sleep(LINK_TICK).await;
-        }
+        let publisher = Publisher::connect(Broker::new(settings), limits).await?;
         let confirmed = publisher.submit(record)?;
         anyhow::Ok(confirmed.await.context("the publisher has ended")??)
-    };
-    let published = async {
-        tokio::select! {
-            published = published => published,
-            why = health.given_up() => Err(anyhow::Error::msg(why)),
-        }
     };
     match timeout(REPLAY_TIMEOUT, published).await {
         Ok(published) => published.context("RabbitMQ did not accept the ticket"),

@@ -70,6 +70,26 @@ impl fmt::Debug for AmqpUrl {
     }
 }
 
+impl Default for AmqpUrl {
+    /// RabbitMQ on this machine, as it is installed.
+    fn default() -> Self {
+        let mut uri = AMQPUri::default();
+        uri.authority.host = "127.0.0.1".to_owned();
+        Self::with_limits(uri)
+    }
+}
+
+impl AmqpUrl {
+    /// What the URL leaves open is set to what suits ticketd.
+    fn with_limits(mut uri: AMQPUri) -> Self {
+        // 128 KiB is RabbitMQ's own default; left open on both sides, the client would size its buffers for 4 GiB frames.
+        uri.query.frame_max.get_or_insert(131_072);
+        // A peer that is silent for twice these seconds is taken for dead.
+        uri.query.heartbeat.get_or_insert(10);
+        Self(uri)
+    }
+}
+
 /// Reads RabbitMQ's URL.
 fn amqp_url(text: &str) -> Result<AmqpUrl, String> {
     let (scheme, rest) = text.split_once("://").unwrap_or_default();
@@ -92,11 +112,7 @@ fn amqp_url(text: &str) -> Result<AmqpUrl, String> {
     if let Some((address, _port)) = host.and_then(|host| host.strip_prefix('[')?.split_once(']')) {
         uri.authority.host = address.to_owned();
     }
-    // 128 KiB is RabbitMQ's own default; left open on both sides, the client would size its buffers for 4 GiB frames.
-    uri.query.frame_max.get_or_insert(131_072);
-    // A peer that is silent for twice these seconds is taken for dead.
-    uri.query.heartbeat.get_or_insert(10);
-    Ok(AmqpUrl(uri))
+    Ok(AmqpUrl::with_limits(uri))
 }
 
 fn amqp_form(error: &str) -> String {
@@ -110,11 +126,9 @@ fn amqp_form(error: &str) -> String {
 
 impl BrokerSettings {
     /// RabbitMQ's address.
-    pub fn url(&self) -> Result<AmqpUrl, String> {
-        match self.amqp_url.as_ref().or(self.rabbitmq_url.as_ref()) {
-            Some(url) => Ok(url.clone()),
-            None => amqp_url("amqp://127.0.0.1:5672/%2f"),
-        }
+    pub fn url(&self) -> AmqpUrl {
+        let url = self.amqp_url.as_ref().or(self.rabbitmq_url.as_ref());
+        url.cloned().unwrap_or_default()
     }
 
     /// The exchange that tickets are published to.
@@ -140,6 +154,12 @@ impl BrokerSettings {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_default_is_what_its_help_says() {
+        let written = amqp_url("amqp://127.0.0.1:5672/%2f").expect("valid");
+        assert_eq!(*AmqpUrl::default(), *written);
+    }
 
     #[test]
     fn the_vhost_of_a_url_is_kept() {
