@@ -132,7 +132,7 @@ impl Health {
 
 impl Readiness {
     /// What this process is there for goes on: tickets are taken or, where none
-    /// come in, stored. Whoever takes them does so without the database, too.
+    /// come in, stored. Accepting them works without the database, too.
     pub(crate) fn is_ready(self) -> bool {
         let up = |part: Option<bool>| part.unwrap_or(true);
         let stores = up(self.consuming) && up(self.database) && !self.refusing;

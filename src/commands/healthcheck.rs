@@ -11,13 +11,13 @@ use tokio::time::timeout;
 
 use crate::config::{CONSUMER_ADMIN_LISTEN, ListenSettings};
 
-/// Longest for the answer: less than the 5 s after which the image's
+/// Maximum time for the answer: less than the 5 s after which the image's
 /// HEALTHCHECK gives up, so that the reason is told.
 const TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Asks /livez, on the admin listener where one is set. Not /readyz: an
 /// orchestrator that restarts what is unhealthy must not do so because
-/// RabbitMQ or PostgreSQL is away.
+/// RabbitMQ or PostgreSQL is unavailable.
 ///
 /// The role need not be told: `LISTEN` may be set for every role, but a
 /// consumer does not listen there, and is asked where it does by default.

@@ -53,7 +53,7 @@ pub struct KnownProducts {
     hand: usize,
     /// Counts lost connections.
     connection: u64,
-    /// The products that transactions under way write, and how many of these.
+    /// The products that open transactions write, and how many of these.
     writing: HashMap<Box<str>, u32, RandomState>,
     /// What was forgotten while its row was older than the newest ticket seen.
     owed: HashMap<Box<str>, ProductRow<'static>, RandomState>,

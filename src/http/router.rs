@@ -156,7 +156,7 @@ fn id(text: &str) -> Option<Uuid> {
     Uuid::try_parse(text).ok()
 }
 
-/// Whoever still sends a body that nobody reads is told that the connection ends.
+/// A client that still sends a body, which is not read, is told that the connection closes.
 fn unread_body(request: &Request<Incoming>, response: FullResponse) -> FullResponse {
     if request.body().is_end_stream() {
         response

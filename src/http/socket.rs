@@ -13,7 +13,7 @@ use super::handle::ConnectionHandle;
 
 /// The most that is read at once. hyper begins with a buffer of one byte more,
 /// and doubles it whenever a read fills it: by this it does not grow for bodies,
-/// nor for requests behind each other, of which many may be under way at a time.
+/// nor for requests behind each other, of which many may be in progress at a time.
 const READ_BYTES_MAX: usize = 8 * 1024 - 1;
 
 /// A socket that is read in small portions, and records what hyper's buffers hold

@@ -223,7 +223,7 @@ impl State {
 
     /// A group that could still grow is published when no other waits for its confirm. It is
     /// published behind a single other too when it holds half of the tickets: then the next ones
-    /// gather while the first confirm is under way.
+    /// gather while the first confirm is awaited.
     fn is_partial_ready(&self) -> bool {
         let held = self.filling.tickets();
         self.sealed.is_empty()

@@ -45,7 +45,7 @@ struct Confirmed {
     result: Result<Confirmation, lapin::Error>,
 }
 
-/// A connection with its channel, and what is under way on it.
+/// A connection with its channel, and what is unconfirmed on it.
 struct PublishSession {
     // Dropped in this order, so that the last to be shown is that there is no connection.
     blocked: Option<LinkGuard>,

@@ -9,10 +9,10 @@ use tracing::{debug, warn};
 
 use super::StoreError;
 
-/// Longest for a TCP connection to one of the URL's hosts.
+/// Maximum time for a TCP connection to one of the URL's hosts.
 const TCP_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// Longest for a connection, with authentication and session settings.
+/// Maximum time for a connection, with authentication and session settings.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The encoding of a database that can hold every ticket.

@@ -1,4 +1,4 @@
-//! The tickets that could not be stored, for whoever looks at them and replays them.
+//! The tickets that could not be stored, to be listed, shown and replayed.
 
 use std::time::SystemTime;
 

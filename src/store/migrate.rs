@@ -124,7 +124,7 @@ impl Session<'_> {
         Ok(())
     }
 
-    /// Does what has to be done online. Not only once: what somebody has changed since is put right.
+    /// Does what has to be done online. Not only once: what was changed since is corrected.
     async fn upgrade_for(&self, migration: &Migration, effort: Effort) -> Result<(), StoreError> {
         for &spec in migration.online {
             self.upgrade(spec).await?;

@@ -1,4 +1,4 @@
-//! One ticket's state by its id, for whoever posted it. Over a connection of its own with a short
+//! One ticket's state by its id, for its sender. Over a connection of its own with a short
 //! queue in front, so that queries never slow the tickets.
 
 use std::time::Duration;

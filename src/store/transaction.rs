@@ -30,7 +30,7 @@ use super::error::StoreError;
 use super::products;
 use crate::metrics::StoreMetrics;
 
-/// Longest for one flush. What hangs on a live connection, such as a stopped
+/// Maximum time for one flush. What hangs on a live connection, such as a stopped
 /// backend, ends only by this.
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(40);
 
@@ -251,7 +251,7 @@ impl Store {
     }
 
     /// What a row that is there already means depends on which key it has in
-    /// common: the ticket's id, the table's numbering, which migrating mends,
+    /// common: the ticket's id, the table's numbering, which migrating corrects,
     /// or one that somebody else thinks must be unique.
     fn row_error(&self, error: Error) -> StoreError {
         let db = error.as_db_error();

@@ -3,7 +3,7 @@
 //! The rules stand in [`crate::ticket`]. This is the hot path of the consumer, called once a ticket
 //! at flush.
 //!
-//! # Advice for whoever changes this
+//! # Advice for changing this
 //!
 //! - The oracle in `tests/support/` says the same in the plainest way. Change the rule there first,
 //!   see `tests/parser/` fail, then change it here. Never make one call the other.

@@ -98,7 +98,7 @@ fn mostly_confirmed(rng: &mut Rng) -> Fate {
     }
 }
 
-/// Attacks: each confirm is taken for its own message, when many are under way and the order is odd.
+/// Attacks: each confirm is taken for its own message, when many are awaited and the order is odd.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_refused_message_is_never_202() {
     let accept = Accept::in_disorder(&[("PUBLISH_GROUP_MAX", "1")]).await;

@@ -10,7 +10,7 @@ use crate::ticketd::Role;
 use ticketd_testing::proc::{Usage, is_alive, usage};
 use ticketd_testing::wait_within;
 
-/// What may be held more for as long as a server is away, in KiB.
+/// What may be held more for as long as a server is unavailable, in KiB.
 const GROWTH_KIB: u64 = 64 * 1024;
 
 /// The confirm time-out of these tests, and a second for two busy cores.
@@ -21,7 +21,7 @@ const READY_WITHIN: Duration = Duration::from_secs(5);
 
 /// Lets a server be away for so long, and memory is flat all the while.
 async fn away(rig: &mut Rig, server: Server, longest: Duration) {
-    rig.note(&format!("{server:?} is away for {longest:?}"));
+    rig.note(&format!("{server:?} is unavailable for {longest:?}"));
     rig.stack.down(server);
     let before: Vec<Usage> = rig
         .processes
@@ -111,7 +111,7 @@ async fn postgres_is_away_for_10_minutes() {
         "tickets are taken without the database"
     );
     let alive = pids.iter().all(|pid| is_alive(*pid));
-    assert!(alive, "no process ends because the database is away");
+    assert!(alive, "no process ends because the database is unavailable");
     let log = rig.log(Role::Consume);
     let subscriptions = log.matches("consuming from RabbitMQ\n").count();
     assert!(

@@ -1,9 +1,9 @@
-//! What was done to a rig, for whoever has to see again what came of it.
+//! What was done to a rig, so that a failure can be reproduced.
 
 use std::path::PathBuf;
 use std::time::Instant;
 
-/// What was done so far. Whatever ends the test too early, it is shown to whoever has to see that again.
+/// What was done so far. It is shown however the test ends, so that it can be reproduced.
 pub(crate) struct Schedule {
     rig: String,
     seed: u64,

@@ -8,7 +8,7 @@ use ticketd_testing::*;
 
 use crate::TICKETD;
 
-/// `dead list` shows what was set aside, `dead show` its exact bytes, and `dead replay` sends it
+/// `dead list` shows what was dead-lettered, `dead show` its exact bytes, and `dead replay` sends it
 /// round again as a ticket: makes dead tickets and does all three.
 #[tokio::test]
 async fn dead_tickets_can_be_listed_shown_and_replayed() {

@@ -100,7 +100,7 @@ async fn an_unknown_ticket_is_404() {
     }
 }
 
-/// While the database is away, a ticket's state is 503 with `Retry-After`, and tickets are taken all
+/// While the database is unavailable, a ticket's state is 503 with `Retry-After`, and tickets are taken all
 /// the same: runs without a database and does both.
 #[tokio::test]
 async fn without_the_database_a_state_is_503_and_tickets_are_taken() {

@@ -10,7 +10,7 @@ use crate::TICKETD;
 /// stored: adds constraints that refuse three of them, in the middle of a group of 1,000.
 #[tokio::test]
 async fn a_poisonous_ticket_is_set_aside_alone() {
-    poisonous_tickets_are_set_aside(
+    poisonous_tickets_are_dead_lettered(
         "alter table tickets add constraint poison check (order_id not in ('444', '777')); \
         alter table products add constraint bitter check (product_id <> 't-555')",
     )
@@ -21,7 +21,7 @@ async fn a_poisonous_ticket_is_set_aside_alone() {
 /// trigger.
 #[tokio::test]
 async fn a_ticket_that_commit_refuses_is_set_aside_alone() {
-    poisonous_tickets_are_set_aside(
+    poisonous_tickets_are_dead_lettered(
         "create table orders (id varchar(255) primary key); \
         insert into orders select n::text from generate_series(0, 999) n where n not in (444, 777); \
         alter table tickets add constraint poison foreign key (order_id) references orders \
@@ -36,7 +36,7 @@ async fn a_ticket_that_commit_refuses_is_set_aside_alone() {
 
 /// Makes the tables refuse the orders 444 and 777 for what they call poison, and the product t-555
 /// for what they call bitter.
-async fn poisonous_tickets_are_set_aside(poison: &str) {
+async fn poisonous_tickets_are_dead_lettered(poison: &str) {
     const TICKETS: usize = 1_000;
     let namespace = Namespace::new(TICKETD).await;
     namespace.run(&["migrate"], &[]).await;

@@ -1,5 +1,5 @@
 //! Tickets that PostgreSQL refuses: those at fault go to `dead_tickets`, and a fault of the tables
-//! buries none.
+//! dead-letters none.
 
 use uuid::Uuid;
 
@@ -10,7 +10,7 @@ use crate::TICKETD;
 /// What no ticket meets, though rows that are there may break it.
 const NO_TICKET: &str =
     "alter table tickets add constraint nothing_fits check (ticket_text is null) not valid";
-const MENDED: &str = "alter table tickets drop constraint nothing_fits";
+const CORRECTED: &str = "alter table tickets drop constraint nothing_fits";
 
 async fn sql(namespace: &Namespace, script: &str) {
     namespace.database.batch_execute(script).await.unwrap();
@@ -67,11 +67,11 @@ async fn goes_on(namespace: &Namespace, mut consume: Process, tickets: i64) {
     assert_eq!(namespace.depth(namespace.queue()).await, 0);
 }
 
-/// A constraint that no ticket meets buries none: the consumer says so in its health and names the
+/// A constraint that no ticket meets dead-letters none: the consumer says so in its health and names the
 /// constraint in its log, still has them all after several attempts, and stores them by itself once
 /// the constraint is gone. Adds one before 40 tickets come together.
 #[tokio::test]
-async fn a_fault_of_the_table_buries_nothing() {
+async fn a_fault_of_the_table_dead_letters_nothing() {
     let (namespace, mut consume) = consuming(NO_TICKET).await;
     publish_group(&namespace, (0..40).map(|n| n.to_string())).await;
     refusing(&mut consume).await;
@@ -83,7 +83,7 @@ async fn a_fault_of_the_table_buries_nothing() {
     repeated(&mut consume, 3.0).await;
     assert_eq!(namespace.count("dead_tickets").await, 0);
     assert_eq!(namespace.count("tickets").await, 0);
-    sql(&namespace, MENDED).await;
+    sql(&namespace, CORRECTED).await;
     goes_on(&namespace, consume, 40).await;
     assert_eq!(namespace.count("dead_tickets").await, 0);
 }
@@ -116,7 +116,7 @@ async fn the_third_ticket_in_a_row_is_held() {
     wait_until("all held", async || held(&mut consume).await == Some(8.0)).await;
     repeated(&mut consume, 3.0).await;
     assert_eq!(namespace.count("dead_tickets").await, 2);
-    sql(&namespace, MENDED).await;
+    sql(&namespace, CORRECTED).await;
     goes_on(&namespace, consume, 8).await;
     assert_eq!(namespace.count("dead_tickets").await, 2);
 }
@@ -135,7 +135,7 @@ async fn a_fault_of_the_table_after_a_ticket_was_stored_dead_letters_nothing() {
     }
     wait_until("all held", async || held(&mut consume).await == Some(3.0)).await;
     assert_eq!(namespace.count("dead_tickets").await, 0);
-    sql(&namespace, MENDED).await;
+    sql(&namespace, CORRECTED).await;
     goes_on(&namespace, consume, 4).await;
     assert_eq!(namespace.count("dead_tickets").await, 0);
 }
@@ -154,7 +154,7 @@ async fn several_writers_dead_letter_no_more_than_one() {
     refusing(&mut consume).await;
     repeated(&mut consume, 5.0).await;
     assert!(namespace.count("dead_tickets").await <= 2);
-    sql(&namespace, MENDED).await;
+    sql(&namespace, CORRECTED).await;
     let dead = namespace.count("dead_tickets").await;
     goes_on(&namespace, consume, 20 - dead).await;
 }
@@ -179,7 +179,7 @@ async fn a_good_ticket_frees_those_that_are_held() {
 /// they are and wherever they stand, and the consumer stays ready: publishes groups that begin with
 /// them, end with them, and consist of little else.
 #[tokio::test]
-async fn many_refused_tickets_of_a_batch_are_set_aside() {
+async fn many_refused_tickets_of_a_batch_are_dead_lettered() {
     let poison = "alter table tickets add constraint poison check (order_id not like 'bad%')";
     let (namespace, mut consume) = consuming(poison).await;
     let (mut good, mut dead) = (0, 0);
@@ -208,7 +208,7 @@ async fn many_refused_tickets_of_a_batch_are_set_aside() {
 /// The same where they are refused for what others have: adds a key of somebody's own, and publishes
 /// every order several times.
 #[tokio::test]
-async fn tickets_that_break_another_key_are_set_aside() {
+async fn tickets_that_break_another_key_are_dead_lettered() {
     let (namespace, mut consume) = consuming("create unique index on tickets (order_id)").await;
     let orders = (0..30).map(|n| (n / 10).to_string());
     publish_group(&namespace, orders).await;
@@ -234,9 +234,9 @@ async fn a_refused_product_is_compared_with_those_that_are_known() {
     goes_on(&namespace, consume, 3).await;
 }
 
-/// No kind of fault buries a batch, whatever its SQLSTATE: makes one after the other, and mends it.
+/// No kind of fault dead-letters a batch, whatever its SQLSTATE: makes one after the other, and corrects it.
 #[tokio::test]
-async fn no_fault_of_the_tables_buries_a_batch() {
+async fn no_fault_of_the_tables_dead_letters_a_batch() {
     let faults = [
         (
             "a column that must be filled",
@@ -284,7 +284,7 @@ async fn no_fault_of_the_tables_buries_a_batch() {
 /// A column of another type is put right where that takes an instant, and nothing is dead-lettered until it
 /// is: makes one while tickets are stored.
 #[tokio::test]
-async fn a_column_of_another_type_is_put_right() {
+async fn a_column_of_another_type_is_corrected() {
     let (namespace, mut consume) = consuming("").await;
     sql(
         &namespace,
@@ -304,7 +304,7 @@ async fn a_column_of_another_type_is_put_right() {
 /// What refuses tickets may go while a batch is searched: then those refused before are stored, too.
 /// Lets a trigger refuse the first rows, ever later ones, and then none.
 #[tokio::test]
-async fn a_fault_that_ends_during_the_search_buries_nothing() {
+async fn a_fault_that_ends_during_the_search_dead_letters_nothing() {
     const TICKETS: i64 = 40;
     for refusals in [3, 20, 70] {
         let (namespace, consume) =
@@ -318,7 +318,7 @@ async fn a_fault_that_ends_during_the_search_buries_nothing() {
 /// What refuses every ticket may come while a batch is searched for one: then no more than two others
 /// are dead-lettered beside that one. Lets a trigger refuse one order always, and everything after so many rows.
 #[tokio::test]
-async fn a_fault_that_begins_during_the_search_buries_next_to_nothing() {
+async fn a_fault_that_begins_during_the_search_dead_letters_next_to_nothing() {
     const TICKETS: i64 = 40;
     for stored in [20, 45, 60] {
         let begins = format!(
@@ -404,7 +404,7 @@ async fn held_tickets_survive_a_restart() {
         repeated(&mut consume, 2.0).await;
         if settings[0].0 == "HOLD_MAX" {
             consume.logged("too long").await;
-            sql(&namespace, MENDED).await;
+            sql(&namespace, CORRECTED).await;
             namespace.stored(1).await;
             consume.drained().await;
         }
@@ -433,7 +433,7 @@ async fn serve_takes_tickets_that_the_table_refuses() {
     })
     .await;
     namespace.accepted(&mut client, &[], EXAMPLE).await;
-    sql(&namespace, MENDED).await;
+    sql(&namespace, CORRECTED).await;
     wait_until("all dealt with", async || {
         namespace.count("tickets").await + namespace.count("dead_tickets").await == 9
     })

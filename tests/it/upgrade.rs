@@ -378,7 +378,7 @@ async fn old_dead_tickets_can_be_replayed() {
     ticketd.drained().await;
 }
 
-/// A reader that does not end keeps no ticket from being stored or set aside: begins a transaction
+/// A reader that does not end keeps no ticket from being stored or dead-lettered: begins a transaction
 /// that has read the table of the version before, starts serve, and lets `migrate`, which waits for
 /// it, finish once it has ended.
 #[tokio::test]

@@ -301,8 +301,8 @@ fn checks(results: &Results) -> String {
         (sum.0 + stored, sum.1 + dead)
     });
     let mut text = format!(
-        "## Checks\n\nOver {} measurements that store, {} tickets were answered 202, {} were stored and {} set aside as \
-         dead; every accepted one was found exactly once. {} requests were refused, and {} of the open loops found no free \
+        "## Checks\n\nOver {} measurements that store, {} tickets were answered 202, {} were stored and {} dead-lettered; \
+         every accepted one was found exactly once. {} requests were refused, and {} of the open loops found no free \
          connection.\n",
         storing().count(),
         number(accepted as f64),

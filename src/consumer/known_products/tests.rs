@@ -259,7 +259,7 @@ fn the_largest_catalogue_that_is_promised_fits() {
     const { assert!(PRODUCTS_MAX >= 100_000 && TEXT_BYTES_MAX >= 100_000 * 510) };
 }
 
-/// What happens to a transaction under way.
+/// What happens to an open transaction.
 #[derive(Debug, Clone, Copy)]
 enum Fate {
     Commit,

@@ -13,7 +13,7 @@ use crate::metrics::Prometheus;
 const PROMETHEUS: HeaderValue =
     HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
 
-/// Answers whoever watches the process.
+/// Answers what watches the process.
 #[derive(Clone)]
 pub(crate) struct Probes {
     /// What /readyz answers from.

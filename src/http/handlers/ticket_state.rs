@@ -1,4 +1,4 @@
-//! GET /ticket/{id}: what became of a ticket, for whoever posted it.
+//! GET /ticket/{id}: what became of a ticket.
 
 use hyper::StatusCode;
 use uuid::Uuid;

@@ -16,13 +16,13 @@ use tracing::info;
 
 use super::catalog::Table;
 
-/// Longest that the weaker lock is waited for at a time.
+/// Maximum wait for the weaker lock, at a time.
 const WAIT_FOR_VACUUM: Duration = Duration::from_secs(5);
 
-/// Longest that writers wait for nothing but our asking.
+/// Maximum time that writers wait behind a request of ours that is not granted.
 const WAIT: Duration = Duration::from_millis(400);
 
-/// Longest for each further lock, while the table's is held.
+/// Maximum wait for each further lock, while the table's is held.
 const WAIT_WITHIN: Duration = Duration::from_millis(200);
 
 /// Between two looks at who holds the table.

@@ -102,7 +102,7 @@ async fn postgres_hangs() {
     hang.until(Until::Elapsed(6)).assert_exactly_once().await;
 }
 
-/// Attacks: tickets are taken while the database is away, and stored after it.
+/// Attacks: tickets are accepted while the database is unavailable, and stored after it.
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "part of make test_faults"]
 async fn postgres_is_restarted() {

@@ -27,7 +27,7 @@ async fn the_table_is_locked() {
     locked.until(Until::NotStored).assert_exactly_once().await;
 }
 
-/// Attacks: a full disk is waited out, and buries no ticket.
+/// Attacks: a full disk is waited out, and dead-letters no ticket.
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "part of make test_faults"]
 async fn the_disk_is_full() {

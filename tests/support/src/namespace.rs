@@ -62,7 +62,7 @@ pub struct Row {
 /// A row of `dead_tickets`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Dead {
-    /// Counts what was set aside.
+    /// Counts what was dead-lettered.
     pub number: i64,
     /// The id that the 202 gave.
     pub ticket_id: Uuid,
