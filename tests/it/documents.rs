@@ -58,7 +58,9 @@ fn the_readme_is_short() {
 #[test]
 fn every_room_is_in_the_architecture() {
     let source = root().join("src");
-    let files = entries(&source).map(|path| path.with_extension(""));
+    // Each room has a file that is its front door.
+    let files = entries(&source).filter(|path| path.is_file());
+    let files = files.map(|path| path.with_extension(""));
     let names = files.map(|path| path.file_name().unwrap().to_str().unwrap().to_owned());
     // It only declares them.
     let rooms: BTreeSet<_> = names.filter(|name| name != "lib").collect();
