@@ -11,6 +11,7 @@ mod logs;
 mod publish;
 mod secret;
 mod store;
+mod tls;
 mod units;
 
 pub use broker::{AmqpUrl, BrokerSettings, TopologyMode};
@@ -22,6 +23,7 @@ pub use database::{DatabaseConfig, DatabaseSettings};
 pub use http::{CONSUMER_ADMIN_LISTEN, HttpSettings, ListenSettings};
 pub use publish::{GROUP_BYTES_MAX, INFLIGHT_BYTES_MAX, PublishSettings};
 pub use store::StoreSettings;
+pub use tls::{Authorities, ListenTlsSettings, PeerCheck, TlsFile, TlsIdentity};
 
 #[cfg(test)]
 mod tests;

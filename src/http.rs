@@ -19,6 +19,7 @@ mod body;
 mod connection;
 mod handle;
 mod handlers;
+mod handshake;
 mod idempotency;
 mod idle;
 mod listener;
@@ -27,6 +28,7 @@ mod problem;
 mod response;
 mod router;
 mod socket;
+mod stream;
 mod worker;
 
 pub(crate) use body::Bodies;

@@ -20,7 +20,7 @@
 //! ```
 //!
 //! Leaves, which anyone may use and which use nothing but `config`: `metrics`, `health`,
-//! `backoff`, `clock`, `thread`. Pure, without I/O, clock or logs: `ticket`, `message`,
+//! `backoff`, `clock`, `thread`, `tls`. Pure, without I/O, clock or logs: `ticket`, `message`,
 //! `store/copy`, `consumer/{batch, ack_window, dedup, known_products}`.
 
 mod backoff;
@@ -38,6 +38,7 @@ mod service;
 mod store;
 mod thread;
 pub mod ticket;
+mod tls;
 
 pub use commands::{check, dead, healthcheck, migrate};
 pub use metrics::install as install_metrics;

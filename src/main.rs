@@ -87,7 +87,8 @@ async fn run(command: Command, output: &mut Output) -> anyhow::Result<ExitCode> 
     Ok(ExitCode::SUCCESS)
 }
 
-/// Runs until SIGTERM or SIGINT, and drains; a second signal ends that.
+/// Runs until SIGTERM or SIGINT, and drains; a second signal ends that. SIGHUP has files read
+/// again, where there are any; where there are none, it ends the process as it does any other.
 async fn serve(service: Service) -> anyhow::Result<()> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
@@ -97,8 +98,10 @@ async fn serve(service: Service) -> anyhow::Result<()> {
             _ = interrupt.recv() => {}
         }
     };
+    let read_again = Arc::new(Notify::new());
+    let hangups = hangups(service.reads_files(), read_again.clone())?;
     let first = Arc::new(Notify::new());
-    let running = service.run(first.clone().notified_owned());
+    let running = service.run(first.clone().notified_owned(), read_again);
     let second = async {
         signalled().await;
         first.notify_one();
@@ -107,7 +110,22 @@ async fn serve(service: Service) -> anyhow::Result<()> {
     tokio::select! {
         ended = running => ended,
         () = second => bail!("second signal: exiting without draining"),
+        () = hangups => Ok(()),
     }
+}
+
+/// Passes each SIGHUP on, without end.
+fn hangups(are_heeded: bool, read_again: Arc<Notify>) -> anyhow::Result<impl Future<Output = ()>> {
+    let mut hangup = are_heeded
+        .then(|| signal(SignalKind::hangup()))
+        .transpose()?;
+    Ok(async move {
+        while let Some(hangup) = &mut hangup {
+            hangup.recv().await;
+            read_again.notify_one();
+        }
+        std::future::pending().await
+    })
 }
 
 fn log(format: LogFormat, filter: &str) {

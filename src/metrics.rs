@@ -7,7 +7,7 @@
 mod labels;
 mod link_guard;
 
-pub(crate) use labels::{FlushFailed, PublishFailed, QueueLabel, Rejected};
+pub(crate) use labels::{FlushFailed, Handshake, PublishFailed, QueueLabel, Rejected};
 pub(crate) use link_guard::LinkGuard;
 
 use std::time::Duration;
@@ -54,6 +54,10 @@ fn describe() {
     describe_histogram!(
         "ticketd_http_request_duration_seconds",
         "From a request's head to its answer."
+    );
+    describe_counter!(
+        "ticketd_tls_handshakes_total",
+        "TLS handshakes with clients, by what came of them."
     );
     describe_counter!("ticketd_accepted_total", "Tickets answered 202.");
     describe_counter!(
@@ -111,6 +115,8 @@ pub(crate) struct HttpMetrics {
     pub accepted: Counter,
     /// In the order of [`Rejected::ALL`].
     rejected: Vec<Counter>,
+    /// In the order of [`Handshake::ALL`].
+    handshakes: Vec<Counter>,
 }
 
 impl HttpMetrics {
@@ -119,11 +125,17 @@ impl HttpMetrics {
         let rejected = |reason: &Rejected| {
             registered(counter!("ticketd_rejected_total", "reason" => reason.as_str()))
         };
+        let shaken = |result: &Handshake| {
+            let counter = counter!("ticketd_tls_handshakes_total", "result" => result.as_str());
+            counter.increment(0);
+            counter
+        };
         Self {
             requests: CODES.map(requests),
             duration: histogram!("ticketd_http_request_duration_seconds"),
             accepted: counter!("ticketd_accepted_total"),
             rejected: Rejected::ALL.iter().map(rejected).collect(),
+            handshakes: Handshake::ALL.iter().map(shaken).collect(),
         }
     }
 
@@ -139,6 +151,13 @@ impl HttpMetrics {
     /// Counts a ticket that was not answered 202.
     pub(crate) fn rejected(&self, reason: Rejected) {
         if let Some(counter) = self.rejected.get(reason as usize) {
+            counter.increment(1);
+        }
+    }
+
+    /// Counts a TLS handshake.
+    pub(crate) fn shaken(&self, result: Handshake) {
+        if let Some(counter) = self.handshakes.get(result as usize) {
             counter.increment(1);
         }
     }

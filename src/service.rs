@@ -9,13 +9,14 @@
 //! 3. requests in progress get their responses, so every publish its confirm;
 //! 4. the consumer stores and acknowledges what it has begun.
 
-use std::net::SocketAddr;
+mod listen;
+
 use std::sync::Arc;
 use std::thread::available_parallelism;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, ensure};
-use tokio::sync::oneshot;
+use anyhow::ensure;
+use tokio::sync::{Notify, oneshot};
 use tokio::task::JoinSet;
 use tokio::time::{interval, sleep, timeout};
 use tokio_util::sync::CancellationToken;
@@ -33,6 +34,7 @@ use crate::metrics::{HttpMetrics, Prometheus, UPKEEP_EVERY};
 use crate::publisher::{PublishLimits, publishers};
 use crate::store::ticket_states;
 use crate::thread::run_on_thread;
+use listen::Listening;
 
 /// The last part of the lame duck, in which responses close their connections:
 /// before, their clients would only reconnect here.
@@ -48,12 +50,14 @@ pub struct Service {
     accept: Option<Accept>,
     consume: Option<ConsumeRole>,
     admin: Option<Listener>,
+    listening: Listening,
     prometheus: Prometheus,
 }
 
 /// What accepts tickets.
 struct Accept {
     listener: Listener,
+    listening: Listening,
     /// Where what became of tickets is looked up.
     database: Option<DatabaseConfig>,
     settings: AcceptRole,
@@ -65,7 +69,7 @@ impl Service {
     pub fn serve(settings: ServeSettings, prometheus: Prometheus) -> anyhow::Result<Self> {
         let database = settings.consume.database.database_url.clone();
         let accept = Accept::new(settings.accept, Some(database))?;
-        let mut service = Self::new(settings.common, prometheus).accepting(accept)?;
+        let mut service = Self::accepting(settings.common, accept, prometheus)?;
         service.consume = Some(settings.consume);
         Ok(service)
     }
@@ -73,49 +77,72 @@ impl Service {
     /// Accepts tickets and publishes them.
     pub fn accept(settings: AcceptSettings, prometheus: Prometheus) -> anyhow::Result<Self> {
         let accept = Accept::new(settings.accept, settings.database_url)?;
-        Self::new(settings.common, prometheus).accepting(accept)
+        Self::accepting(settings.common, accept, prometheus)
     }
 
     /// Stores published tickets.
     pub fn consume(settings: ConsumeSettings, prometheus: Prometheus) -> anyhow::Result<Self> {
-        let mut service = Self::new(settings.common, prometheus);
-        service.admin = match settings.admin_listen {
-            Some(address) => Some(listen("ADMIN_LISTEN", address)?),
-            None => listen("ADMIN_LISTEN", CONSUMER_ADMIN_LISTEN)
+        let listening = Listening::read(&settings.tls, None)?;
+        let admin = match settings.admin_listen {
+            Some(address) => Some(listening.admin(address)?),
+            None => listening
+                .admin(CONSUMER_ADMIN_LISTEN)
                 .inspect_err(|error| {
                     warn!(error = %format_args!("{error:#}"), "no metrics, and no health check");
                 })
                 .ok(),
         };
+        let mut service = Self::new(settings.common, listening, prometheus)?;
+        service.admin = admin;
         service.consume = Some(settings.consume);
         Ok(service)
     }
 
-    fn new(common: CommonSettings, prometheus: Prometheus) -> Self {
-        Self {
+    fn new(
+        common: CommonSettings,
+        listening: Listening,
+        prometheus: Prometheus,
+    ) -> anyhow::Result<Self> {
+        Ok(Self {
             broker: Broker::new(&common.broker),
             common,
             accept: None,
             consume: None,
             admin: None,
+            listening,
             prometheus,
-        }
+        })
     }
 
-    fn accepting(mut self, accept: Accept) -> anyhow::Result<Self> {
+    fn accepting(
+        common: CommonSettings,
+        accept: Accept,
+        prometheus: Prometheus,
+    ) -> anyhow::Result<Self> {
+        let mut service = Self::new(common, accept.listening.clone(), prometheus)?;
         let address = accept.settings.http.listen.admin_listen;
-        self.admin = address
-            .map(|address| listen("ADMIN_LISTEN", address))
+        service.admin = address
+            .map(|address| service.listening.admin(address))
             .transpose()?;
-        self.accept = Some(accept);
-        Ok(self)
+        service.accept = Some(accept);
+        Ok(service)
+    }
+
+    /// Whether files are read that may be read again: see [`Self::run`].
+    pub fn reads_files(&self) -> bool {
+        self.listening.reads_files()
     }
 
     /// Runs until `shutdown` resolves, for the lame duck after that, and until
     /// everything in progress is finished. Fails if that takes longer than the grace,
     /// or shuts down by itself if it can never do its work: the database cannot hold
-    /// tickets, or RabbitMQ does not let it declare what it needs.
-    pub async fn run(self, shutdown: impl Future<Output = ()>) -> anyhow::Result<()> {
+    /// tickets, or RabbitMQ does not let it declare what it needs. Reads its files
+    /// again each time that `read_again` says so.
+    pub async fn run(
+        self,
+        shutdown: impl Future<Output = ()>,
+        read_again: Arc<Notify>,
+    ) -> anyhow::Result<()> {
         let health = Arc::new(Health::new(self.accept.is_some(), self.consume.is_some()));
         let probes = Probes {
             health: health.clone(),
@@ -131,6 +158,7 @@ impl Service {
         let mut consumer = Part::new("batches");
         let mut background = JoinSet::new();
         background.spawn(upkeep(probes.prometheus.clone()));
+        background.spawn(self.listening.read_again(read_again));
 
         if let Some(accept) = self.accept {
             accept.start(&self.broker, &probes, &mut http, &mut background)?;
@@ -162,8 +190,11 @@ impl Service {
 
 impl Accept {
     fn new(settings: AcceptRole, database: Option<DatabaseConfig>) -> anyhow::Result<Self> {
+        let http = &settings.http;
+        let listening = Listening::read(&http.listen.tls, http.client_ca())?;
         Ok(Self {
-            listener: listen("LISTEN", settings.http.listen.listen)?,
+            listener: listening.public(http.listen.listen)?,
+            listening,
             database,
             settings,
         })
@@ -230,13 +261,6 @@ fn start_consumer(
         }
     });
     Ok(())
-}
-
-fn listen(setting: &str, address: SocketAddr) -> anyhow::Result<Listener> {
-    let listener =
-        Listener::bind(address).with_context(|| format!("cannot listen on {setting} {address}"))?;
-    info!(setting, address = %listener.address()?, "listening");
-    Ok(listener)
 }
 
 /// Not ready, but accepting tickets: a load balancer has to notice first.

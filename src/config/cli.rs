@@ -13,6 +13,7 @@ use super::logs::{self, log_filter};
 use super::publish::PublishSettings;
 use super::secret::{Secret, without_secrets};
 use super::store::StoreSettings;
+use super::tls::ListenTlsSettings;
 use super::units::duration_at_least;
 
 /// The command line.
@@ -170,6 +171,9 @@ pub struct ConsumeSettings {
         help_heading = "Listeners"
     )]
     pub admin_listen: Option<SocketAddr>,
+    /// Its TLS.
+    #[command(flatten)]
+    pub tls: ListenTlsSettings,
     /// Storing.
     #[command(flatten)]
     pub consume: ConsumeRole,

@@ -1,10 +1,12 @@
 //! Listeners, and what they accept.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Args;
 
+use super::tls::{ListenTlsSettings, TlsFile};
 use super::units::duration_at_least;
 
 /// Where a consumer answers unless ADMIN_LISTEN is set: it has no other listener
@@ -29,6 +31,9 @@ pub struct ListenSettings {
     /// Where /metrics, /livez and /readyz answer as well, so that load cannot block them; none by default
     #[arg(long, env = "ADMIN_LISTEN", value_name = "ADDRESS:PORT")]
     pub admin_listen: Option<SocketAddr>,
+    /// Their TLS.
+    #[command(flatten)]
+    pub tls: ListenTlsSettings,
 }
 
 /// Listeners, and what they accept.
@@ -38,6 +43,15 @@ pub struct HttpSettings {
     /// Listeners.
     #[command(flatten)]
     pub listen: ListenSettings,
+    /// CAs (PEM), one of which must have signed the certificate that each client of LISTEN then has to show; read again on SIGHUP
+    // Not of ADMIN_LISTEN's: probes and scrapes have none.
+    #[arg(
+        long,
+        env = "TLS_CLIENT_CA",
+        value_name = "FILE",
+        requires = "tls_cert"
+    )]
+    tls_client_ca: Option<PathBuf>,
     /// Maximum size of a ticket, in bytes; larger ones are answered 413
     // A receipt of 2,000 lines; far below any broker's message limit.
     #[arg(long, env = "BODY_MAX", default_value_t = 65536, value_parser = clap::value_parser!(u32).range(1..=1048576))]
@@ -46,4 +60,12 @@ pub struct HttpSettings {
     // A load balancer probes every second or so. With SHUTDOWN_GRACE below the 30 s after which orchestrators kill.
     #[arg(long, env = "LAME_DUCK", default_value = "3s", value_parser = duration_at_least::<0>)]
     pub lame_duck: Duration,
+}
+
+impl HttpSettings {
+    /// The CAs of clients' certificates; none where clients need no certificate.
+    pub fn client_ca(&self) -> Option<TlsFile> {
+        let path = self.tls_client_ca.as_ref()?;
+        Some(TlsFile::new("TLS_CLIENT_CA", path))
+    }
 }

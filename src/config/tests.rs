@@ -109,6 +109,9 @@ const UNBOUNDED: &[&str] = &[
     "topology",
     "listen",
     "admin-listen",
+    "tls-cert",
+    "tls-key",
+    "tls-client-ca",
     "log-format",
     "rust-log",
 ];

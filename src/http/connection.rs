@@ -24,6 +24,7 @@ use super::problem;
 use super::response::FullResponse;
 use super::router::Router;
 use super::socket::Socket;
+use super::stream::Stream;
 
 /// The largest head of a request.
 const HEADER_BYTES_MAX: usize = 16 * 1024;
@@ -44,7 +45,7 @@ enum Next {
 }
 
 /// Serves requests until the client or a command ends that.
-pub(super) async fn serve(stream: TcpStream, router: Arc<Router>, handle: Arc<ConnectionHandle>) {
+pub(super) async fn serve(stream: Stream, router: Arc<Router>, handle: Arc<ConnectionHandle>) {
     let metrics = router.metrics().clone();
     let mut socket = Socket::new(stream, handle.clone());
     let mut responses = responses(router, handle.clone());
@@ -80,14 +81,13 @@ pub(super) async fn serve(stream: TcpStream, router: Arc<Router>, handle: Arc<Co
         if let Next::Close = served {
             break socket;
         }
+        let has_unread = socket.has_unread();
         // What was begun goes on; else buffers are only needed once there is something to read.
         let idle = std::future::poll_fn(|cx| match commands.poll(cx) {
             Some(_) => Poll::Ready(Next::Close),
             None => socket.poll_read_ready(cx).map(|()| Next::ReplaceBuffers),
         });
-        if !socket.has_unread()
-            && let Next::Close = idle.await
-        {
+        if !has_unread && let Next::Close = idle.await {
             break socket;
         }
     };
@@ -101,6 +101,12 @@ pub(super) async fn serve(stream: TcpStream, router: Arc<Router>, handle: Arc<Co
     };
     // Boxed, so that its buffer is not part of every connection's task.
     Box::pin(close(socket.into_stream(), &final_response)).await;
+}
+
+/// Tells a client that does not speak TLS that it has to here.
+pub(super) async fn refuse_plain(stream: TcpStream, router: &Router) {
+    router.metrics().answered(400);
+    Box::pin(close(Stream::Plain(stream), &problem::plain_http())).await;
 }
 
 /// The service that hyper asks for each response.
@@ -148,7 +154,7 @@ fn builder() -> http1::Builder {
 
 /// Lingering close: sends a final response, closes our half, and reads on until the
 /// client has closed its own.
-async fn close(mut stream: TcpStream, final_response: &str) {
+async fn close(mut stream: Stream, final_response: &str) {
     let lingering = async {
         stream.write_all(final_response.as_bytes()).await?;
         stream.shutdown().await?;

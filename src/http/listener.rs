@@ -12,8 +12,10 @@ use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
+use super::handshake::Handshakes;
 use super::router::Router;
 use super::worker::{Accepted, Workers, connections};
+use crate::tls::{Clients, ServerTls};
 
 /// Connections that may wait to be accepted.
 const BACKLOG: i32 = 4096;
@@ -21,6 +23,13 @@ const BACKLOG: i32 = 4096;
 /// The maximum of connections at once, files permitting; at about 12 KiB each, and 4 KiB
 /// more while a large body comes in. What of it has arrived is bounded by a budget.
 const CONNECTIONS_MAX: u64 = 16_384;
+
+/// The maximum of TLS handshakes at once, connections permitting. One holds 64 KiB at most, of a
+/// client that sends as many certificates as it may.
+const HANDSHAKES_MAX: usize = 1024;
+
+/// Which part of all connections those may be that are not connected yet.
+const HANDSHAKES_SHARE: usize = 4;
 
 /// The usual limit on open files, where the real one is not known.
 const FILES_ASSUMED: u64 = 1024;
@@ -35,10 +44,12 @@ const ACCEPT_RETRY: Duration = Duration::from_millis(50);
 pub(crate) struct Listener {
     listener: TcpListener,
     connections: Arc<Semaphore>,
+    /// None where it speaks plain HTTP.
+    handshakes: Option<Arc<Handshakes>>,
 }
 
 impl Listener {
-    /// Listens. Fails where the address is taken or not ours.
+    /// Listens, for plain HTTP. Fails where the address is taken or not ours.
     pub(crate) fn bind(address: SocketAddr) -> std::io::Result<Self> {
         let socket = Socket::new(
             Domain::for_address(address),
@@ -54,7 +65,16 @@ impl Listener {
         Ok(Self {
             listener: TcpListener::from_std(socket.into())?,
             connections: Arc::new(Semaphore::new(places)),
+            handshakes: None,
         })
+    }
+
+    /// Speaks HTTPS instead, with these clients.
+    pub(crate) fn encrypted(mut self, tls: Arc<ServerTls>, clients: Clients) -> Self {
+        let places = self.connections.available_permits() / HANDSHAKES_SHARE;
+        let max = places.clamp(1, HANDSHAKES_MAX);
+        self.handshakes = Some(Arc::new(Handshakes::new(tls, clients, max)));
+        self
     }
 
     /// The address listened on, with the port that was chosen for port 0.
@@ -105,7 +125,12 @@ impl Listener {
             {
                 Ok(stream) => {
                     if let Ok(place) = place {
-                        return Accepted { stream, place };
+                        let handshakes = self.handshakes.clone();
+                        return Accepted {
+                            stream,
+                            place,
+                            handshakes,
+                        };
                     }
                 }
                 Err(error) if is_the_clients(&error) => {

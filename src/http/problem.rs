@@ -49,12 +49,24 @@ pub(super) fn body_timeout() -> FullResponse {
 /// 408: the headers did not arrive in time. As bytes, because there is no request
 /// yet that hyper could answer.
 pub(super) fn headers_timeout() -> String {
-    let body = document(
+    final_response(
         StatusCode::REQUEST_TIMEOUT,
         "the headers did not arrive in time",
-    );
+    )
+}
+
+/// 400: the listener speaks HTTPS, and the client does not. As bytes, because hyper
+/// has not seen the connection.
+pub(super) fn plain_http() -> String {
+    let detail = "this port speaks HTTPS (TLS_CERT is set), and was spoken to without TLS";
+    final_response(StatusCode::BAD_REQUEST, detail)
+}
+
+/// A whole response, after which the connection is closed.
+fn final_response(status: StatusCode, detail: &str) -> String {
+    let body = document(status, detail);
     format!(
-        "HTTP/1.1 408 Request Timeout\r\nconnection: close\r\n\
+        "HTTP/1.1 {status}\r\nconnection: close\r\n\
          content-type: application/problem+json\r\ncontent-length: {}\r\n\r\n{body}",
         body.len()
     )

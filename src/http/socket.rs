@@ -7,9 +7,9 @@ use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf, Take};
-use tokio::net::TcpStream;
 
 use super::handle::ConnectionHandle;
+use super::stream::Stream;
 
 /// The most that is read at once. hyper begins with a buffer of one byte more,
 /// and doubles it whenever a read fills it: by this it does not grow for bodies,
@@ -19,7 +19,7 @@ const READ_BYTES_MAX: usize = 8 * 1024 - 1;
 /// A socket that is read in small portions, and records what hyper's buffers hold
 /// because of it.
 pub(super) struct Socket {
-    stream: Take<TcpStream>,
+    stream: Take<Stream>,
     handle: Arc<ConnectionHandle>,
     /// What was read and is to be read again.
     unread: Bytes,
@@ -27,7 +27,7 @@ pub(super) struct Socket {
 
 impl Socket {
     /// Reads and writes this stream.
-    pub(super) fn new(stream: TcpStream, handle: Arc<ConnectionHandle>) -> Self {
+    pub(super) fn new(stream: Stream, handle: Arc<ConnectionHandle>) -> Self {
         Self {
             stream: stream.take(READ_BYTES_MAX as u64),
             handle,
@@ -46,17 +46,16 @@ impl Socket {
     }
 
     /// Waits until something more can be read, or the end.
-    pub(super) fn poll_read_ready(&self, cx: &mut Context<'_>) -> Poll<()> {
-        // An error is reported by the read.
-        self.stream.get_ref().poll_read_ready(cx).map(drop)
+    pub(super) fn poll_read_ready(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        self.stream.get_mut().poll_read_ready(cx)
     }
 
     /// The stream itself.
-    pub(super) fn into_stream(self) -> TcpStream {
+    pub(super) fn into_stream(self) -> Stream {
         self.stream.into_inner()
     }
 
-    fn stream(&mut self) -> Pin<&mut TcpStream> {
+    fn stream(&mut self) -> Pin<&mut Stream> {
         Pin::new(self.stream.get_mut())
     }
 }
@@ -96,7 +95,10 @@ impl AsyncWrite for Socket {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<()>> {
-        self.stream().poll_flush(cx)
+        let flushed = self.stream().poll_flush(cx);
+        // All is out of hyper's buffers by now, but not of those of TLS.
+        self.handle.set_has_unsent(flushed.is_pending());
+        flushed
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<()>> {

@@ -15,8 +15,10 @@ use tracing::{debug, warn};
 
 use super::connection;
 use super::handle::ConnectionHandle;
+use super::handshake::{Handshakes, Shaken};
 use super::idle::{Connections, SWEEP};
 use super::router::Router;
+use super::stream::Stream;
 use crate::thread::run_on_thread;
 
 /// While draining, a connection on which no request is served is closed after
@@ -35,6 +37,8 @@ pub(crate) struct Accepted {
     pub stream: std::net::TcpStream,
     /// Its place.
     pub place: OwnedSemaphorePermit,
+    /// What it has to do first; none where it is plain HTTP.
+    pub handshakes: Option<Arc<Handshakes>>,
 }
 
 impl Workers {
@@ -134,10 +138,23 @@ async fn connection(accepted: Accepted, router: Arc<Router>, handle: Arc<Connect
     let Accepted {
         stream,
         place: _place,
+        handshakes,
     } = accepted;
     let stream = TcpStream::from_std(stream);
-    match stream.and_then(|stream| stream.set_nodelay(true).map(|()| stream)) {
-        Ok(stream) => connection::serve(stream, router, handle).await,
-        Err(error) => debug!(%error, "a connection failed before it was served"),
+    let stream = match stream.and_then(|stream| stream.set_nodelay(true).map(|()| stream)) {
+        Ok(stream) => stream,
+        Err(error) => return debug!(%error, "a connection failed before it was served"),
+    };
+    let Some(handshakes) = handshakes else {
+        return connection::serve(Stream::Plain(stream), router, handle).await;
+    };
+    // Boxed, so that plain connections' tasks have no room for it.
+    let shaken = Box::pin(handshakes.shake(stream, handle.clone(), router.metrics()));
+    match shaken.await {
+        Shaken::Encrypted(stream) => {
+            connection::serve(Stream::Tls(stream), router, handle).await;
+        }
+        Shaken::Plain(stream) => connection::refuse_plain(stream, &router).await,
+        Shaken::Failed => {}
     }
 }

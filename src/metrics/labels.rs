@@ -69,6 +69,20 @@ label! {
 }
 
 label! {
+    /// What came of a TLS handshake with a client.
+    Handshake {
+        /// The connection is encrypted.
+        Done = "done",
+        /// A newcomer had its place.
+        Displaced = "displaced",
+        /// One of both sides ended it.
+        Failed = "failed",
+        /// It took too long.
+        Timeout = "timeout",
+    }
+}
+
+label! {
     /// Why a batch, or a part of one, is stored again.
     FlushFailed {
         /// The connection or the server failed.

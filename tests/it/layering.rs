@@ -43,7 +43,9 @@ const EVERY_ROOM: &[&str] = &[
 ];
 
 /// Anyone may use these; they use no room, and of the leaves only `config`.
-const LEAVES: &[&str] = &["backoff", "clock", "config", "health", "metrics", "thread"];
+const LEAVES: &[&str] = &[
+    "backoff", "clock", "config", "health", "metrics", "thread", "tls",
+];
 
 /// What is entered past a room's front door: where from, the path, and why.
 const SIDE_DOORS: &[(&str, &str, &str)] = &[(
@@ -71,12 +73,15 @@ const FOREIGN: &[(&str, &[&str])] = &[
     ("metrics", &["metrics"]),
     ("metrics_exporter_prometheus", &["metrics"]),
     ("rlimit", &["http"]),
+    ("rustls_native_certs", &["tls"]),
     ("rust_decimal", &["ticket", "store", "consumer"]),
     ("slab", &["consumer"]),
     ("socket2", &["http", "broker"]),
     // config checks its URL, so that a wrong one stops the start.
     ("tokio_postgres", &["store", "config"]),
+    ("tokio_rustls", &["tls"]),
     ("tracing_subscriber", &["main", "config"]),
+    ("x509_cert", &["tls"]),
 ];
 
 /// Foreign crates that any room may use.
@@ -100,6 +105,7 @@ const IMPURE: &[&str] = &[
     "crate::health",
     "crate::metrics",
     "crate::thread",
+    "crate::tls",
     "futures_util",
     "hyper",
     "lapin",

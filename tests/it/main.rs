@@ -17,6 +17,7 @@ mod encoding;
 mod ending;
 mod framing;
 mod http;
+mod https;
 mod image;
 mod keys;
 mod layering;

@@ -5,6 +5,7 @@
 //! - [`Client`]: HTTP/1.1 with every byte under the test's control.
 //! - [`Forwarder`]: a way to a server that opens when the test says so.
 //! - [`servers`], [`proc`], [`metrics`]: what the servers, the kernel and ticketd tell of themselves;
+//! - [`Certificates`]: a CA, and what it signs.
 //! - [`wait_until`]: a condition with a deadline, in place of every sleep.
 //!
 //! And what the code is held against without servers:
@@ -18,6 +19,7 @@
 //! starts it says where it is.
 
 pub mod agree;
+mod certificates;
 mod forward;
 pub mod generate;
 mod http;
@@ -32,6 +34,7 @@ pub mod servers;
 mod tickets;
 mod wait;
 
+pub use certificates::Certificates;
 pub use forward::Forwarder;
 pub use http::{Answer, Client, ask_once, get, head, post, request};
 pub use message::{group, group_properties, ticket_properties};
