@@ -17,7 +17,7 @@ SELF=$(realpath "${BASH_SOURCE[0]}")
 DEPLOY_DIR=$(dirname "$SELF")
 STACK_DIR=$(realpath -m "${STACK_DIR:-$(dirname "$DEPLOY_DIR")/.stack}")
 readonly SELF DEPLOY_DIR STACK_DIR
-readonly LOG_DIR=$STACK_DIR/log
+readonly LOG_DIR=$STACK_DIR/log TLS_DIR=$STACK_DIR/tls
 
 # Below the range that outgoing connections use, so that no client's socket sits on a server's port.
 readonly PORT_MIN=20000 PORT_COUNT=10000
@@ -244,6 +244,26 @@ kill_processes() {
   wait_until 10 gone "$1" || die "processes of $1 do not end: $(processes "$1" | tr '\n' ' ')"
 }
 
+# ---- Certificates ----------------------------------------------------------------------------------------------------
+
+# A server speaks TLS, too, so that tests can: a CA of this stack's own, a certificate for the name localhost (not for
+# 127.0.0.1, by which its plain side is named), and one for a client called certified.
+make_certificates() {
+  ! openssl x509 -in "$TLS_DIR/certified.pem" -noout -checkend 604800 >/dev/null 2>&1 || return 0
+  "$DEPLOY_DIR/certificates.sh" ca "$TLS_DIR"
+  "$DEPLOY_DIR/certificates.sh" server "$TLS_DIR" localhost localhost
+  "$DEPLOY_DIR/certificates.sh" client "$TLS_DIR" certified
+}
+
+# Gives a server what it needs of that, in a folder of its own.
+give_certificates() {
+  local dir=$1
+  make_certificates
+  write_as_server "$dir/root.crt" <"$TLS_DIR/ca.pem"
+  write_as_server "$dir/server.crt" <"$TLS_DIR/localhost.pem"
+  write_as_server "$dir/server.key" <"$TLS_DIR/localhost.key"
+}
+
 # shellcheck source-path=SCRIPTDIR source=stack/postgres.sh
 source "$DEPLOY_DIR/stack/postgres.sh"
 # shellcheck source-path=SCRIPTDIR source=stack/rabbitmq.sh
@@ -408,13 +428,15 @@ print_env() {
   read_ports
   if ! database=$(user_url postgres); then
     [[ -n ${PORT[postgres]:-} ]] || die "no private PostgreSQL yet: run $SELF up"
-    database=postgres://ticketd@127.0.0.1:${PORT[postgres]}/ticketd
+    # Said, as the server offers TLS, which would be taken by default.
+    database="postgres://ticketd@127.0.0.1:${PORT[postgres]}/ticketd?sslmode=disable"
   fi
   if ! amqp=$(user_url rabbitmq); then
     [[ -n ${PORT[amqp]:-} ]] || die "no private RabbitMQ yet: run $SELF up"
     amqp=amqp://guest:guest@127.0.0.1:${PORT[amqp]}/%2f
   fi
   printf 'export DATABASE_URL=%s AMQP_URL=%s\n' "$(quote "$database")" "$(quote "$amqp")"
+  printf 'export STACK_TLS_DIR=%s\n' "$(quote "$TLS_DIR")"
   printf 'export STACK_DIR=%s STACK_URLS=%s\n' "$(quote "$STACK_DIR")" "$(quote "$(own_urls "$database" "$amqp")")"
 }
 
@@ -464,7 +486,8 @@ wipe() {
   fi
   [[ ! -L $STACK_DIR/data ]] || rm "$STACK_DIR/data"
   for name in initdb postgres epmd rabbitmq; do rm -f "$LOG_DIR/$name.log" "$LOG_DIR/$name.log.1"; done
-  rm -f "$STACK_DIR/ports"
+  rm -f "$STACK_DIR/ports" "$TLS_DIR"/{ca,localhost,certified}.{key,pem}
+  [[ ! -d $TLS_DIR ]] || rmdir "$TLS_DIR"
   rmdir "$LOG_DIR" "$STACK_DIR" 2>/dev/null || true
 }
 

@@ -19,7 +19,9 @@ pub use cli::{
     AcceptRole, AcceptSettings, Cli, Command, CommonSettings, ConsumeRole, ConsumeSettings,
     DeadAction, DeadSettings, LogFormat, ServeSettings, ShutdownSettings,
 };
-pub use database::{DatabaseConfig, DatabaseSettings};
+pub use database::{
+    DatabaseConfig, DatabaseSettings, DatabaseTls, OptionalDatabaseSettings, SslMode,
+};
 pub use http::{CONSUMER_ADMIN_LISTEN, HttpSettings, ListenSettings};
 pub use publish::{GROUP_BYTES_MAX, INFLIGHT_BYTES_MAX, PublishSettings};
 pub use store::StoreSettings;

@@ -15,7 +15,7 @@ use std::sync::Arc;
 use std::thread::available_parallelism;
 use std::time::{Duration, Instant};
 
-use anyhow::ensure;
+use anyhow::{Context, ensure};
 use tokio::sync::{Notify, oneshot};
 use tokio::task::JoinSet;
 use tokio::time::{interval, sleep, timeout};
@@ -26,13 +26,14 @@ use crate::broker::Broker;
 use crate::config::{
     AcceptRole, AcceptSettings, CONSUMER_ADMIN_LISTEN, CommonSettings, ConsumeRole,
     ConsumeSettings, DatabaseConfig, INFLIGHT_BYTES_MAX, PublishSettings, ServeSettings,
+    StoreSettings,
 };
 use crate::consumer;
 use crate::health::Health;
 use crate::http::{Bodies, Listener, PostTicket, Probes, TicketState, Workers, admin, public};
 use crate::metrics::{HttpMetrics, Prometheus, UPKEEP_EVERY};
 use crate::publisher::{PublishLimits, publishers};
-use crate::store::ticket_states;
+use crate::store::{check_tls, ticket_states};
 use crate::thread::run_on_thread;
 use listen::Listening;
 
@@ -48,7 +49,7 @@ pub struct Service {
     common: CommonSettings,
     broker: Broker,
     accept: Option<Accept>,
-    consume: Option<ConsumeRole>,
+    consume: Option<Consume>,
     admin: Option<Listener>,
     listening: Listening,
     prometheus: Prometheus,
@@ -63,25 +64,34 @@ struct Accept {
     settings: AcceptRole,
 }
 
+/// What stores them.
+struct Consume {
+    database: DatabaseConfig,
+    settings: StoreSettings,
+}
+
 impl Service {
     /// Both roles in one process. Fails if an address cannot be listened on, as the
     /// others do; neither RabbitMQ nor PostgreSQL needs to be there.
     pub fn serve(settings: ServeSettings, prometheus: Prometheus) -> anyhow::Result<Self> {
-        let database = settings.consume.database.database_url.clone();
-        let accept = Accept::new(settings.accept, Some(database))?;
+        let consume = Consume::new(settings.consume)?;
+        let accept = Accept::new(settings.accept, Some(consume.database.clone()))?;
         let mut service = Self::accepting(settings.common, accept, prometheus)?;
-        service.consume = Some(settings.consume);
+        service.consume = Some(consume);
         Ok(service)
     }
 
     /// Accepts tickets and publishes them.
     pub fn accept(settings: AcceptSettings, prometheus: Prometheus) -> anyhow::Result<Self> {
-        let accept = Accept::new(settings.accept, settings.database_url)?;
+        let database = settings.database.config().transpose();
+        let database = database.map(checked).transpose()?;
+        let accept = Accept::new(settings.accept, database)?;
         Self::accepting(settings.common, accept, prometheus)
     }
 
     /// Stores published tickets.
     pub fn consume(settings: ConsumeSettings, prometheus: Prometheus) -> anyhow::Result<Self> {
+        let consume = Consume::new(settings.consume)?;
         let listening = Listening::read(&settings.tls, None)?;
         let admin = match settings.admin_listen {
             Some(address) => Some(listening.admin(address)?),
@@ -94,7 +104,7 @@ impl Service {
         };
         let mut service = Self::new(settings.common, listening, prometheus)?;
         service.admin = admin;
-        service.consume = Some(settings.consume);
+        service.consume = Some(consume);
         Ok(service)
     }
 
@@ -236,18 +246,35 @@ impl Accept {
     }
 }
 
+impl Consume {
+    fn new(settings: ConsumeRole) -> anyhow::Result<Self> {
+        Ok(Self {
+            database: checked(settings.database.config())?,
+            settings: settings.store,
+        })
+    }
+}
+
+/// The way to the database, whose files are there and can be used.
+fn checked(database: Result<DatabaseConfig, String>) -> anyhow::Result<DatabaseConfig> {
+    let database = database.map_err(anyhow::Error::msg);
+    let database = database.context("DATABASE_URL")?;
+    check_tls(&database).context("DATABASE_URL")?;
+    Ok(database)
+}
+
 /// Starts the consumer, on a thread of its own: reading and encoding a full batch
 /// takes several milliseconds at a stretch, for which no connection could be
 /// accepted here.
 fn start_consumer(
-    role: ConsumeRole,
+    role: Consume,
     broker: Broker,
     health: Arc<Health>,
     fail: oneshot::Sender<anyhow::Error>,
     consumer: &mut Part,
 ) -> anyhow::Result<()> {
-    let database = role.database.database_url;
-    let run = consumer::run(broker, database, role.store, health, consumer.stop.clone());
+    let Consume { database, settings } = role;
+    let run = consumer::run(broker, database, settings, health, consumer.stop.clone());
     let part = async move {
         if let Err(error) = run.await {
             // Nobody receives it once the process is shutting down anyway.

@@ -1,6 +1,7 @@
 //! PostgreSQL: everything that ticketd asks of it, and every SQL statement.
 //!
 //! - `connect`: a session whose death is noticed on both ends.
+//! - `encryption`: TLS under it.
 //! - `transaction`: a batch stored as a whole, from encoded rows (`copy`), sent
 //!   in `chunks`, and the `products` that may have changed.
 //! - `error`: what went wrong, classified by what helps.
@@ -12,12 +13,14 @@ mod chunks;
 mod connect;
 pub mod copy;
 mod dead_tickets;
+mod encryption;
 mod error;
 mod migrate;
 mod products;
 mod ticket_state;
 mod transaction;
 
+pub(crate) use connect::check_tls;
 pub(crate) use copy::{Dead, Encoded, ProductRow, RECEIVED_AT_MIN_US, Recency, Rows};
 pub(crate) use dead_tickets::{DeadTickets, Identity, TakenTicket};
 pub(crate) use error::StoreError;

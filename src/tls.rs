@@ -9,7 +9,8 @@ mod client;
 mod files;
 mod server;
 
-pub(crate) use client::{ClientTls, wants_certificate};
+pub(crate) use client::{ClientTls, explain, wants_certificate};
+pub(crate) use files::TlsError;
 pub(crate) use server::{Clients, ServerFiles, ServerTls};
 
 use std::sync::Arc;

@@ -55,8 +55,22 @@ postgres_settings() {
   printf "\nlisten_addresses = '127.0.0.1'\nport = %s\n" "${PORT[postgres]}"
   # No socket file: its path would be too long in many checkouts (the limit is 107 bytes).
   printf "unix_socket_directories = ''\n"
+  printf "ssl = on\nssl_ca_file = 'root.crt'\n"
   # Costs less than the method that every version has; known from version 15 on, where it was built in.
   ! knows_setting "$1" wal_compression=lz4 || printf 'wal_compression = lz4\n'
+}
+
+# Users by which tests see what a server may ask of a connection; all others come in as they like.
+postgres_logins() {
+  printf '%s\n' '# TYPE DATABASE USER ADDRESS METHOD' \
+    'hostnossl all tls_only all reject' \
+    'hostssl all plain_only all reject' \
+    'hostssl all certified all cert' \
+    'hostnossl all certified all reject' \
+    'host all with_password all scram-sha-256' \
+    'local all all trust' \
+    'host all all all trust' \
+    'host replication all all trust'
 }
 
 knows_setting() {
@@ -74,6 +88,8 @@ launch_postgres() {
   # Whole before it is written: making it reads the file that it replaces.
   settings=$(postgres_settings "$bin")
   write_as_server "$data/postgresql.conf" <<<"$settings"
+  postgres_logins | write_as_server "$data/pg_hba.conf"
+  give_certificates "$data"
   say "postgres: starting version $(<"$data/PG_VERSION") on port ${PORT[postgres]}"
   spawn postgres "$data" "$bin/postgres" -D "$data"
 }

@@ -20,7 +20,8 @@ const REPLAY_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Lists dead tickets, shows one, or replays one.
 pub async fn dead(settings: &DeadSettings, out: &mut impl Write) -> anyhow::Result<()> {
-    let tickets = DeadTickets::connect(&settings.database.database_url).await;
+    let database = settings.database.config().map_err(anyhow::Error::msg);
+    let tickets = DeadTickets::connect(&database.context("DATABASE_URL")?).await;
     let mut tickets = tickets.context("DATABASE_URL")?;
     match settings.action {
         DeadAction::List => list(&tickets, out).await,

@@ -7,7 +7,8 @@ use crate::store;
 
 /// Creates the tables, or brings them up to date.
 pub async fn migrate(settings: &DatabaseSettings) -> anyhow::Result<()> {
-    store::migrate(&settings.database_url)
+    let database = settings.config().map_err(anyhow::Error::msg);
+    store::migrate(&database.context("DATABASE_URL")?)
         .await
         .context("DATABASE_URL")
 }

@@ -4,14 +4,15 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::error::ErrorKind;
+use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 
 use super::broker::BrokerSettings;
-use super::database::{DatabaseConfig, DatabaseSettings, database_url};
+use super::database::{DatabaseSettings, OptionalDatabaseSettings};
 use super::http::{HttpSettings, ListenSettings};
 use super::logs::{self, log_filter};
 use super::publish::PublishSettings;
-use super::secret::{Secret, without_secrets};
+use super::secret::without_secrets;
 use super::store::StoreSettings;
 use super::tls::ListenTlsSettings;
 use super::units::duration_at_least;
@@ -149,9 +150,9 @@ pub struct AcceptSettings {
     /// What both roles have.
     #[command(flatten)]
     pub common: CommonSettings,
-    /// PostgreSQL, only to answer GET /ticket/{id}; without it there is no such route
-    #[arg(long, env = "DATABASE_URL", value_parser = Secret(database_url), hide_env_values = true, help_heading = "PostgreSQL")]
-    pub database_url: Option<DatabaseConfig>,
+    /// PostgreSQL, where states of tickets are looked up.
+    #[command(flatten)]
+    pub database: OptionalDatabaseSettings,
     /// Accepting.
     #[command(flatten)]
     pub accept: AcceptRole,
@@ -194,6 +195,27 @@ impl Cli {
     /// wrong with them, and shows nothing that may be a password.
     pub fn read() -> Result<Self, clap::Error> {
         let arguments = std::env::args_os().map(|argument| argument.to_string_lossy().into_owned());
-        Self::try_parse().map_err(|error| without_secrets(error, &arguments.collect::<Vec<_>>()))
+        Self::try_parse()
+            .and_then(Self::checked)
+            .map_err(|error| without_secrets(error, &arguments.collect::<Vec<_>>()))
     }
+
+    /// Checks what is wrong only together.
+    pub(super) fn checked(self) -> Result<Self, clap::Error> {
+        let database = match &self.command {
+            Command::Serve(settings) => settings.consume.database.config().map(drop),
+            Command::Accept(settings) => settings.database.config().map(drop),
+            Command::Consume(settings) => settings.consume.database.config().map(drop),
+            Command::Migrate(settings) => settings.config().map(drop),
+            Command::Dead(settings) => settings.database.config().map(drop),
+            Command::Check { .. } | Command::Healthcheck(_) => return Ok(self),
+        };
+        database.map_err(|why| invalid("--database-url <DATABASE_URL>", &why))?;
+        Ok(self)
+    }
+}
+
+fn invalid(setting: &str, why: &str) -> clap::Error {
+    let message = format!("invalid value for '{setting}': {why}\n");
+    clap::Error::raw(ErrorKind::ValueValidation, message).with_cmd(&Cli::command())
 }

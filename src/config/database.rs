@@ -1,14 +1,19 @@
 //! PostgreSQL's URL.
 
+mod ssl_options;
+mod tls;
+
 use std::str::FromStr;
 
 use clap::Args;
-use tokio_postgres::config::{Host, SslMode};
+use tokio_postgres::Config;
+use tokio_postgres::config::{Host, SslMode as DriverMode};
 
-/// Where PostgreSQL is, and the login there.
-pub use tokio_postgres::Config as DatabaseConfig;
+pub(crate) use tls::DatabaseTlsSettings;
+pub use tls::{DatabaseTls, SslMode};
 
 use super::secret::Secret;
+use ssl_options::SslOptions;
 
 /// PostgreSQL.
 #[derive(Debug, Clone, Args)]
@@ -16,11 +21,100 @@ use super::secret::Secret;
 pub struct DatabaseSettings {
     /// PostgreSQL, as postgres://user:password@host:port/database
     #[arg(long, env = "DATABASE_URL", value_parser = Secret(database_url), hide_env_values = true)]
-    pub database_url: DatabaseConfig,
+    database_url: DatabaseUrl,
+    /// TLS.
+    #[command(flatten)]
+    tls: DatabaseTlsSettings,
+}
+
+/// PostgreSQL, where it is not needed for everything.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "PostgreSQL")]
+pub struct OptionalDatabaseSettings {
+    /// PostgreSQL, only to answer GET /ticket/{id}; without it there is no such route
+    #[arg(long, env = "DATABASE_URL", value_parser = Secret(database_url), hide_env_values = true)]
+    database_url: Option<DatabaseUrl>,
+    /// TLS.
+    #[command(flatten)]
+    tls: DatabaseTlsSettings,
+}
+
+/// `DATABASE_URL`: the driver's part of it, and that of TLS.
+#[derive(Debug, Clone)]
+pub(crate) struct DatabaseUrl {
+    driver: Config,
+    ssl: SslOptions,
+}
+
+/// Where PostgreSQL is, the login there, and how the way there is protected.
+#[derive(Debug, Clone, Default)]
+pub struct DatabaseConfig {
+    /// For the driver.
+    pub driver: Config,
+    /// TLS.
+    pub tls: DatabaseTls,
+}
+
+impl DatabaseSettings {
+    /// All of it together; fails where the TLS options do not go together.
+    pub fn config(&self) -> Result<DatabaseConfig, String> {
+        DatabaseConfig::new(&self.database_url, &self.tls)
+    }
+}
+
+impl OptionalDatabaseSettings {
+    /// All of it together, if it is set; fails where the TLS options do not go together.
+    pub fn config(&self) -> Result<Option<DatabaseConfig>, String> {
+        let config = |url| DatabaseConfig::new(url, &self.tls);
+        self.database_url.as_ref().map(config).transpose()
+    }
+}
+
+impl DatabaseConfig {
+    fn new(url: &DatabaseUrl, settings: &DatabaseTlsSettings) -> Result<Self, String> {
+        let mut tls = DatabaseTls::new(&url.ssl, settings)?;
+        let mut driver = url.driver.clone();
+        if driver.get_hosts().is_empty() {
+            // A certificate may be for an address; and the driver wants a name for TLS.
+            for address in url.driver.get_hostaddrs() {
+                driver.host(address.to_string());
+            }
+        }
+        // libpq does not encrypt what stays on the machine.
+        let is_unix = |host: &Host| matches!(host, Host::Unix(_));
+        if driver.get_hosts().iter().all(is_unix) {
+            tls.mode = SslMode::Disable;
+        }
+        driver.ssl_mode(match tls.mode {
+            SslMode::Disable => DriverMode::Disable,
+            SslMode::Prefer => DriverMode::Prefer,
+            SslMode::Require | SslMode::VerifyCa | SslMode::VerifyFull => DriverMode::Require,
+        });
+        Ok(Self { driver, tls })
+    }
+
+    /// Whether all of the way there is on this machine.
+    pub fn is_local(&self) -> bool {
+        let addresses = self.driver.get_hostaddrs();
+        let is_local = |host: &Host| match host {
+            Host::Unix(_) => true,
+            Host::Tcp(name) => is_loopback(name),
+        };
+        if addresses.is_empty() {
+            self.driver.get_hosts().iter().all(is_local)
+        } else {
+            addresses.iter().all(std::net::IpAddr::is_loopback)
+        }
+    }
+}
+
+fn is_loopback(name: &str) -> bool {
+    let address = name.parse::<std::net::IpAddr>();
+    name == "localhost" || address.is_ok_and(|address| address.is_loopback())
 }
 
 /// Reads PostgreSQL's URL, or libpq's pairs of key and value.
-pub(super) fn database_url(text: &str) -> Result<DatabaseConfig, String> {
+pub(super) fn database_url(text: &str) -> Result<DatabaseUrl, String> {
     let is_url = ["postgres://", "postgresql://"]
         .iter()
         .any(|scheme| text.starts_with(scheme));
@@ -32,14 +126,18 @@ pub(super) fn database_url(text: &str) -> Result<DatabaseConfig, String> {
     if !is_url && !is_pairs() {
         return Err("it does not begin with postgres:// or postgresql://".into());
     }
-    let config = DatabaseConfig::from_str(text).map_err(|error| database_form(&error))?;
-    if config.get_ssl_mode() == SslMode::Require {
-        return Err(
-            "sslmode=require is not built in: use a trusted network or a local TLS proxy".into(),
-        );
+    let mut ssl = SslOptions::default();
+    let rest = if is_url {
+        ssl.take_from_url(text)?
+    } else {
+        ssl.take_from_pairs(text)
+    };
+    if let Some(mode) = &ssl.mode {
+        SslMode::from_str(mode)?;
     }
-    check_hosts(&config)?;
-    Ok(config)
+    let driver = Config::from_str(&rest).map_err(|error| database_form(&error))?;
+    check_hosts(&driver)?;
+    Ok(DatabaseUrl { driver, ssl })
 }
 
 fn database_form(error: &tokio_postgres::Error) -> String {
@@ -56,7 +154,7 @@ fn database_form(error: &tokio_postgres::Error) -> String {
 }
 
 /// Finds what connecting would refuse each time, and a password that reached into the host.
-fn check_hosts(config: &DatabaseConfig) -> Result<(), String> {
+fn check_hosts(config: &Config) -> Result<(), String> {
     let (hosts, addresses) = (config.get_hosts().len(), config.get_hostaddrs().len());
     let (servers, ports) = (hosts.max(addresses), config.get_ports().len());
     if servers == 0 {
@@ -88,7 +186,7 @@ mod tests {
             "host=h password=p#/?@% dbname='postgres://x'",
             "postgres://u@h/d?password=p%23/?%40%25",
         ] {
-            let config = database_url(url).expect(url);
+            let config = database_url(url).expect(url).driver;
             assert_eq!(config.get_password(), Some(b"p#/?@%".as_slice()), "{url}");
         }
         for url in [
@@ -109,10 +207,38 @@ mod tests {
             ("postgres://u:p@h/d?colour=red", "option that is not known"),
             ("postgres://u:p@/d", "names no host"),
             ("mysql://u:p@h/d", "does not begin with postgres://"),
-            ("postgres://u:p@h/d?sslmode=require", "sslmode=require"),
+            ("postgres://u:p@h/d?sslmode=p", "option `sslmode`"),
         ] {
             let error = database_url(url).expect_err("must be rejected");
             assert!(error.contains(why), "{url}: {error}");
+        }
+    }
+
+    #[test]
+    fn what_stays_on_the_machine_is_known_by_its_hosts() {
+        let config =
+            |url| DatabaseConfig::new(&database_url(url)?, &DatabaseTlsSettings::default());
+        for (url, is_local, mode) in [
+            ("host=localhost", true, SslMode::Prefer),
+            ("host=127.0.0.2,::1", true, SslMode::Prefer),
+            ("host=db hostaddr=127.0.0.1", true, SslMode::Prefer),
+            ("host=localhost hostaddr=10.0.0.1", false, SslMode::Prefer),
+            ("host=localhost,db", false, SslMode::Prefer),
+            ("hostaddr=10.0.0.1 sslmode=require", false, SslMode::Require),
+            // Never encrypted, as in libpq.
+            ("host=/var/run sslmode=require", true, SslMode::Disable),
+            ("host=/var/run,db sslmode=require", false, SslMode::Require),
+        ] {
+            let config = config(url).expect(url);
+            assert_eq!(
+                (config.is_local(), config.tls.mode),
+                (is_local, mode),
+                "{url}"
+            );
+            assert!(
+                !config.driver.get_hosts().is_empty(),
+                "a name for TLS: {url}"
+            );
         }
     }
 }

@@ -5,7 +5,9 @@ use clap::Parser;
 use super::*;
 
 fn parse(args: &[&str]) -> Result<Cli, String> {
-    Cli::try_parse_from([&["ticketd"], args].concat()).map_err(|error| error.to_string())
+    Cli::try_parse_from([&["ticketd"], args].concat())
+        .and_then(Cli::checked)
+        .map_err(|error| error.to_string())
 }
 
 #[test]
@@ -34,11 +36,7 @@ fn a_wrong_value_is_refused_with_its_name() {
             "--prefetch",
         ),
         (
-            &[
-                "migrate",
-                "--database-url",
-                "postgres://x/y?sslmode=require",
-            ],
+            &["migrate", "--database-url", "postgres://x/y?sslmode=allow"],
             "--database-url",
         ),
     ];
@@ -112,6 +110,10 @@ const UNBOUNDED: &[&str] = &[
     "tls-cert",
     "tls-key",
     "tls-client-ca",
+    "pgsslmode",
+    "pgsslrootcert",
+    "pgsslcert",
+    "pgsslkey",
     "log-format",
     "rust-log",
 ];

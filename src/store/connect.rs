@@ -2,12 +2,16 @@
 
 use std::time::Duration;
 
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
-use tokio_postgres::{Client, Config, Error, NoTls};
-use tracing::{debug, warn};
+use tokio_postgres::{Client, Connection, Error, NoTls, Socket};
+use tracing::{debug, info, warn};
 
 use super::StoreError;
+use super::encryption::{self, Encryption};
+use crate::config::{DatabaseConfig, SslMode};
+use crate::tls::TlsError;
 
 /// Maximum time for a TCP connection to one of the URL's hosts.
 const TCP_TIMEOUT: Duration = Duration::from_secs(3);
@@ -73,42 +77,74 @@ impl Drop for Task {
     }
 }
 
+/// Reads what TLS needs, to find at the start what connecting would refuse each time.
+pub(crate) fn check_tls(database: &DatabaseConfig) -> Result<(), TlsError> {
+    Encryption::new(database).map(drop)
+}
+
 /// Connects and sets the session up. `name` shows in `pg_stat_activity`.
-pub(super) async fn connect(config: &Config, name: &str) -> Result<Connected, StoreError> {
-    let mut config = config.clone();
-    if config.get_application_name().is_none() {
-        config.application_name(name);
+pub(super) async fn connect(
+    database: &DatabaseConfig,
+    name: &str,
+) -> Result<Connected, StoreError> {
+    let mut database = database.clone();
+    let driver = &mut database.driver;
+    if driver.get_application_name().is_none() {
+        driver.application_name(name);
     }
-    config
+    driver
         .connect_timeout(TCP_TIMEOUT)
         .keepalives_idle(KEEPALIVE_IDLE)
         .keepalives_interval(KEEPALIVE_INTERVAL)
         .keepalives_retries(KEEPALIVE_RETRIES)
         .tcp_user_timeout(TCP_USER_TIMEOUT);
-    match timeout(CONNECT_TIMEOUT, open(&config)).await {
+    // Boxed: the handshake's buffers are not to be part of whoever connects now and then.
+    match timeout(CONNECT_TIMEOUT, Box::pin(open(&database))).await {
         Ok(connected) => connected,
         Err(_late) => Err(StoreError::Unavailable("no answer in time".into())),
     }
 }
 
-async fn open(config: &Config) -> Result<Connected, StoreError> {
-    let connected = set_up(config).await;
-    let (connected, encoding) = connected.map_err(|error| StoreError::Unavailable(error.into()))?;
+async fn open(database: &DatabaseConfig) -> Result<Connected, StoreError> {
+    // Read each time: a certificate is replaced in good time before it expires, and nobody has to be told.
+    let encryption = Encryption::new(database)
+        .map_err(|error| StoreError::Unavailable(error.to_string().into()))?;
+    let is_encrypted = || encryption.as_ref().is_some_and(Encryption::is_done);
+    let connected = set_up(database, encryption.clone()).await;
+    let (connected, encoding) = connected.map_err(|error| {
+        let about = encryption::about(&error, database, is_encrypted());
+        StoreError::unavailable(error, about)
+    })?;
+    tell_of_plain(database, is_encrypted());
     if encoding != ENCODING {
         return Err(StoreError::Encoding(encoding));
     }
     Ok(connected)
 }
 
+/// A connection that others may listen in on is not made in silence.
+fn tell_of_plain(database: &DatabaseConfig, is_encrypted: bool) {
+    if is_encrypted || database.is_local() {
+        return;
+    }
+    if database.tls.mode == SslMode::Disable {
+        info!("the connection to PostgreSQL is not encrypted (sslmode=disable)");
+    } else {
+        warn!(
+            "the connection to PostgreSQL is not encrypted: the server offers no TLS, and sslmode=prefer goes without"
+        );
+    }
+}
+
 /// The connection, and its database's encoding.
-async fn set_up(config: &Config) -> Result<(Connected, String), Error> {
-    let (client, connection) = config.connect(NoTls).await?;
-    let task = Task(tokio::spawn(async move {
-        if let Err(error) = connection.await {
-            let error = StoreError::classify(error);
-            warn!("a connection to PostgreSQL ended: {error:#}");
-        }
-    }));
+async fn set_up(
+    database: &DatabaseConfig,
+    encryption: Option<Encryption>,
+) -> Result<(Connected, String), Error> {
+    let (client, task) = match encryption {
+        None => driven(database.driver.connect(NoTls).await?),
+        Some(encryption) => driven(database.driver.connect(encryption).await?),
+    };
     client.batch_execute(SESSION).await?;
     for setting in SESSION_NEWER {
         if let Err(error) = client.batch_execute(setting).await {
@@ -117,4 +153,17 @@ async fn set_up(config: &Config) -> Result<(Connected, String), Error> {
     }
     let encoding = client.query_one("show server_encoding", &[]).await?;
     Ok((Connected { client, task }, encoding.try_get(0)?))
+}
+
+fn driven<S>((client, connection): (Client, Connection<Socket, S>)) -> (Client, Task)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let task = tokio::spawn(async move {
+        if let Err(error) = connection.await {
+            let error = StoreError::classify(error);
+            warn!("a connection to PostgreSQL ended: {error:#}");
+        }
+    });
+    (client, Task(task))
 }

@@ -3,11 +3,12 @@
 use std::time::SystemTime;
 
 use tokio_postgres::error::SqlState;
-use tokio_postgres::{Client, Config, Error, Row, Transaction};
+use tokio_postgres::{Client, Error, Row, Transaction};
 use uuid::Uuid;
 
 use super::StoreError;
 use super::connect::{Connected, Task, connect};
+use crate::config::DatabaseConfig;
 
 const LIST: &str = "select id, ticket_id, created_at::text, reason from dead_tickets order by id";
 
@@ -40,8 +41,8 @@ pub(crate) struct DeadTicket {
 
 impl DeadTickets {
     /// Connects.
-    pub(crate) async fn connect(config: &Config) -> Result<Self, StoreError> {
-        let Connected { client, task } = connect(config, "ticketd dead").await?;
+    pub(crate) async fn connect(database: &DatabaseConfig) -> Result<Self, StoreError> {
+        let Connected { client, task } = connect(database, "ticketd dead").await?;
         let _alive = task;
         Ok(Self { client, _alive })
     }

@@ -63,6 +63,15 @@ impl StoreError {
         }
     }
 
+    /// There is no connection, perhaps for a reason that a setting is about.
+    pub(crate) fn unavailable(error: tokio_postgres::Error, about: Option<String>) -> Self {
+        let mut cause = Cause::from(error);
+        if let Some(about) = about {
+            cause.summary = format!("{about}: {}", cause.summary);
+        }
+        Self::Unavailable(cause)
+    }
+
     /// The same error of a statement that wrote products, if it did.
     pub(crate) fn of_products(self, with_products: bool) -> Self {
         match self {

@@ -22,10 +22,11 @@ use std::fmt;
 use std::time::Duration;
 
 use tokio::time::sleep;
-use tokio_postgres::{Client, Config, Error};
+use tokio_postgres::{Client, Error};
 use tracing::{info, warn};
 
 use super::StoreError;
+use crate::config::DatabaseConfig;
 use session::Session;
 use versions::{MIGRATIONS, Migration, Outcome, Versions};
 
@@ -67,7 +68,7 @@ enum Effort {
 }
 
 /// Creates the tables, or brings them up to date, however long it takes.
-pub(crate) async fn migrate(config: &Config) -> Result<(), StoreError> {
+pub(crate) async fn migrate(config: &DatabaseConfig) -> Result<(), StoreError> {
     let session = Session::open(config).await?;
     let tables = session.bring_up_to_date(Effort::Unlimited).await?;
     info!("{tables}");
@@ -75,7 +76,7 @@ pub(crate) async fn migrate(config: &Config) -> Result<(), StoreError> {
 }
 
 /// Does the same if it takes an instant.
-pub(crate) async fn ensure_schema(config: &Config) -> Result<Tables, StoreError> {
+pub(crate) async fn ensure_schema(config: &DatabaseConfig) -> Result<Tables, StoreError> {
     let session = Session::open(config).await?;
     session.bring_up_to_date(Effort::Instant).await
 }

@@ -5,12 +5,13 @@ use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
-use tokio_postgres::{Config, Statement};
+use tokio_postgres::Statement;
 use tracing::warn;
 use uuid::Uuid;
 
 use super::StoreError;
 use super::connect::{Connected, connect};
+use crate::config::DatabaseConfig;
 
 /// Maximum number of queries that wait; further ones fail at once.
 const WAITING_MAX: usize = 64;
@@ -55,12 +56,14 @@ impl TicketStates {
 }
 
 /// Makes the handle and the task behind it, which ends when every handle is gone.
-pub(crate) fn ticket_states(config: Config) -> (TicketStates, impl Future<Output = ()> + Send) {
+pub(crate) fn ticket_states(
+    config: DatabaseConfig,
+) -> (TicketStates, impl Future<Output = ()> + Send) {
     let (queries, received) = mpsc::channel(WAITING_MAX);
     (TicketStates { queries }, run(config, received))
 }
 
-async fn run(config: Config, mut received: mpsc::Receiver<Query>) {
+async fn run(config: DatabaseConfig, mut received: mpsc::Receiver<Query>) {
     let mut session: Option<(Connected, Statement)> = None;
     while let Some(query) = received.recv().await {
         if query.answer.is_closed() {
@@ -82,7 +85,7 @@ async fn run(config: Config, mut received: mpsc::Receiver<Query>) {
 }
 
 async fn look_up(
-    config: &Config,
+    config: &DatabaseConfig,
     session: &mut Option<(Connected, Statement)>,
     id: Uuid,
 ) -> Result<Option<String>, StoreError> {
@@ -118,7 +121,7 @@ mod tests {
 
     #[test]
     fn a_bounded_number_of_queries_wait() {
-        let (states, _not_run) = ticket_states(Config::new());
+        let (states, _not_run) = ticket_states(DatabaseConfig::default());
         let ask = || Box::pin(states.of(Uuid::nil()));
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_time()

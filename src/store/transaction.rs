@@ -28,6 +28,7 @@ use super::connect::{self, Connected, connect};
 use super::copy::{self, Dead, Encoded, ProductRow};
 use super::error::StoreError;
 use super::products;
+use crate::config::DatabaseConfig;
 use crate::metrics::StoreMetrics;
 
 /// Maximum time for one flush. What hangs on a live connection, such as a stopped
@@ -91,7 +92,7 @@ pub(crate) struct Store {
 impl Store {
     /// Connects and prepares every statement, which fails if the tables do not fit.
     pub(crate) async fn open(
-        config: &tokio_postgres::Config,
+        config: &DatabaseConfig,
         metrics: StoreMetrics,
     ) -> Result<Self, StoreError> {
         let Connected { client, task } = connect(config, "ticketd store").await?;

@@ -18,8 +18,8 @@ use tokio_rustls::rustls::crypto::{
 use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use tokio_rustls::rustls::server::ParsedCertificate;
 use tokio_rustls::rustls::{
-    AlertDescription, CertificateError, DigitallySignedStruct, Error, RootCertStore,
-    SignatureScheme,
+    AlertDescription, CertificateError, DigitallySignedStruct, Error, InvalidMessage,
+    RootCertStore, SignatureScheme,
 };
 
 use super::files::{CertifiedKey, TlsError, roots, unfit, validity};
@@ -55,6 +55,11 @@ impl ClientTls {
         Ok(Self { config })
     }
 
+    /// For whoever does the handshake by itself.
+    pub(crate) fn config(&self) -> &ClientConfig {
+        &self.config
+    }
+
     /// Does the handshake with a server of this name or address.
     pub(crate) async fn connect<S>(&self, host: &str, stream: S) -> IoResult<ClientStream<S>>
     where
@@ -73,6 +78,68 @@ pub(crate) fn wants_certificate(error: &IoError) -> bool {
         tls_error(error),
         Some(Error::AlertReceived(AlertDescription::CertificateRequired))
     )
+}
+
+/// What to do about a server with which a handshake failed, if that is what the error is about;
+/// `url` is the setting that says where it is, `certificate` that of ours.
+pub(crate) fn explain(
+    error: &IoError,
+    check: &PeerCheck,
+    url: &str,
+    certificate: &str,
+) -> Option<String> {
+    let error = match tls_error(error)? {
+        Error::InvalidCertificate(error) => error,
+        Error::InvalidMessage(InvalidMessage::InvalidContentType) => {
+            return Some(format!("the server speaks no TLS on the port of {url}"));
+        }
+        Error::AlertReceived(
+            AlertDescription::CertificateRequired
+            | AlertDescription::BadCertificate
+            | AlertDescription::UnknownCA
+            | AlertDescription::CertificateUnknown
+            | AlertDescription::CertificateExpired
+            | AlertDescription::AccessDenied,
+        ) => {
+            return Some(format!(
+                "the server does not take our certificate: see {certificate}"
+            ));
+        }
+        _ => return None,
+    };
+    Some(match error {
+        // A bad signature is that of another CA of the same name.
+        CertificateError::UnknownIssuer | CertificateError::BadSignature => {
+            format!("the server's certificate is of no CA in {}", named(check))
+        }
+        CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => {
+            format!("the server's certificate is for other host names than that of {url}")
+        }
+        CertificateError::Expired | CertificateError::ExpiredContext { .. } => {
+            "the server's certificate has expired".into()
+        }
+        CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. } => {
+            "the server's certificate is not valid yet; are the clocks right?".into()
+        }
+        _ => format!(
+            "the server's certificate cannot be used; a CA's own, as one signed by itself often is, has to be in {}",
+            named(check)
+        ),
+    })
+}
+
+/// The setting, and where it leads.
+fn named(check: &PeerCheck) -> String {
+    match check {
+        PeerCheck::Nothing => "no setting".into(),
+        PeerCheck::Signed(Authorities::File(file)) | PeerCheck::Named(Authorities::File(file)) => {
+            format!("{} {}", file.setting, file.path.display())
+        }
+        PeerCheck::Signed(Authorities::Machine(setting))
+        | PeerCheck::Named(Authorities::Machine(setting)) => {
+            format!("this machine, and {setting} is not set")
+        }
+    }
 }
 
 /// What TLS objects to, if it is that.

@@ -337,7 +337,7 @@ pub(crate) fn database_url(port: u16, schema: &str) -> String {
 }
 
 fn plain_database_url(port: u16) -> String {
-    format!("postgres://ticketd@127.0.0.1:{port}/ticketd")
+    format!("postgres://ticketd@127.0.0.1:{port}/ticketd?sslmode=disable")
 }
 
 /// RabbitMQ's URL. A hung broker is noticed after two heartbeats of so many seconds, which must be

@@ -245,7 +245,7 @@ async fn a_wrong_setting_is_named() {
         ("accept", "AMQP_URL", "amqps://broker"),
         ("accept", "RABBITMQ_URL", "nonsense"),
         ("consume", "DATABASE_URL", "postgres://a:b@[::1"),
-        ("migrate", "DATABASE_URL", "postgres://a/b?sslmode=require"),
+        ("migrate", "DATABASE_URL", "postgres://a/b?sslmode=allow"),
         ("accept", "LISTEN", "8080"),
         ("accept", "ADMIN_LISTEN", "localhost"),
         ("accept", "PUBLISH_GROUP_MAX", "0"),

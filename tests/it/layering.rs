@@ -72,6 +72,7 @@ const FOREIGN: &[(&str, &[&str])] = &[
     ("memchr", &["ticket"]),
     ("metrics", &["metrics"]),
     ("metrics_exporter_prometheus", &["metrics"]),
+    ("percent_encoding", &["config"]),
     ("rlimit", &["http"]),
     ("rustls_native_certs", &["tls"]),
     ("rust_decimal", &["ticket", "store", "consumer"]),
@@ -80,6 +81,7 @@ const FOREIGN: &[(&str, &[&str])] = &[
     // config checks its URL, so that a wrong one stops the start.
     ("tokio_postgres", &["store", "config"]),
     ("tokio_rustls", &["tls"]),
+    ("tokio_postgres_rustls", &["store"]),
     ("tracing_subscriber", &["main", "config"]),
     ("x509_cert", &["tls"]),
 ];

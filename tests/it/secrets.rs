@@ -10,9 +10,12 @@ const SECRET: &str = "Xq7ZvJ9wKr2Y";
 
 /// Every wrong form of a database's URL; `{}` is the password or a piece of it.
 const DATABASE_URLS: &[&str] = &[
-    "postgres://till:{}@db:5432/x?sslmode=verify-full",
-    "postgres://till:{}@db:5432/x?sslmode=require",
+    "postgres://till:{}@db:5432/x?sslmode=allow",
+    "postgres://till:{}@db:5432/x?sslmode=verify-ca",
     "postgres://till:{}@db:5432/x?sslmode={}",
+    "postgres://till:{}@db:5432/x?sslmode=require&sslrootcert=system",
+    "postgres://till:{}@db:5432/x?sslkey={}",
+    "postgres://till:{}@db:5432/x?sslcert=%ff",
     "postgress://till:{}@db:5432/x",
     "mysql://till:{}@db/x",
     "{}://till@db/x",
@@ -38,8 +41,8 @@ const DATABASE_URLS: &[&str] = &[
     "postgres://till:{}@db/x?hostaddr={}",
     "postgres://till:{}@db/x?connect_timeout={}",
     "postgres://till:{}@db/x?target_session_attrs={}",
-    "postgres://till:{}@%2Fvar%2Frun%2Fpostgresql/x?sslmode=verify-ca",
-    "host=db user=till password='{}' sslmode=verify-full",
+    "postgres://till:{}@%2Fvar%2Frun%2Fpostgresql/x?sslmode=verify-none",
+    "host=db user=till password='{}' sslmode=verify-full sslcert=/{}",
     "host=db user=till password='{}' port=99999",
     "host=db user=till password='{}",
     "host=db user=till password='{}'{}",

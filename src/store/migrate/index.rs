@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use tokio::time::{interval, sleep};
+use tokio_postgres::Client;
 use tokio_postgres::error::SqlState;
-use tokio_postgres::{Client, Config};
 use tracing::{debug, info};
 
 use super::super::StoreError;
@@ -12,6 +12,7 @@ use super::super::connect::{Connected, connect};
 use super::obstacles::duplicates;
 use super::plan::{Build, TablePlan};
 use super::script::quoted;
+use crate::config::DatabaseConfig;
 
 /// Between two log lines about progress.
 const LOG_INTERVAL: Duration = Duration::from_secs(2);
@@ -26,7 +27,7 @@ const PROGRESS: &str = "select p.phase, coalesce(100 * p.blocks_done / nullif(p.
 /// Builds an index. Where that fails because of values that are there twice, they are named, and
 /// nothing is left behind that would refuse another one.
 pub(super) async fn build(
-    config: &Config,
+    config: &DatabaseConfig,
     client: &Client,
     plan: &TablePlan,
     build: &Build,
@@ -77,14 +78,14 @@ pub(super) async fn build(
 }
 
 /// Says how far process `pid` is with it, on a connection of its own, for as long as it takes.
-async fn watch(config: &Config, pid: i32, name: &str) -> std::convert::Infallible {
+async fn watch(config: &DatabaseConfig, pid: i32, name: &str) -> std::convert::Infallible {
     let Err(why) = progress(config, pid, name).await;
     debug!("no progress can be told: {why:#}");
     std::future::pending().await
 }
 
 async fn progress(
-    config: &Config,
+    config: &DatabaseConfig,
     pid: i32,
     name: &str,
 ) -> Result<std::convert::Infallible, StoreError> {

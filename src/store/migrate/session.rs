@@ -3,11 +3,12 @@
 use std::time::Duration;
 
 use tokio::time::sleep;
-use tokio_postgres::{Client, Config, Error};
+use tokio_postgres::{Client, Error};
 use tracing::info;
 
 use super::super::StoreError;
 use super::super::connect::{Connected, Task, connect};
+use crate::config::DatabaseConfig;
 
 /// The advisory lock's number: "ticketd" in ASCII.
 const LOCK: i64 = 0x0074_6963_6b65_7464;
@@ -28,7 +29,7 @@ const UTC: [&str; 4] = ["UTC", "Etc/UTC", "GMT", "Etc/GMT"];
 
 /// A connection that holds the advisory lock, for as long as it is there.
 pub(super) struct Session<'a> {
-    pub config: &'a Config,
+    pub config: &'a DatabaseConfig,
     pub client: Client,
     _alive: Task,
     /// Whether its times are in UTC.
@@ -37,7 +38,7 @@ pub(super) struct Session<'a> {
 
 impl<'a> Session<'a> {
     /// Connects and waits for the lock.
-    pub(super) async fn open(config: &'a Config) -> Result<Self, StoreError> {
+    pub(super) async fn open(config: &'a DatabaseConfig) -> Result<Self, StoreError> {
         let Connected { client, task } = connect(config, "ticketd migrate").await?;
         let is_utc = prepare(&client).await.map_err(StoreError::classify)?;
         Ok(Self {

@@ -87,6 +87,17 @@ impl Servers {
     }
 }
 
+/// A file of the certificates that the servers of a checkout have: `ca.pem`, their own `localhost.pem`,
+/// and a client's, `certified.pem`; keys are beside them, with `.key`.
+///
+/// # Panics
+///
+/// Without `STACK_TLS_DIR`.
+#[must_use]
+pub fn stack_certificate(file: &str) -> String {
+    format!("{}/{file}", setting("STACK_TLS_DIR"))
+}
+
 /// A URL, or a string of keywords and values, whose connections see one schema.
 #[must_use]
 pub fn in_schema(url: &str, schema: &str) -> String {
