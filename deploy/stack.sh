@@ -246,7 +246,7 @@ kill_processes() {
 
 # ---- Certificates ----------------------------------------------------------------------------------------------------
 
-# A server speaks TLS, too, so that tests can: a CA of this stack's own, a certificate for the name localhost (not for
+# The servers speak TLS, too, so that tests can: a CA of this stack's own, a certificate for the name localhost (not for
 # 127.0.0.1, by which its plain side is named), and one for a client called certified.
 make_certificates() {
   ! openssl x509 -in "$TLS_DIR/certified.pem" -noout -checkend 604800 >/dev/null 2>&1 || return 0
@@ -324,7 +324,7 @@ settled() { "ready_$1" || [[ -z $2 || ! -d /proc/$2 ]]; }
 # True when the server has ended and somebody else listens on one of its ports.
 port_was_lost() {
   local name names=(postgres)
-  [[ $1 == postgres ]] || names=(amqp dist)
+  [[ $1 == postgres ]] || names=(amqp amqps dist)
   ! server_pid "$1" >/dev/null || return 1
   for name in "${names[@]}"; do [[ -z $(listeners "${PORT[$name]}") ]] || return 0; done
   return 1
@@ -436,6 +436,9 @@ print_env() {
     amqp=amqp://guest:guest@127.0.0.1:${PORT[amqp]}/%2f
   fi
   printf 'export DATABASE_URL=%s AMQP_URL=%s\n' "$(quote "$database")" "$(quote "$amqp")"
+  # Where TLS is spoken; a server of the user's own has another port, or none.
+  [[ -z ${PORT[amqps]:-} ]] ||
+    printf 'export AMQPS_URL=%s\n' "$(quote "amqps://guest:guest@localhost:${PORT[amqps]}/%2f")"
   printf 'export STACK_TLS_DIR=%s\n' "$(quote "$TLS_DIR")"
   printf 'export STACK_DIR=%s STACK_URLS=%s\n' "$(quote "$STACK_DIR")" "$(quote "$(own_urls "$database" "$amqp")")"
 }
@@ -459,7 +462,7 @@ status() {
     printf 'postgres down\n' && code=3
   fi
   if pid=$(server_pid rabbitmq); then
-    printf 'rabbitmq pid=%s port=%s data=%s log=%s epmd_pid=%s epmd_port=%s dist_port=%s\n' "$pid" "${PORT[amqp]}" \
+    printf 'rabbitmq pid=%s port=%s tls_port=%s data=%s log=%s epmd_pid=%s epmd_port=%s dist_port=%s\n' "$pid" "${PORT[amqp]}" "${PORT[amqps]}" \
       "$PLACE/rabbitmq" "$LOG_DIR/rabbitmq.log" "$(epmd_pid)" "${PORT[epmd]}" "${PORT[dist]}"
   else
     printf 'rabbitmq down\n' && code=3

@@ -9,6 +9,7 @@ mod link;
 mod refusal;
 mod socket;
 mod topology;
+mod wire;
 
 pub(crate) use depth::watch as watch_depth;
 pub(crate) use error::BrokerError;
@@ -22,25 +23,34 @@ use lapin::tcp::AsyncTcpStream;
 use lapin::types::ShortString;
 use lapin::{Connection, ConnectionProperties};
 use tokio::time::timeout;
+use tracing::info;
 
-use crate::config::{self, AmqpUrl, BrokerSettings};
+use crate::config::{self, AmqpTls, AmqpUrl, BrokerSettings};
+use crate::tls::ClientTls;
 use link::CONNECT_TIMEOUT;
 use socket::{SocketSlot, connect_tcp, io_error};
 use topology::Topology;
+use wire::{Wire, encrypted, runtime};
 
 /// Where RabbitMQ is and what things are called there.
 #[derive(Debug, Clone)]
 pub(crate) struct Broker {
     uri: AmqpUrl,
+    tls: Option<AmqpTls>,
     topology: Topology,
     declared: config::TopologyMode,
 }
 
 impl Broker {
-    /// Takes the settings; nothing is connected yet.
-    pub(crate) fn new(settings: &BrokerSettings) -> Self {
-        Self {
+    /// Takes the settings, whose files have to be there; nothing is connected yet.
+    pub(crate) fn new(settings: &BrokerSettings) -> Result<Self, String> {
+        let tls = settings.tls()?;
+        if let Some(AmqpTls { check, identity }) = &tls {
+            ClientTls::read(check, identity.as_ref()).map_err(|error| error.to_string())?;
+        }
+        Ok(Self {
             uri: settings.url(),
+            tls,
             topology: Topology {
                 exchange: settings.exchange().into(),
                 queue: settings.queue.clone().into(),
@@ -48,7 +58,7 @@ impl Broker {
                 dead: settings.dead_queue().into(),
             },
             declared: settings.topology,
-        }
+        })
     }
 
     /// The exchange that tickets are published to.
@@ -97,19 +107,33 @@ impl Broker {
         // after each attempt that fails.
         let socket = connect_tcp(&self.uri).await?;
         slot.keep(&socket).map_err(io_error)?;
-        let socket = Mutex::new(Some(socket));
+        let is_local = socket.peer_addr().is_ok_and(|peer| peer.ip().is_loopback());
+        let wire = match &self.tls {
+            None => Wire::Plain(socket, true),
+            Some(tls) => encrypted(tls, &self.uri.authority.host, socket).await?,
+        };
+        let wire = Mutex::new(Some(wire));
         let properties = ConnectionProperties::default()
             .with_connection_name(format!("ticketd {purpose} {}", std::process::id()).into());
         let connection = Connection::connector(
             (*self.uri).clone(),
-            lapin::runtime::default_runtime()?,
+            runtime(),
             async move |_uri, _runtime| {
-                let socket = socket.lock().unwrap_or_else(PoisonError::into_inner).take();
-                let socket = socket.ok_or_else(|| io_error(ErrorKind::NotConnected.into()))?;
-                Ok(AsyncTcpStream::Plain(socket.compat()))
+                let wire = wire.lock().unwrap_or_else(PoisonError::into_inner).take();
+                let wire = wire.ok_or_else(|| io_error(ErrorKind::NotConnected.into()))?;
+                // What lapin calls plain may be encrypted: it is so for lapin.
+                Ok(AsyncTcpStream::Plain(wire.compat()))
             },
             properties,
         );
-        Ok(connection.await?)
+        let connection = connection.await?;
+        if self.tls.is_none() && !is_local {
+            info!(
+                purpose,
+                "the connection to RabbitMQ is not encrypted: whoever is on the way can read its password and all \
+                tickets (AMQP_URL)"
+            );
+        }
+        Ok(connection)
     }
 }

@@ -14,7 +14,7 @@ mod store;
 mod tls;
 mod units;
 
-pub use broker::{AmqpUrl, BrokerSettings, TopologyMode};
+pub use broker::{AmqpTls, AmqpUrl, BrokerSettings, TopologyMode};
 pub use cli::{
     AcceptRole, AcceptSettings, Cli, Command, CommonSettings, ConsumeRole, ConsumeSettings,
     DeadAction, DeadSettings, LogFormat, ServeSettings, ShutdownSettings,

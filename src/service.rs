@@ -113,8 +113,9 @@ impl Service {
         listening: Listening,
         prometheus: Prometheus,
     ) -> anyhow::Result<Self> {
+        let broker = Broker::new(&common.broker).map_err(anyhow::Error::msg);
         Ok(Self {
-            broker: Broker::new(&common.broker),
+            broker: broker.context("AMQP_URL")?,
             common,
             accept: None,
             consume: None,

@@ -48,10 +48,19 @@ rabbitmq_env() {
     "RABBITMQ_CTL_ERL_ARGS=$here"
 }
 
+# Clients may show a certificate, which has to be of the stack's CA then.
+rabbitmq_settings() {
+  cat "$DEPLOY_DIR/conf/rabbitmq.conf"
+  printf '\nlisteners.ssl.1 = 127.0.0.1:%s\n' "${PORT[amqps]}"
+  printf 'ssl_options.%s\n' "cacertfile = $PLACE/rabbitmq/root.crt" "certfile = $PLACE/rabbitmq/server.crt" \
+    "keyfile = $PLACE/rabbitmq/server.key" 'verify = verify_peer' 'fail_if_no_peer_cert = false'
+}
+
 write_rabbitmq_files() {
   local dir=$PLACE/rabbitmq
   as_server mkdir -p "$dir/conf.d" "$dir/log" "$dir/mnesia"
-  write_as_server "$dir/rabbitmq.conf" <"$DEPLOY_DIR/conf/rabbitmq.conf"
+  give_certificates "$dir"
+  rabbitmq_settings | write_as_server "$dir/rabbitmq.conf"
   write_as_server "$dir/enabled_plugins" <<<'[].'
   write_as_server "$dir/advanced.config" <"$DEPLOY_DIR/conf/advanced.config"
   write_as_server "$dir/rabbitmq-env.conf" </dev/null
@@ -86,10 +95,12 @@ epmd_knows_broker() {
 launch_rabbitmq() {
   local settings
   kill_processes rabbitmq
-  write_rabbitmq_files
+  as_server mkdir -p "$PLACE/rabbitmq"
   launch_epmd new_port
   choose_port amqp
+  choose_port amqps
   choose_port dist
+  write_rabbitmq_files
   mapfile -t settings < <(rabbitmq_env)
   say "rabbitmq: starting on port ${PORT[amqp]}"
   spawn rabbitmq "$PLACE/rabbitmq" "${settings[@]}" "$RABBITMQ_BIN/rabbitmq-server"
@@ -99,7 +110,7 @@ launch_rabbitmq() {
 ready_rabbitmq() {
   local pid
   pid=$(server_pid rabbitmq) || return 1
-  listens "$pid" "${PORT[amqp]}"
+  listens "$pid" "${PORT[amqp]}" && listens "$pid" "${PORT[amqps]}"
 }
 
 ask_rabbitmq_to_stop() { kill -TERM "$1" 2>/dev/null || true; }

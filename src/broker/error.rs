@@ -3,12 +3,18 @@
 use std::error::Error;
 use std::fmt;
 
+use crate::tls::TlsError;
+
 /// Why there is no connection to RabbitMQ, or a call on it failed. The alternate form (`{:#}`) adds
 /// the source, as one line for a log.
 #[derive(Debug)]
 pub(crate) enum BrokerError {
     /// The connection, a channel or the way to RabbitMQ failed.
     Amqp(lapin::Error),
+    /// There is no TLS with RabbitMQ, and why, in terms of the settings.
+    Tls(String, std::io::Error),
+    /// A file that TLS needs cannot be used.
+    File(TlsError),
     /// RabbitMQ did not answer in time.
     Timeout,
     /// An exchange or a queue is missing or has other properties, so that tickets could be lost.
@@ -21,6 +27,8 @@ impl fmt::Display for BrokerError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Amqp(_) => f.write_str("the connection to RabbitMQ failed")?,
+            Self::Tls(why, _) => f.write_str(why)?,
+            Self::File(error) => write!(f, "{error}")?,
             Self::Timeout => f.write_str("RabbitMQ did not answer in time")?,
             Self::Unsafe(why) | Self::Forbidden(why) => f.write_str(why)?,
         }
@@ -35,7 +43,8 @@ impl Error for BrokerError {
     fn source(&self) -> Option<&(dyn Error + 'static)> {
         match self {
             Self::Amqp(error) => Some(error),
-            Self::Timeout | Self::Unsafe(_) | Self::Forbidden(_) => None,
+            Self::Tls(_, error) => Some(error),
+            Self::File(_) | Self::Timeout | Self::Unsafe(_) | Self::Forbidden(_) => None,
         }
     }
 }

@@ -98,7 +98,8 @@ async fn publish(
         confirm_timeout: REPLAY_TIMEOUT,
     };
     let published = async {
-        let publisher = Publisher::connect(Broker::new(settings), limits).await?;
+        let broker = Broker::new(settings).map_err(anyhow::Error::msg);
+        let publisher = Publisher::connect(broker.context("AMQP_URL")?, limits).await?;
         let confirmed = publisher.submit(record)?;
         anyhow::Ok(confirmed.await.context("the publisher has ended")??)
     };

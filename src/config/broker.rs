@@ -2,12 +2,14 @@
 
 use std::fmt;
 use std::ops::Deref;
+use std::path::PathBuf;
 use std::str::FromStr;
 
 use clap::{Args, ValueEnum};
-use lapin::uri::AMQPUri;
+use lapin::uri::{AMQPScheme, AMQPUri};
 
 use super::secret::Secret;
+use super::tls::{Authorities, PeerCheck, TlsFile, TlsIdentity};
 use super::units::amqp_name;
 
 /// The errors of the AMQP client's parser that quote nothing; the others may.
@@ -17,12 +19,31 @@ const AMQP_FORM_ERRORS: [&str; 3] = ["invalid port number", "empty host", "inval
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "RabbitMQ")]
 pub struct BrokerSettings {
-    /// RabbitMQ, as amqp://user:password@host:port/vhost (%2f is the vhost "/"); RABBITMQ_URL is used if this is not set [default: amqp://127.0.0.1:5672/%2f]
+    /// RabbitMQ, as amqp://user:password@host:port/vhost (%2f is the vhost "/"), or amqps:// for TLS; RABBITMQ_URL is used if this is not set [default: amqp://127.0.0.1:5672/%2f]
     #[arg(long, env = "AMQP_URL", value_parser = Secret(amqp_url), hide_env_values = true)]
     amqp_url: Option<AmqpUrl>,
     /// The name that other software uses for AMQP_URL
     #[arg(long, env = "RABBITMQ_URL", value_parser = Secret(amqp_url), hide_env_values = true, hide = true)]
     rabbitmq_url: Option<AmqpUrl>,
+    /// The CAs (PEM) that count for RabbitMQ's certificate with amqps:// [default: the machine's]
+    #[arg(long, env = "AMQP_TLS_CA", value_name = "FILE")]
+    amqp_tls_ca: Option<PathBuf>,
+    /// The certificate (PEM) to show to RabbitMQ with amqps://
+    #[arg(
+        long,
+        env = "AMQP_TLS_CERT",
+        value_name = "FILE",
+        requires = "amqp_tls_key"
+    )]
+    amqp_tls_cert: Option<PathBuf>,
+    /// The key (PEM, without a passphrase) of AMQP_TLS_CERT
+    #[arg(
+        long,
+        env = "AMQP_TLS_KEY",
+        value_name = "FILE",
+        requires = "amqp_tls_cert"
+    )]
+    amqp_tls_key: Option<PathBuf>,
     /// The queue that tickets wait in
     #[arg(long, env = "QUEUE", default_value = "tickets", value_parser = amqp_name)]
     pub queue: String,
@@ -66,7 +87,7 @@ impl fmt::Debug for AmqpUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self(uri) = self;
         let (host, port) = (&uri.authority.host, uri.authority.port);
-        write!(f, "amqp://_@{host}:{port}/{}", uri.vhost)
+        write!(f, "{}://_@{host}:{port}/{}", uri.scheme, uri.vhost)
     }
 }
 
@@ -90,14 +111,23 @@ impl AmqpUrl {
     }
 }
 
+/// How a connection to RabbitMQ is protected.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AmqpTls {
+    /// What is checked of RabbitMQ.
+    pub check: PeerCheck,
+    /// What is shown to RabbitMQ.
+    pub identity: Option<TlsIdentity>,
+}
+
 /// Reads RabbitMQ's URL.
 fn amqp_url(text: &str) -> Result<AmqpUrl, String> {
     let (scheme, rest) = text.split_once("://").unwrap_or_default();
-    if scheme.eq_ignore_ascii_case("amqps") {
-        return Err("amqps:// is not built in: use amqp:// on a trusted network or through a local TLS proxy".into());
-    }
-    if !scheme.eq_ignore_ascii_case("amqp") {
-        return Err("it does not begin with amqp://".into());
+    if !["amqp", "amqps"]
+        .iter()
+        .any(|known| scheme.eq_ignore_ascii_case(known))
+    {
+        return Err("it does not begin with amqp:// or amqps://".into());
     }
     let after_host = rest.split_once(['/', '?', '#']).unwrap_or_default().1;
     if rest.contains('#') || after_host.contains('@') {
@@ -129,6 +159,28 @@ impl BrokerSettings {
     pub fn url(&self) -> AmqpUrl {
         let url = self.amqp_url.as_ref().or(self.rabbitmq_url.as_ref());
         url.cloned().unwrap_or_default()
+    }
+
+    /// How the connection is protected; none where it is plain. Fails where it would be plain
+    /// though a certificate is set.
+    pub fn tls(&self) -> Result<Option<AmqpTls>, String> {
+        if self.url().scheme == AMQPScheme::AMQP {
+            let is_set = self.amqp_tls_ca.is_some() || self.amqp_tls_cert.is_some();
+            let why = "AMQP_TLS_CA or AMQP_TLS_CERT is set, but nothing is encrypted unless it begins with amqps://";
+            return if is_set { Err(why.into()) } else { Ok(None) };
+        }
+        let authorities = match &self.amqp_tls_ca {
+            Some(path) => Authorities::File(TlsFile::new("AMQP_TLS_CA", path)),
+            None => Authorities::Machine("AMQP_TLS_CA"),
+        };
+        let identity = self.amqp_tls_cert.as_ref().zip(self.amqp_tls_key.as_ref());
+        Ok(Some(AmqpTls {
+            check: PeerCheck::Named(authorities),
+            identity: identity.map(|(certificate, key)| TlsIdentity {
+                certificate: TlsFile::new("AMQP_TLS_CERT", certificate),
+                key: TlsFile::new("AMQP_TLS_KEY", key),
+            }),
+        }))
     }
 
     /// The exchange that tickets are published to.
@@ -182,6 +234,8 @@ mod tests {
             (uri.authority.host.as_str(), uri.authority.port),
             ("::1", 5672)
         );
+        let uri = amqp_url("amqps://[::1]").expect("valid");
+        assert_eq!(uri.authority.port, 5671);
     }
 
     #[test]
@@ -204,7 +258,7 @@ mod tests {
             ("amqp://u:p@h:x", "invalid port number"),
             ("amqp://u:p@/", "empty host"),
             ("amqp://u:p#@h/", "# is written %23"),
-            ("amqps://u:p@h/", "amqps:// is not built in"),
+            ("amqps://u:p@h:x", "invalid port number"),
             ("http://u:p@h/", "does not begin with amqp://"),
             ("amqp://u:p@h/?heartbeat=x", "numbers for heartbeat"),
         ] {

@@ -202,14 +202,26 @@ impl Cli {
 
     /// Checks what is wrong only together.
     pub(super) fn checked(self) -> Result<Self, clap::Error> {
-        let database = match &self.command {
-            Command::Serve(settings) => settings.consume.database.config().map(drop),
-            Command::Accept(settings) => settings.database.config().map(drop),
-            Command::Consume(settings) => settings.consume.database.config().map(drop),
-            Command::Migrate(settings) => settings.config().map(drop),
-            Command::Dead(settings) => settings.database.config().map(drop),
+        let (broker, database) = match &self.command {
+            Command::Serve(settings) => {
+                let database = settings.consume.database.config().map(drop);
+                (settings.common.broker.tls(), database)
+            }
+            Command::Accept(settings) => {
+                let database = settings.database.config().map(drop);
+                (settings.common.broker.tls(), database)
+            }
+            Command::Consume(settings) => {
+                let database = settings.consume.database.config().map(drop);
+                (settings.common.broker.tls(), database)
+            }
+            Command::Migrate(settings) => (Ok(None), settings.config().map(drop)),
+            Command::Dead(settings) => {
+                (settings.broker.tls(), settings.database.config().map(drop))
+            }
             Command::Check { .. } | Command::Healthcheck(_) => return Ok(self),
         };
+        broker.map_err(|why| invalid("--amqp-url <AMQP_URL>", &why))?;
         database.map_err(|why| invalid("--database-url <DATABASE_URL>", &why))?;
         Ok(self)
     }

@@ -14,7 +14,11 @@ fn parse(args: &[&str]) -> Result<Cli, String> {
 fn a_wrong_value_is_refused_with_its_name() {
     let cases: &[(&[&str], &str)] = &[
         (&["accept", "--amqp-url", "http://x"], "--amqp-url"),
-        (&["accept", "--amqp-url", "amqps://x"], "--amqp-url"),
+        (
+            &["accept", "--amqp-url", "amqp://x", "--amqp-tls-ca", "x"],
+            "--amqp-url",
+        ),
+        (&["accept", "--amqp-tls-cert", "x"], "--amqp-tls-key"),
         (&["accept", "--listen", "8080"], "--listen"),
         (
             &["accept", "--publish-group-max", "0"],
@@ -110,6 +114,9 @@ const UNBOUNDED: &[&str] = &[
     "tls-cert",
     "tls-key",
     "tls-client-ca",
+    "amqp-tls-ca",
+    "amqp-tls-cert",
+    "amqp-tls-key",
     "pgsslmode",
     "pgsslrootcert",
     "pgsslcert",

@@ -242,7 +242,7 @@ async fn check_says_what_is_wrong_with_a_ticket() {
 async fn a_wrong_setting_is_named() {
     let wrong = [
         ("accept", "AMQP_URL", "http://broker"),
-        ("accept", "AMQP_URL", "amqps://broker"),
+        ("accept", "AMQP_URL", "amqp+ssl://broker"),
         ("accept", "RABBITMQ_URL", "nonsense"),
         ("consume", "DATABASE_URL", "postgres://a:b@[::1"),
         ("migrate", "DATABASE_URL", "postgres://a/b?sslmode=allow"),

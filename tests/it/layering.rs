@@ -58,6 +58,7 @@ const SIDE_DOORS: &[(&str, &str, &str)] = &[(
 const FOREIGN: &[(&str, &[&str])] = &[
     ("anyhow", &["main", "service", "commands"]),
     ("async_compat", &["broker"]),
+    ("async_rs", &["broker"]),
     ("bytes", &["http", "store"]),
     ("clap", &["config"]),
     ("fastrand", &["backoff", "consumer"]),

@@ -55,7 +55,7 @@ const DATABASE_URLS: &[&str] = &[
 
 /// Every wrong form of a broker's URL.
 const AMQP_URLS: &[&str] = &[
-    "amqps://till:{}@rabbit:5671/%2f",
+    "amqps://till:{}@rabbit:99999/%2f",
     "amqp+ssl://till:{}@rabbit/%2f",
     "http://till:{}@rabbit/%2f",
     "{}://till@rabbit/%2f",

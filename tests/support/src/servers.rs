@@ -98,6 +98,16 @@ pub fn stack_certificate(file: &str) -> String {
     format!("{}/{file}", setting("STACK_TLS_DIR"))
 }
 
+/// Where RabbitMQ speaks TLS.
+///
+/// # Panics
+///
+/// Without `AMQPS_URL`.
+#[must_use]
+pub fn amqps_url() -> String {
+    setting("AMQPS_URL")
+}
+
 /// A URL, or a string of keywords and values, whose connections see one schema.
 #[must_use]
 pub fn in_schema(url: &str, schema: &str) -> String {
