@@ -1,5 +1,6 @@
 //! What one test differs in from another, and what its ticketd is told.
 
+use std::path::Path;
 use std::time::Duration;
 
 use crate::proxy::Proxy;
@@ -18,6 +19,8 @@ pub(crate) struct Plan {
     pub exclusivity: Exclusivity,
     /// Both roles in one process.
     pub together: bool,
+    /// Its links to the servers are encrypted.
+    pub is_encrypted: bool,
     /// Tickets a second.
     pub rate: u32,
     /// Further environment of ticketd.
@@ -31,13 +34,20 @@ impl Plan {
             seed,
             exclusivity: Exclusivity::Exclusive,
             together: false,
+            is_encrypted: false,
             rate: 120,
             env: Vec::new(),
         }
     }
 
     /// What ticketd is told: short time-outs, so that faults need not last longer than they do.
-    pub(crate) fn settings(&self, name: &str, amqp: &Proxy, database: Option<&Proxy>) -> Settings {
+    pub(crate) fn settings(
+        &self,
+        name: &str,
+        amqp: &Proxy,
+        database: Option<&Proxy>,
+        ca: &Path,
+    ) -> Settings {
         let mut settings = vec![
             ("AMQP_URL".to_owned(), amqp_url(amqp.port())),
             ("QUEUE".to_owned(), name.to_owned()),
@@ -53,8 +63,25 @@ impl Plan {
             let url = format!("{url}&application_name={name}");
             settings.push(("DATABASE_URL".to_owned(), url));
         }
+        if self.is_encrypted {
+            encrypt(&mut settings, &ca.display().to_string());
+        }
         let more = self.env.iter();
         settings.extend(more.map(|(name, value)| ((*name).to_owned(), value.clone())));
         settings
     }
+}
+
+/// The same over TLS, with all that can be checked.
+fn encrypt(settings: &mut Settings, ca: &str) {
+    for (name, value) in settings.iter_mut() {
+        let mode = format!("sslmode=verify-full&sslrootcert={ca}");
+        match name.as_str() {
+            "AMQP_URL" => *value = value.replace("amqp://", "amqps://"),
+            "DATABASE_URL" => *value = value.replace("sslmode=disable", &mode),
+            _ => continue,
+        }
+        *value = value.replace("127.0.0.1", "localhost");
+    }
+    settings.push(("AMQP_TLS_CA".to_owned(), ca.to_owned()));
 }

@@ -84,10 +84,18 @@ impl Rig {
             .await
             .unwrap();
 
-        let (broker, database) = (stack.port(Server::Broker), stack.port(Server::Database));
-        let publish = Proxy::new(Protocol::Amqp, broker).await;
-        let consume = Proxy::new(Protocol::Amqp, broker).await;
-        let database = Proxy::new(Protocol::Postgres, database).await;
+        let broker = broker_port(&stack, &plan);
+        let database = stack.port(Server::Database);
+        let spoken = |protocol| {
+            if plan.is_encrypted {
+                Protocol::Encrypted
+            } else {
+                protocol
+            }
+        };
+        let publish = Proxy::new(spoken(Protocol::Amqp), broker).await;
+        let consume = Proxy::new(spoken(Protocol::Amqp), broker).await;
+        let database = Proxy::new(spoken(Protocol::Postgres), database).await;
         let roles: &[Role] = if plan.together {
             &[Role::Serve]
         } else {
@@ -101,7 +109,7 @@ impl Rig {
                 &publish
             };
             let database = (role != Role::Accept).then_some(&database);
-            let mut settings = plan.settings(&name, amqp, database);
+            let mut settings = plan.settings(&name, amqp, database, &stack.ca());
             // What reaper.sh finds our processes by.
             settings.push(("FAULTS_DIR".to_owned(), stack.dir().display().to_string()));
             processes.push(Ticketd::start(role, &dir, settings, None).await);
@@ -225,8 +233,9 @@ impl Rig {
 
     /// Lets the proxies lead to the servers' present ports.
     pub(crate) fn reconnect_proxies(&self) {
-        self.publish.lead_to(self.stack.port(Server::Broker));
-        self.consume.lead_to(self.stack.port(Server::Broker));
+        let broker = broker_port(&self.stack, &self.plan);
+        self.publish.lead_to(broker);
+        self.consume.lead_to(broker);
         self.database.lead_to(self.stack.port(Server::Database));
     }
 
@@ -369,5 +378,14 @@ impl Rig {
         self.stack.servers().remove(&self.name).await.unwrap();
         std::fs::remove_dir_all(&self.dir).unwrap();
         self.stack
+    }
+}
+
+/// Where the broker's links lead.
+fn broker_port(stack: &StackLease, plan: &Plan) -> u16 {
+    if plan.is_encrypted {
+        stack.tls_port(Server::Broker)
+    } else {
+        stack.port(Server::Broker)
     }
 }

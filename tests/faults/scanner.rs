@@ -9,6 +9,8 @@ pub(crate) enum Protocol {
     Amqp,
     /// PostgreSQL's, version 3.
     Postgres,
+    /// TLS, in which no message can be told from another.
+    Encrypted,
 }
 
 /// Cuts a stream of bytes into its protocol's messages.
@@ -43,6 +45,9 @@ impl Scanner {
         piece: &[u8],
         mut hit: impl FnMut(&[u8]) -> Option<T>,
     ) -> Option<(T, usize)> {
+        if self.protocol == Protocol::Encrypted {
+            return None;
+        }
         let mut at = 0;
         while at < piece.len() {
             if self.skip > 0 {
@@ -84,6 +89,7 @@ impl Scanner {
             (Protocol::Amqp, true) => Some(7 + number(3)? + 1),
             (Protocol::Postgres, false) => number(0),
             (Protocol::Postgres, true) => Some(1 + number(1)?),
+            (Protocol::Encrypted, _) => None,
         }
     }
 }

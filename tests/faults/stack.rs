@@ -132,6 +132,8 @@ pub(crate) struct Stack {
 struct Running {
     pid: u32,
     port: u16,
+    /// Where it speaks TLS.
+    tls_port: u16,
 }
 
 fn copy_folder(from: &Path, to: &Path) {
@@ -207,9 +209,15 @@ impl Stack {
             .lines()
             .find_map(|line| line.strip_prefix(server.name()))
             .expect("a line for each server");
+        // PostgreSQL speaks both on one port.
+        let tls_port = match server {
+            Server::Broker => "tls_port=",
+            Server::Database => "port=",
+        };
         self.running()[server as usize] = Some(Running {
             pid: number(line, "pid="),
             port: number(line, "port="),
+            tls_port: number(line, tls_port),
         });
     }
 
@@ -229,6 +237,16 @@ impl Stack {
     /// Where a server listens itself.
     pub(crate) fn port(&self, server: Server) -> u16 {
         self.server(server).port
+    }
+
+    /// Where a server speaks TLS itself.
+    pub(crate) fn tls_port(&self, server: Server) -> u16 {
+        self.server(server).tls_port
+    }
+
+    /// The CA of the servers' certificates, which are for the name localhost.
+    pub(crate) fn ca(&self) -> PathBuf {
+        self.dir.join("tls/ca.pem")
     }
 
     /// A server's main process.

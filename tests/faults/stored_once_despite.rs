@@ -4,6 +4,7 @@
 //! 202 and a new row within 10 s of the heal, and has the checker compare ledger and tables.
 
 mod cuts;
+mod encrypted;
 mod links;
 mod processes;
 mod queues;
@@ -80,6 +81,11 @@ impl Alone {
 
     fn together(mut self) -> Self {
         self.plan.together = true;
+        self
+    }
+
+    fn encrypted(mut self) -> Self {
+        self.plan.is_encrypted = true;
         self
     }
 

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::{Until, alone, plan};
 use crate::fault::{Fault, Link};
+use crate::plan::Plan;
 use crate::proxy::{Mode, Way};
 use crate::rig::Rig;
 use crate::stack::Exclusivity;
@@ -21,19 +22,23 @@ async fn survives_a_blackhole(link: Link, swallowed: Option<Way>, until: Until) 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "part of make test_faults"]
 async fn delayed_on_every_link() {
-    on_every_link(Mode::Delay(Duration::from_millis(150))).await;
+    on_every_link(shared(), Mode::Delay(Duration::from_millis(150))).await;
 }
 
 /// Attacks: frames and messages may come in any pieces.
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "part of make test_faults"]
 async fn sliced_on_every_link() {
-    on_every_link(Mode::Slice).await;
+    on_every_link(shared(), Mode::Slice).await;
+}
+
+fn shared() -> Plan {
+    plan(Exclusivity::Shared)
 }
 
 /// All links at once, with progress meanwhile.
-async fn on_every_link(mode: Mode) {
-    let mut rig = Rig::start(plan(Exclusivity::Shared)).await;
+pub(super) async fn on_every_link(plan: Plan, mode: Mode) {
+    let mut rig = Rig::start(plan).await;
     for link in LINKS {
         Fault::Network(link, mode).inject(&mut rig).await;
     }
@@ -116,19 +121,19 @@ async fn results_into_a_blackhole() {
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "part of make test_faults"]
 async fn reset_on_every_link() {
-    on_each_link(Mode::Reset).await;
+    on_each_link(shared(), Mode::Reset).await;
 }
 
 /// Attacks: servers at which nothing listens for a while, on each link.
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "part of make test_faults"]
 async fn refused_on_every_link() {
-    on_each_link(Mode::Refuse).await;
+    on_each_link(shared(), Mode::Refuse).await;
 }
 
 /// One link after the other, each until that took effect.
-async fn on_each_link(mode: Mode) {
-    let mut rig = Rig::start(plan(Exclusivity::Shared)).await;
+pub(super) async fn on_each_link(plan: Plan, mode: Mode) {
+    let mut rig = Rig::start(plan).await;
     let until = [
         Until::Refused,
         Until::Unlinked(Role::Consume),
