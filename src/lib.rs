@@ -20,8 +20,8 @@
 //! ```
 //!
 //! Leaves, which anyone may use and which use nothing but `config`: `metrics`, `health`,
-//! `backoff`, `clock`, `thread`, `tls`. Pure, without I/O, clock or logs: `ticket`, `message`,
-//! `store/copy`, `consumer/{batch, ack_window, dedup, known_products}`.
+//! `backoff`, `clock`, `thread`, `source`, `tls`. Pure, without I/O, clock or logs: `ticket`,
+//! `message`, `source`, `store/copy`, `consumer/{batch, ack_window, dedup, known_products}`.
 
 mod backoff;
 mod broker;
@@ -35,6 +35,7 @@ pub mod message;
 mod metrics;
 mod publisher;
 mod service;
+pub mod source;
 mod store;
 mod thread;
 pub mod ticket;
