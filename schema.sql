@@ -25,7 +25,11 @@ create table tickets (
     -- The ticket as it came, byte for byte.
     ticket_text    text,
     received_at    timestamptz not null default now(),
-    created_at     timestamptz not null default now()
+    created_at     timestamptz not null default now(),
+    -- Who sent it, by the name of the credential; null without credentials.
+    source         text,
+    -- When it was issued, as its sender says; null where it does not.
+    issued_at      timestamptz
 );
 
 -- Each product as the newest valid ticket names and prices it.
@@ -56,7 +60,10 @@ create table dead_tickets (
     created_at  timestamptz not null default now(),
     -- Null for rows that are older than this column, and for a time that
     -- PostgreSQL cannot hold.
-    received_at timestamptz
+    received_at timestamptz,
+    -- As in tickets.
+    source      text,
+    issued_at   timestamptz
 );
 
 -- The same ticket can be refused with several bodies, but each body once.

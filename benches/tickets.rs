@@ -11,9 +11,9 @@ use divan::Bencher;
 use divan::counter::BytesCount;
 use ticketd::KnownProducts;
 use ticketd::copy::{Recency, Rows};
-use ticketd::message::{self, Record};
-use ticketd::ticket::parse;
-use ticketd::ticket::text;
+use ticketd::message::{self, GroupVersion, Record};
+use ticketd::source::{Origin, SourceRef};
+use ticketd::ticket::{parse, text};
 use ticketd_testing::oracle;
 use uuid::Uuid;
 
@@ -33,17 +33,21 @@ const EXAMPLE: &str = include_str!("../tests/tickets/valid/example.txt");
 /// The whole way of the example, nothing else: from the delivery's bytes to its rows.
 #[divan::bench(sample_size = 4096)]
 fn example(bencher: Bencher<'_, '_>) {
-    let (mut lines, mut rows) = (Vec::new(), Rows::new(0));
+    let (mut lines, mut rows) = (Vec::new(), Rows::new(0, false));
     let mut n = 0;
     bencher.bench_local(|| {
         let text = text(black_box(EXAMPLE.as_bytes())).unwrap_or_default();
         let ticket = parse(text, &mut lines);
         assert!(ticket.invalid.is_none() && lines.len() == 2);
-        rows.ticket(Uuid::from_u128(n), 0, text, &ticket);
+        let of = Recency {
+            received_at_us: 0,
+            ticket_id: Uuid::from_u128(n),
+        };
+        rows.ticket(of, Origin::default(), text, &ticket);
         lines.clear();
         n += 1;
         if n.is_multiple_of(4096) {
-            rows = Rows::new(4096 * 300);
+            rows = Rows::new(4096 * 300, false);
         }
     });
 }
@@ -82,18 +86,27 @@ fn bytes(tickets: &[String]) -> BytesCount {
     BytesCount::new(tickets.iter().map(String::len).sum::<usize>())
 }
 
-fn group(tickets: &[String]) -> Vec<u8> {
+/// What is told of tickets that a till with a credential has sent.
+fn origin(version: GroupVersion) -> Origin<'static> {
+    match version {
+        GroupVersion::V1 => Origin::default(),
+        GroupVersion::V2 => Origin {
+            source: SourceRef::parse(b"shop-0042.till-3").ok(),
+            issued_at_us: Some(1_795_777_200_000_000),
+        },
+    }
+}
+
+fn group(version: GroupVersion, tickets: &[String]) -> Vec<u8> {
     let mut group = Vec::new();
     for (n, ticket) in tickets.iter().enumerate() {
-        let (id, received_at_us) = (Uuid::from_u128(n as u128), n as i64);
-        message::append(
-            &mut group,
-            Record {
-                id,
-                received_at_us,
-                body: ticket.as_bytes(),
-            },
-        );
+        let record = Record {
+            id: Uuid::from_u128(n as u128),
+            received_at_us: n as i64,
+            origin: origin(version),
+            body: ticket.as_bytes(),
+        };
+        message::append(version, &mut group, record);
     }
     group
 }
@@ -142,7 +155,7 @@ fn parse_validate_and_encode(bencher: Bencher<'_, '_>, products: usize) {
     let tickets = tickets(products);
     let expected: usize = tickets.iter().map(String::len).sum();
     bencher.counter(bytes(&tickets)).bench_local(|| {
-        let (mut lines, mut rows) = (Vec::new(), Rows::new(expected + TICKETS * 128));
+        let (mut lines, mut rows) = (Vec::new(), Rows::new(expected + TICKETS * 128, false));
         let mut known = KnownProducts::new(Duration::from_secs(60));
         let mut changes = known.gather(Instant::now());
         for (n, body) in tickets.iter().enumerate() {
@@ -152,7 +165,7 @@ fn parse_validate_and_encode(bencher: Bencher<'_, '_>, products: usize) {
                 received_at_us: n as i64,
                 ticket_id: Uuid::from_u128(n as u128),
             };
-            rows.ticket(recency.ticket_id, recency.received_at_us, text, &ticket);
+            rows.ticket(recency, Origin::default(), text, &ticket);
             for line in lines.drain(..) {
                 changes.product(recency, line);
             }
@@ -167,10 +180,20 @@ fn parse_validate_and_encode(bencher: Bencher<'_, '_>, products: usize) {
 
 #[divan::bench(args = PRODUCTS)]
 fn encode_group(bencher: Bencher<'_, '_>, products: usize) {
+    encode(bencher, GroupVersion::V1, products);
+}
+
+/// The same of tickets with a source and a time of issue.
+#[divan::bench(args = PRODUCTS)]
+fn encode_group_v2(bencher: Bencher<'_, '_>, products: usize) {
+    encode(bencher, GroupVersion::V2, products);
+}
+
+fn encode(bencher: Bencher<'_, '_>, version: GroupVersion, products: usize) {
     let tickets = tickets(products);
-    let expected = group(&tickets).len();
+    let expected = group(version, &tickets).len();
     bencher.counter(bytes(&tickets)).bench_local(|| {
-        let group = group(black_box(&tickets));
+        let group = group(version, black_box(&tickets));
         assert_eq!(group.len(), expected);
         group
     });
@@ -178,13 +201,24 @@ fn encode_group(bencher: Bencher<'_, '_>, products: usize) {
 
 #[divan::bench(args = PRODUCTS)]
 fn decode_group(bencher: Bencher<'_, '_>, products: usize) {
+    decode(bencher, GroupVersion::V1, products);
+}
+
+/// The same of tickets with a source and a time of issue.
+#[divan::bench(args = PRODUCTS)]
+fn decode_group_v2(bencher: Bencher<'_, '_>, products: usize) {
+    decode(bencher, GroupVersion::V2, products);
+}
+
+fn decode(bencher: Bencher<'_, '_>, version: GroupVersion, products: usize) {
     let tickets = tickets(products);
-    let group = group(&tickets);
+    let group = group(version, &tickets);
+    let overhead = version.overhead_bytes(&origin(version));
     bencher.counter(bytes(&tickets)).bench_local(|| {
-        assert_eq!(message::count(black_box(&group)), Ok(TICKETS));
-        let bytes: usize = message::records(&group)
+        assert_eq!(message::count(version, black_box(&group)), Ok(TICKETS));
+        let bytes: usize = message::records(version, &group)
             .map(|record| record.body.len())
             .sum();
-        assert_eq!(bytes + TICKETS * message::RECORD_HEAD_BYTES, group.len());
+        assert_eq!(bytes + TICKETS * overhead, group.len());
     });
 }

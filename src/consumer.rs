@@ -20,6 +20,7 @@ mod delivery;
 mod error;
 mod evidence;
 mod flusher;
+mod headers;
 mod held;
 mod job;
 mod known_products;

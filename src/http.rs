@@ -22,6 +22,7 @@ mod handlers;
 mod handshake;
 mod idempotency;
 mod idle;
+mod issued_at;
 mod listener;
 mod pending;
 mod problem;

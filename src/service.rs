@@ -25,8 +25,7 @@ use tracing::{error, info, warn};
 use crate::broker::Broker;
 use crate::config::{
     AcceptRole, AcceptSettings, CONSUMER_ADMIN_LISTEN, CommonSettings, ConsumeRole,
-    ConsumeSettings, DatabaseConfig, INFLIGHT_BYTES_MAX, PublishSettings, ServeSettings,
-    StoreSettings,
+    ConsumeSettings, DatabaseConfig, ServeSettings, StoreSettings,
 };
 use crate::consumer;
 use crate::health::Health;
@@ -224,7 +223,7 @@ impl Accept {
             background.spawn(task);
             TicketState { states }
         });
-        let limits = limits(&self.settings.publish);
+        let limits = PublishLimits::of(&self.settings.publish);
         let body_bytes_max = self.settings.http.body_max as usize;
         let bodies = Bodies::new(body_bytes_max, limits.inflight_bytes);
         let workers = available_parallelism().map_or(1, usize::from);
@@ -350,15 +349,6 @@ impl Part {
         let in_time = stopped.await.is_ok();
         info!(part = self.name, elapsed = ?started.elapsed(), in_time, "drained");
         in_time
-    }
-}
-
-fn limits(publish: &PublishSettings) -> PublishLimits {
-    PublishLimits {
-        group: publish.publish_group_max as usize,
-        inflight: publish.inflight_max as usize,
-        inflight_bytes: INFLIGHT_BYTES_MAX,
-        confirm_timeout: publish.confirm_timeout,
     }
 }
 

@@ -48,10 +48,9 @@ pub struct SourceRef<'a>(&'a str);
 impl<'a> SourceRef<'a> {
     /// Reads a name; an error if it is none.
     pub fn parse(name: &'a [u8]) -> Result<Self, SourceError> {
+        // Without an early end, so that several bytes are looked at at once.
         let is_name = (1..=SOURCE_BYTES_MAX).contains(&name.len())
-            && name.iter().all(|byte| {
-                byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"._-".contains(byte)
-            });
+            && name.iter().fold(true, |all, &byte| all & is_allowed(byte));
         match std::str::from_utf8(name) {
             Ok(name) if is_name => Ok(Self(name)),
             _ => Err(SourceError),
@@ -62,6 +61,10 @@ impl<'a> SourceRef<'a> {
     pub fn as_str(self) -> &'a str {
         self.0
     }
+}
+
+fn is_allowed(byte: u8) -> bool {
+    matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'.' | b'_' | b'-')
 }
 
 /// A text is not the name of a source.

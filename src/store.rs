@@ -4,6 +4,7 @@
 //! - `encryption`: TLS under it.
 //! - `transaction`: a batch stored as a whole, from encoded rows (`copy`), sent
 //!   in `chunks`, and the `products` that may have changed.
+//! - `inserts`: the statements that write tickets, with their origins and without.
 //! - `error`: what went wrong, classified by what helps.
 //! - `ticket_state`: one ticket's state by its id.
 //! - `dead_tickets`: those that could not be stored, listed and taken for a replay.
@@ -15,6 +16,7 @@ pub mod copy;
 mod dead_tickets;
 mod encryption;
 mod error;
+mod inserts;
 mod migrate;
 mod products;
 mod ticket_state;

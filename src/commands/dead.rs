@@ -11,9 +11,11 @@ use uuid::Uuid;
 use crate::broker::Broker;
 use crate::clock::unix_us;
 use crate::config::{BrokerSettings, DeadAction, DeadSettings, INFLIGHT_BYTES_MAX};
-use crate::message::Record;
+use crate::message::{self, GroupVersion, Record};
 use crate::publisher::{PublishLimits, Publisher};
+use crate::source::{Origin, SourceRef};
 use crate::store::{DeadTickets, Identity, TakenTicket};
+use crate::ticket::text;
 
 /// Maximum time to publish one ticket again.
 const REPLAY_TIMEOUT: Duration = Duration::from_secs(10);
@@ -27,8 +29,10 @@ pub async fn dead(settings: &DeadSettings, out: &mut impl Write) -> anyhow::Resu
         DeadAction::List => list(&tickets, out).await,
         DeadAction::Show { number } => Ok(out.write_all(&body(&tickets, number).await?)?),
         DeadAction::Replay { number } => {
-            let id = replay(&settings.broker, &mut tickets, number).await?;
-            Ok(writeln!(out, "{id}")?)
+            for id in replay(&settings.broker, &mut tickets, number).await? {
+                writeln!(out, "{id}")?;
+            }
+            Ok(())
         }
     }
 }
@@ -51,7 +55,8 @@ fn absent(number: i64) -> String {
     format!("there is no dead ticket {number}")
 }
 
-/// Publishes a dead ticket again and takes it off the list; returns its id.
+/// Publishes a dead ticket again and takes it off the list; returns its id, or those of the tickets
+/// of a group.
 ///
 /// It is off the list before it is published, and stays off only if RabbitMQ
 /// confirms it: whoever finds meanwhile that it must die again waits for the
@@ -62,46 +67,69 @@ async fn replay(
     settings: &BrokerSettings,
     tickets: &mut DeadTickets,
     number: i64,
-) -> anyhow::Result<Uuid> {
+) -> anyhow::Result<Vec<Uuid>> {
     let taken = tickets.take(number).await?;
     let taken = taken.with_context(|| absent(number))?;
-    let id = match taken.identify().await? {
-        Identity::Stored(id) => {
-            info!("the ticket is stored already, as {id}");
-            id
+    let (mut ids, mut unsent) = (Vec::new(), Vec::new());
+    for record in records(&taken)? {
+        match taken.identify(record.id, record.body).await? {
+            Identity::Stored(id) => {
+                info!("the ticket is stored already, as {id}");
+                ids.push(id);
+            }
+            Identity::Free(id) => {
+                unsent.push(Record { id, ..record });
+                ids.push(id);
+            }
+            Identity::Taken => bail!("both ids that it could have belong to other tickets"),
         }
-        Identity::Free(id) => {
-            publish(settings, id, &taken).await?;
-            id
-        }
-        Identity::Taken => bail!("both ids that it could have belong to other tickets"),
-    };
+    }
+    if !unsent.is_empty() {
+        publish(settings, &unsent).await?;
+    }
     let committed = taken.commit().await;
     committed.context("the ticket was published, but is still on the list")?;
-    Ok(id)
+    Ok(ids)
 }
 
-async fn publish(
-    settings: &BrokerSettings,
-    id: Uuid,
-    ticket: &TakenTicket<'_>,
-) -> anyhow::Result<()> {
+/// What was set aside: a ticket, or a whole group of a version that the consumer could not read.
+fn records<'a>(taken: &'a TakenTicket<'_>) -> anyhow::Result<Vec<Record<'a>>> {
+    let version = GroupVersion::V2;
+    // What a sender may choose is text, and is never taken for a group.
+    if text(&taken.body).is_err() && message::count(version, &taken.body).is_ok() {
+        return Ok(message::records(version, &taken.body).collect());
+    }
+    let source = taken.source.as_deref().map(str::as_bytes);
+    let source = source.map(SourceRef::parse).transpose();
     let record = Record {
-        id,
-        received_at_us: unix_us(ticket.received_at),
-        body: &ticket.body,
+        id: taken.ticket_id,
+        received_at_us: unix_us(taken.received_at),
+        origin: Origin {
+            source: source.context("the dead ticket's source")?,
+            issued_at_us: taken.issued_at.map(unix_us),
+        },
+        body: &taken.body,
     };
+    Ok(vec![record])
+}
+
+async fn publish(settings: &BrokerSettings, records: &[Record<'_>]) -> anyhow::Result<()> {
     let limits = PublishLimits {
         group: 1,
-        inflight: 1,
+        version: GroupVersion::V1,
+        inflight: records.len(),
         inflight_bytes: INFLIGHT_BYTES_MAX,
         confirm_timeout: REPLAY_TIMEOUT,
     };
     let published = async {
         let broker = Broker::new(settings).map_err(anyhow::Error::msg);
         let publisher = Publisher::connect(broker.context("AMQP_URL")?, limits).await?;
-        let confirmed = publisher.submit(record)?;
-        anyhow::Ok(confirmed.await.context("the publisher has ended")??)
+        let submit = |record: &Record<'_>| publisher.submit(*record);
+        let confirms: Result<Vec<_>, _> = records.iter().map(submit).collect();
+        for confirm in confirms? {
+            confirm.await.context("the publisher has ended")??;
+        }
+        anyhow::Ok(())
     };
     match timeout(REPLAY_TIMEOUT, published).await {
         Ok(published) => published.context("RabbitMQ did not accept the ticket"),

@@ -21,6 +21,11 @@ pub struct PublishSettings {
     // Beyond a thousand, the broker's cost per message no longer shows.
     #[arg(long, env = "PUBLISH_GROUP_MAX", default_value_t = 1024, value_parser = clap::value_parser!(u32).range(1..=16384))]
     pub publish_group_max: u32,
+    /// Newest version of the message format that is written: 1 while consumers older than this
+    /// release are running, as they can read no other
+    // 2, because a message for each ticket that has a source costs most of the rate.
+    #[arg(long, env = "WIRE_FORMAT", default_value_t = 2, value_parser = clap::value_parser!(u8).range(1..=2))]
+    pub wire_format: u8,
     /// Maximum number of tickets between arrival and confirm; further ones are answered 503
     // Eight tickets for each of a few thousand connections, and about 10 MB of small tickets.
     #[arg(long, env = "INFLIGHT_MAX", default_value_t = 32768, value_parser = clap::value_parser!(u32).range(1..=4194304))]

@@ -89,6 +89,7 @@ const BOUNDS: &[(&str, Option<&str>, &str, &str, &str)] = &[
     ("unrouted-queue", Some("x0"), "x1", "x200", "x201"),
     ("dead-queue", Some("x0"), "x1", "x200", "x201"),
     ("publish-group-max", Some("0"), "1", "16384", "16385"),
+    ("wire-format", Some("0"), "1", "2", "3"),
     ("inflight-max", Some("0"), "1", "4194304", "4194305"),
     ("body-max", Some("0"), "1", "1048576", "1048577"),
     ("confirm-timeout", Some("99999us"), "100ms", "1day", "86400001ms"),

@@ -94,6 +94,7 @@ impl<'a> Plan<'a> {
         let record = Record {
             id,
             received_at_us: sample.received_at_us,
+            origin: sample.origin.borrowed(),
             body: &sample.body,
         };
         Self {
@@ -120,12 +121,14 @@ impl<'a> Plan<'a> {
             .iter()
             .map(|record| record.body.len() + ROW_OVERHEAD_BYTES)
             .sum();
-        let mut rows = Rows::new(bytes);
+        let has_origins = records.iter().any(|record| record.origin.is_known());
+        let mut rows = Rows::new(bytes, has_origins);
         let (mut changes, mut products) = (known.gather(now), Vec::new());
         for (record, verdict) in records.iter().zip(verdicts) {
             let dead = |reason: String| Dead {
                 ticket_id: record.id,
                 received_at_us: record.received_at_us,
+                origin: record.origin,
                 reason,
                 body: record.body,
             };
@@ -136,11 +139,11 @@ impl<'a> Plan<'a> {
                 (Verdict::Store, Err(why)) => rows.dead(dead(why.to_string())),
                 (Verdict::Store, Ok(text)) => {
                     let ticket = parse(text, &mut products);
-                    rows.ticket(record.id, record.received_at_us, text, &ticket);
                     let recency = Recency {
                         received_at_us: record.received_at_us,
                         ticket_id: record.id,
                     };
+                    rows.ticket(recency, record.origin, text, &ticket);
                     for product in products.drain(..) {
                         changes.product(recency, product);
                     }

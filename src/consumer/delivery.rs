@@ -5,9 +5,11 @@ use lapin::message::Delivery;
 use uuid::Uuid;
 
 use super::error::SubscriptionError;
+use super::headers;
 use super::received_at::{self, Anomaly};
 use crate::clock::now_us;
-use crate::message::{self, Record};
+use crate::message::{self, GroupVersion, Record};
+use crate::source::OwnedOrigin;
 
 /// What a subscription yields.
 pub(super) enum Delivered {
@@ -36,7 +38,7 @@ pub struct DeliveredMessage {
     pub tickets: usize,
     /// RabbitMQ has delivered it before, so it may be stored already.
     pub redelivered: bool,
-    /// What is wrong with the times of its tickets.
+    /// What is wrong with the times of its tickets, and with its headers.
     pub anomaly: Anomaly,
     read_at_us: i64,
     data: Vec<u8>,
@@ -45,28 +47,27 @@ pub struct DeliveredMessage {
 
 #[derive(Debug)]
 enum Content {
-    Ticket {
-        id: Uuid,
-        received_at_us: i64,
-    },
-    Group,
-    /// It can never be stored, and goes to `dead_tickets` whole.
-    Unreadable {
-        id: Uuid,
-        received_at_us: i64,
-        reason: String,
-    },
+    Group(GroupVersion),
+    /// Its payload is one ticket.
+    Ticket(Whole),
+    /// It can never be stored, and goes to `dead_tickets` whole, for this reason.
+    Unreadable(Whole, String),
+}
+
+/// What the properties tell of a payload that is, or should have been, one ticket.
+#[derive(Debug)]
+struct Whole {
+    id: Uuid,
+    received_at_us: i64,
+    origin: OwnedOrigin,
 }
 
 impl DeliveredMessage {
     /// Reads a delivery; none of its tickets counts as received later than now.
     pub fn new(delivery: Delivery, now_us: i64) -> Self {
         let (properties, data) = (&delivery.properties, &delivery.data);
-        let (received_at_us, mut anomaly) = received_at::of_ticket(properties, now_us);
-        let (content, tickets) = read(properties, data, received_at_us);
-        if matches!(content, Content::Group) {
-            anomaly = received_at::of_group(data, now_us);
-        }
+        let mut anomaly = Anomaly::default();
+        let (content, tickets) = read(properties, data, now_us, &mut anomaly);
         Self {
             tag: delivery.delivery_tag,
             tickets,
@@ -85,24 +86,16 @@ impl DeliveredMessage {
 
     /// Its tickets, each with the reason for which it cannot be stored, if there is one.
     pub fn records(&self) -> impl Iterator<Item = (Record<'_>, Option<&str>)> {
+        let nothing = message::records(GroupVersion::V1, &[]);
         let (single, group) = match &self.content {
-            Content::Group => (None, self.data.as_slice()),
-            Content::Ticket { id, received_at_us } => (
-                Some((self.whole(*id, *received_at_us), None)),
-                [].as_slice(),
-            ),
-            Content::Unreadable {
-                id,
-                received_at_us,
-                reason,
-            } => (
-                Some((self.whole(*id, *received_at_us), Some(reason.as_str()))),
-                [].as_slice(),
-            ),
+            Content::Group(version) => (None, message::records(*version, &self.data)),
+            Content::Ticket(whole) => (Some((self.whole(whole), None)), nothing),
+            Content::Unreadable(whole, reason) => {
+                (Some((self.whole(whole), Some(reason.as_str()))), nothing)
+            }
         };
-        single
-            .into_iter()
-            .chain(message::records(group).map(|record| (self.not_ahead(record), None)))
+        let group = group.map(|record| (self.not_ahead(record), None));
+        single.into_iter().chain(group)
     }
 
     fn not_ahead<'a>(&self, record: Record<'a>) -> Record<'a> {
@@ -112,17 +105,23 @@ impl DeliveredMessage {
         }
     }
 
-    fn whole(&self, id: Uuid, received_at_us: i64) -> Record<'_> {
+    fn whole<'a>(&'a self, whole: &'a Whole) -> Record<'a> {
         Record {
-            id,
-            received_at_us,
+            id: whole.id,
+            received_at_us: whole.received_at_us,
+            origin: whole.origin.borrowed(),
             body: &self.data,
         }
     }
 }
 
 /// Ours or a foreign producer's: the content type decides, and a ticket needs an id.
-fn read(properties: &BasicProperties, data: &[u8], received_at_us: i64) -> (Content, usize) {
+fn read(
+    properties: &BasicProperties,
+    data: &[u8],
+    now_us: i64,
+    anomaly: &mut Anomaly,
+) -> (Content, usize) {
     let content_type = properties
         .content_type()
         .as_ref()
@@ -132,35 +131,48 @@ fn read(properties: &BasicProperties, data: &[u8], received_at_us: i64) -> (Cont
         .message_id()
         .as_ref()
         .and_then(|id| Uuid::try_parse(id.as_str()).ok());
-    let reason = if media_type.eq_ignore_ascii_case(message::GROUP) {
-        match message::count(data) {
-            Ok(tickets) => return (Content::Group, tickets),
+    let reason = if let Some(version) = GroupVersion::of(content_type) {
+        match message::count(version, data) {
+            Ok(tickets) => {
+                *anomaly = received_at::of_group(version, data, now_us);
+                return (Content::Group(version), tickets);
+            }
             Err(malformed) => malformed.to_string(),
         }
     } else if !media_type.eq_ignore_ascii_case(message::TICKET) {
         // Escaped, because it may hold what text in PostgreSQL cannot.
         format!("unknown content type {content_type:?}")
     } else if let Some(id) = id {
-        return (Content::Ticket { id, received_at_us }, 1);
+        return (Content::Ticket(whole(properties, id, now_us, anomaly)), 1);
     } else {
         "no message_id that is a UUID".into()
     };
     // Made from the bytes, so that a second delivery is the same dead ticket.
     let id = id.unwrap_or_else(|| Uuid::new_v5(&Uuid::NAMESPACE_OID, data));
-    (
-        Content::Unreadable {
-            id,
-            received_at_us,
-            reason,
-        },
-        1,
-    )
+    let whole = whole(properties, id, now_us, anomaly);
+    (Content::Unreadable(whole, reason), 1)
+}
+
+/// What the properties tell of the payload as a whole.
+fn whole(properties: &BasicProperties, id: Uuid, now_us: i64, anomaly: &mut Anomaly) -> Whole {
+    let received_at_us;
+    (received_at_us, *anomaly) = received_at::of_ticket(properties, now_us);
+    let origin = OwnedOrigin {
+        source: anomaly.header(headers::source(properties, message::SOURCE)),
+        issued_at_us: anomaly.header(headers::whole_number(properties, message::ISSUED_AT)),
+    };
+    Whole {
+        id,
+        received_at_us,
+        origin,
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::message::RECEIVED_AT;
+    use crate::message::{ISSUED_AT, RECEIVED_AT, SOURCE};
+    use crate::source::{Origin, SourceRef};
     use lapin::types::{AMQPValue, FieldTable};
 
     const NOW_US: i64 = 1_700_000_000_000_000;
@@ -200,18 +212,84 @@ mod tests {
         );
     }
 
+    fn with_headers(headers: &[(&str, AMQPValue)]) -> BasicProperties {
+        let mut table = FieldTable::default();
+        for (name, value) in headers {
+            table.insert((*name).into(), value.clone());
+        }
+        BasicProperties::default()
+            .with_message_id(ID.into())
+            .with_headers(table)
+    }
+
+    #[test]
+    fn a_single_ticket_has_its_origin_from_the_headers() {
+        let issued_at = AMQPValue::LongLongInt(-7);
+        for name in [
+            AMQPValue::LongString("shop-1".into()),
+            AMQPValue::ShortString("shop-1".into()),
+        ] {
+            let headers = [(SOURCE, name), (ISSUED_AT, issued_at.clone())];
+            let message = message(with_headers(&headers), b"x");
+            let origin = Origin {
+                source: SourceRef::parse(b"shop-1").ok(),
+                issued_at_us: Some(-7),
+            };
+            assert_eq!(only(&message).0.origin, origin);
+            assert_eq!(message.anomaly.misread, None);
+        }
+    }
+
+    #[test]
+    fn a_header_that_cannot_be_read_is_reported_and_the_ticket_stored_without() {
+        for (header, value) in [
+            (SOURCE, AMQPValue::LongString("Shop 1".into())),
+            (SOURCE, AMQPValue::LongString("".into())),
+            (SOURCE, AMQPValue::LongInt(1)),
+            (ISSUED_AT, AMQPValue::LongString("7".into())),
+        ] {
+            let kind = value.get_type();
+            let message = message(with_headers(&[(header, value)]), b"x");
+            let (record, dead) = only(&message);
+            assert_eq!((record.origin, dead), (Origin::default(), None));
+            let misread = Some(headers::Misread { header, kind });
+            assert_eq!(message.anomaly.misread, misread);
+        }
+    }
+
+    #[test]
+    fn a_group_of_version_2_gives_its_origins() {
+        let origin = Origin {
+            source: SourceRef::parse(b"shop-1").ok(),
+            issued_at_us: Some(3),
+        };
+        let records = [origin, Origin::default()].map(|origin| Record {
+            id: Uuid::nil(),
+            received_at_us: 5,
+            origin,
+            body: b"abc",
+        });
+        let mut payload = Vec::new();
+        for record in records {
+            message::append(GroupVersion::V2, &mut payload, record);
+        }
+        let properties = BasicProperties::default().with_content_type(message::GROUP_V2.into());
+        let message = message(properties, &payload);
+        let read: Vec<_> = message.records().map(|(record, _)| record).collect();
+        assert_eq!(read, records);
+    }
+
     #[test]
     fn a_group_gives_its_records() {
         let mut payload = Vec::new();
         for n in 1..=3_u128 {
-            message::append(
-                &mut payload,
-                Record {
-                    id: Uuid::from_u128(n),
-                    received_at_us: 5,
-                    body: b"abc",
-                },
-            );
+            let record = Record {
+                id: Uuid::from_u128(n),
+                received_at_us: 5,
+                origin: Origin::default(),
+                body: b"abc",
+            };
+            message::append(GroupVersion::V1, &mut payload, record);
         }
         let properties = BasicProperties::default().with_content_type(message::GROUP.into());
         let message = message(properties, &payload);
@@ -238,14 +316,13 @@ mod tests {
         let mut payload = Vec::new();
         for received_at_us in times_us {
             let (id, body) = (Uuid::nil(), b"abc".as_slice());
-            message::append(
-                &mut payload,
-                Record {
-                    id,
-                    received_at_us,
-                    body,
-                },
-            );
+            let record = Record {
+                id,
+                received_at_us,
+                origin: Origin::default(),
+                body,
+            };
+            message::append(GroupVersion::V1, &mut payload, record);
         }
         let properties = BasicProperties::default().with_content_type(message::GROUP.into());
         let message = message(properties, &payload);
@@ -280,6 +357,15 @@ mod tests {
             (
                 BasicProperties::default().with_content_type(message::GROUP.into()),
                 "malformed group at byte 0",
+            ),
+            (
+                BasicProperties::default().with_content_type(message::GROUP_V2.into()),
+                "malformed group at byte 0",
+            ),
+            (
+                BasicProperties::default()
+                    .with_content_type("application/x-ticket-group; version=3".into()),
+                "unknown content type",
             ),
         ];
         for (properties, why) in cases {

@@ -3,6 +3,7 @@
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crate::message::Record;
+use crate::source::OwnedOrigin;
 
 /// Maximum of tickets that are dead-lettered in a row with none stored in between.
 pub(super) const DEAD_LETTERED_MAX: u32 = 2;
@@ -46,6 +47,8 @@ struct Accepted {
 pub(super) struct Sample {
     /// When it was received, in µs since the Unix epoch.
     pub received_at_us: i64,
+    /// What else was known of it.
+    pub origin: OwnedOrigin,
     /// The ticket as it came.
     pub body: Vec<u8>,
 }
@@ -67,6 +70,7 @@ impl Evidence {
         self.vouched(kind, |accepted| {
             let sample = accepted.sample.get_or_insert_default();
             sample.received_at_us = record.received_at_us;
+            sample.origin = record.origin.into();
             sample.body.clear();
             sample.body.extend_from_slice(record.body);
         });
@@ -127,6 +131,7 @@ mod tests {
         let record = |body| Record {
             id: uuid::Uuid::nil(),
             received_at_us: 1,
+            origin: crate::source::Origin::default(),
             body,
         };
         let body = |kind| evidence.sample(kind).map(|sample| sample.body);

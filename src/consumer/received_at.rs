@@ -3,10 +3,10 @@
 use std::time::{Duration, Instant};
 
 use lapin::BasicProperties;
-use lapin::types::{AMQPType, AMQPValue};
 use tracing::warn;
 
-use crate::message::{self, RECEIVED_AT};
+use super::headers::{Misread, whole_number};
+use crate::message::{self, GroupVersion, RECEIVED_AT};
 
 /// Clocks that differ by less count as equal.
 const TOLERATED_US: i64 = 1_000_000;
@@ -14,15 +14,15 @@ const TOLERATED_US: i64 = 1_000_000;
 /// A producer that is wrong is so with every message: it is logged no more often.
 const LOG_EVERY: Duration = Duration::from_secs(10);
 
-/// What is wrong with the times of receipt of a message.
+/// What is wrong with the times of receipt of a message, and with other headers.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Anomaly {
     /// How many tickets were received in the future, by more than clocks may differ.
     pub ahead: u64,
     /// By how much at most, in µs.
     pub ahead_us: i64,
-    /// The type of a header that is not a whole number, and so was of no use.
-    pub mistyped: Option<AMQPType>,
+    /// A header that was of no use.
+    pub misread: Option<Misread>,
 }
 
 impl Anomaly {
@@ -34,23 +34,21 @@ impl Anomaly {
             self.ahead_us = self.ahead_us.max(ahead_us);
         }
     }
+
+    /// What a header says; adds it if it could not be read.
+    pub(super) fn header<T>(&mut self, read: Result<Option<T>, Misread>) -> Option<T> {
+        read.unwrap_or_else(|misread| {
+            self.misread = Some(misread);
+            None
+        })
+    }
 }
 
 /// When the ticket of a message was received, but not later than now: what came later would never
 /// count as newer.
 pub(super) fn of_ticket(properties: &BasicProperties, now_us: i64) -> (i64, Anomaly) {
-    let header = properties
-        .headers()
-        .as_ref()
-        .and_then(|headers| headers.inner().get(RECEIVED_AT));
     let mut anomaly = Anomaly::default();
-    let claimed = header.and_then(|value| {
-        let whole = whole_number(value);
-        if whole.is_none() {
-            anomaly.mistyped = Some(value.get_type());
-        }
-        whole
-    });
+    let claimed = anomaly.header(whole_number(properties, RECEIVED_AT));
     let claimed = claimed.or_else(|| {
         let seconds = i64::try_from((*properties.timestamp())?).unwrap_or(i64::MAX);
         Some(seconds.saturating_mul(1_000_000))
@@ -61,32 +59,19 @@ pub(super) fn of_ticket(properties: &BasicProperties, now_us: i64) -> (i64, Anom
 }
 
 /// What is wrong with the times of a group.
-pub(super) fn of_group(group: &[u8], now_us: i64) -> Anomaly {
+pub(super) fn of_group(version: GroupVersion, group: &[u8], now_us: i64) -> Anomaly {
     let mut anomaly = Anomaly::default();
-    for record in message::records(group) {
+    for record in message::records(version, group) {
         anomaly.add(record.received_at_us, now_us);
     }
     anomaly
-}
-
-fn whole_number(value: &AMQPValue) -> Option<i64> {
-    match *value {
-        AMQPValue::LongLongInt(us) => Some(us),
-        AMQPValue::LongInt(us) => Some(us.into()),
-        AMQPValue::LongUInt(us) => Some(us.into()),
-        AMQPValue::ShortInt(us) => Some(us.into()),
-        AMQPValue::ShortUInt(us) => Some(us.into()),
-        AMQPValue::ShortShortInt(us) => Some(us.into()),
-        AMQPValue::ShortShortUInt(us) => Some(us.into()),
-        _ => None,
-    }
 }
 
 /// What was wrong with the times of many messages, logged in a line or two for all of them.
 #[derive(Debug, Default)]
 pub(super) struct AnomalyLog {
     sum: Anomaly,
-    mistyped: u64,
+    misread: u64,
     logged: Option<Instant>,
 }
 
@@ -95,8 +80,8 @@ impl AnomalyLog {
     pub(super) fn add(&mut self, anomaly: Anomaly) {
         self.sum.ahead += anomaly.ahead;
         self.sum.ahead_us = self.sum.ahead_us.max(anomaly.ahead_us);
-        self.sum.mistyped = self.sum.mistyped.or(anomaly.mistyped);
-        self.mistyped += u64::from(anomaly.mistyped.is_some());
+        self.sum.misread = self.sum.misread.or(anomaly.misread);
+        self.misread += u64::from(anomaly.misread.is_some());
     }
 
     /// Logs what there is, unless it did so just before.
@@ -113,7 +98,7 @@ impl AnomalyLog {
         let Anomaly {
             ahead,
             ahead_us,
-            mistyped,
+            misread,
         } = std::mem::take(&mut self.sum);
         if ahead > 0 {
             let maximum = Duration::from_secs(ahead_us.unsigned_abs() / 1_000_000);
@@ -124,13 +109,13 @@ impl AnomalyLog {
                  a producer's clock is wrong, or this one"
             );
         }
-        let messages = std::mem::take(&mut self.mistyped);
-        if let Some(kind) = mistyped {
+        let messages = std::mem::take(&mut self.misread);
+        if let Some(Misread { header, kind }) = misread {
             warn!(
                 messages,
-                header = RECEIVED_AT,
+                header,
                 r#type = ?kind,
-                "a header is not a whole number, and was not used"
+                "a header is not of its documented form, and was not used"
             );
         }
     }
@@ -139,7 +124,7 @@ impl AnomalyLog {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use lapin::types::FieldTable;
+    use lapin::types::{AMQPType, AMQPValue, FieldTable};
 
     const NOW_US: i64 = 1_700_000_000_000_000;
 
@@ -216,7 +201,10 @@ mod tests {
             AMQPValue::Void,
         ] {
             let anomaly = Anomaly {
-                mistyped: Some(value.get_type()),
+                misread: Some(Misread {
+                    header: RECEIVED_AT,
+                    kind: value.get_type(),
+                }),
                 ..Anomaly::default()
             };
             assert_eq!(of_ticket(&with_header(value), NOW_US), (3_000_000, anomaly));
@@ -230,17 +218,20 @@ mod tests {
         let anomaly = Anomaly {
             ahead: 2,
             ahead_us: 5_000_000,
-            mistyped: Some(AMQPType::Void),
+            misread: Some(Misread {
+                header: RECEIVED_AT,
+                kind: AMQPType::Void,
+            }),
         };
         anomalies.add(anomaly);
         anomalies.add(Anomaly::default());
-        assert_eq!((anomalies.sum, anomalies.mistyped), (anomaly, 1));
+        assert_eq!((anomalies.sum, anomalies.misread), (anomaly, 1));
         anomalies.log(now);
-        assert_eq!((anomalies.sum, anomalies.mistyped), (Anomaly::default(), 0));
+        assert_eq!((anomalies.sum, anomalies.misread), (Anomaly::default(), 0));
         anomalies.add(anomaly);
         anomalies.log(now + LOG_EVERY / 2);
         anomalies.add(anomaly);
-        assert_eq!((anomalies.sum.ahead, anomalies.mistyped), (4, 2), "not yet");
+        assert_eq!((anomalies.sum.ahead, anomalies.misread), (4, 2), "not yet");
         anomalies.log(now + LOG_EVERY);
         assert_eq!(anomalies.sum, Anomaly::default());
     }

@@ -3,6 +3,8 @@
 use hyper::header::HeaderMap;
 use uuid::Uuid;
 
+use crate::source::Source;
+
 /// The namespace of ids made from keys (UUID version 5, RFC 9562 section 5.5).
 /// Changing it would make every repeated ticket a new one.
 const KEY_NAMESPACE: Uuid = Uuid::from_u128(0x7b0d_51b2_6f5c_4e0a_9f8e_1c0d_3a6b_27d4);
@@ -14,23 +16,53 @@ const KEY_BYTES_MAX: usize = 255;
 /// Idempotency-Key, and Standard Webhooks. The first one present counts.
 const KEY_HEADERS: [&str; 2] = ["idempotency-key", "webhook-id"];
 
-/// The id of a ticket: made from its key, so that a repetition is recognised,
-/// or else a new one that grows with time (UUID version 7). The error says what
-/// is wrong with the key.
-pub(super) fn ticket_id(headers: &HeaderMap) -> Result<Uuid, &'static str> {
+/// What is wrong with a key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum KeyError {
+    /// It is there twice.
+    Several,
+    /// It is too long, or has other characters.
+    NoKey,
+}
+
+impl KeyError {
+    /// What its sender is told.
+    pub(super) fn detail(self) -> &'static str {
+        match self {
+            Self::Several => "more than one key",
+            Self::NoKey => "a key has 1 to 255 visible ASCII characters",
+        }
+    }
+}
+
+/// The id of a ticket: made from its source and its key, so that a repetition is
+/// recognised, or else a new one that grows with time (UUID version 7).
+pub(super) fn ticket_id(source: Option<&Source>, headers: &HeaderMap) -> Result<Uuid, KeyError> {
     for name in KEY_HEADERS {
         let mut keys = headers.get_all(name).iter();
         let Some(key) = keys.next() else { continue };
         let key = key.as_bytes();
         if keys.next().is_some() {
-            return Err("more than one key");
+            return Err(KeyError::Several);
         }
         if key.is_empty() || key.len() > KEY_BYTES_MAX || !key.iter().all(u8::is_ascii_graphic) {
-            return Err("a key has 1 to 255 visible ASCII characters");
+            return Err(KeyError::NoKey);
         }
-        return Ok(Uuid::new_v5(&KEY_NAMESPACE, key));
+        return Ok(id_of_key(source, key));
     }
     Ok(Uuid::now_v7())
+}
+
+/// The id of a key. Keys belong to their source: neither has a blank, so no other source and key,
+/// and no key without a source, make the same name.
+fn id_of_key(source: Option<&Source>, key: &[u8]) -> Uuid {
+    match source {
+        None => Uuid::new_v5(&KEY_NAMESPACE, key),
+        Some(source) => {
+            let name = [source.as_str().as_bytes(), b" ", key].concat();
+            Uuid::new_v5(&KEY_NAMESPACE, &name)
+        }
+    }
 }
 
 #[cfg(test)]
@@ -49,28 +81,58 @@ mod tests {
 
     #[test]
     fn the_same_key_is_the_same_ticket_whichever_header_brings_it() {
-        let id = ticket_id(&with("idempotency-key", b"till-7/4711")).expect("a good key");
+        let id = ticket_id(None, &with("idempotency-key", b"till-7/4711")).expect("a good key");
         assert_eq!(
             id,
-            ticket_id(&with("webhook-id", b"till-7/4711")).expect("a good key")
+            ticket_id(None, &with("webhook-id", b"till-7/4711")).expect("a good key")
         );
         assert_ne!(
             id,
-            ticket_id(&with("webhook-id", b"till-7/4712")).expect("a good key")
+            ticket_id(None, &with("webhook-id", b"till-7/4712")).expect("a good key")
         );
         assert_eq!(id.get_version_num(), 5);
+    }
+
+    fn of_source(source: Option<&str>, key: &[u8]) -> Uuid {
+        let source = source.map(|name| Source::parse(name).expect("a source"));
+        let id = ticket_id(source.as_ref(), &with("idempotency-key", key));
+        id.expect("a good key")
+    }
+
+    /// Made by Python's uuid.uuid5, so that others can make them too.
+    #[test]
+    fn ids_of_keys_are_the_documented_ones() {
+        let plain = of_source(None, b"till-7/4711").to_string();
+        assert_eq!(plain, "60a157f9-cf37-518c-b6be-d7c484b9bfa6");
+        let of_shop = of_source(Some("shop-1"), b"till-7/4711").to_string();
+        assert_eq!(of_shop, "e52bc03d-bf2a-546e-acb3-d16f6a319ee2");
+    }
+
+    #[test]
+    fn keys_belong_to_their_source() {
+        let ids = [
+            of_source(None, b"a-b-c"),
+            of_source(Some("a"), b"b-c"),
+            of_source(Some("a"), b"-b-c"),
+            of_source(Some("a-b"), b"c"),
+            of_source(Some("b"), b"b-c"),
+            of_source(Some("a"), b"a-b-c"),
+        ];
+        let different: std::collections::HashSet<_> = ids.iter().collect();
+        assert_eq!(different.len(), ids.len());
+        assert_eq!(of_source(Some("a"), b"b-c"), ids[1]);
     }
 
     #[test]
     fn every_byte_of_a_key_counts() {
         let key = [b'k'; KEY_BYTES_MAX];
-        let mut ids = vec![ticket_id(&with("idempotency-key", &key)).expect("a good key")];
+        let mut ids = vec![ticket_id(None, &with("idempotency-key", &key)).expect("a good key")];
         for at in 0..KEY_BYTES_MAX {
             let mut other = key;
             other[at] = b'x';
-            ids.push(ticket_id(&with("webhook-id", &other)).expect("a good key"));
+            ids.push(ticket_id(None, &with("webhook-id", &other)).expect("a good key"));
         }
-        let shorter = ticket_id(&with("webhook-id", &key[1..]));
+        let shorter = ticket_id(None, &with("webhook-id", &key[1..]));
         ids.push(shorter.expect("a good key"));
         let different: std::collections::HashSet<_> = ids.iter().collect();
         assert_eq!(different.len(), ids.len());
@@ -78,7 +140,10 @@ mod tests {
 
     #[test]
     fn without_a_key_every_ticket_is_new() {
-        let (one, two) = (ticket_id(&HeaderMap::new()), ticket_id(&HeaderMap::new()));
+        let (one, two) = (
+            ticket_id(None, &HeaderMap::new()),
+            ticket_id(None, &HeaderMap::new()),
+        );
         assert_ne!(one, two);
         assert_eq!(one.expect("an id").get_version_num(), 7);
     }
@@ -92,13 +157,19 @@ mod tests {
             "clé".as_bytes(),
             b"tab\t",
         ] {
-            assert!(ticket_id(&with("idempotency-key", key)).is_err(), "{key:?}");
+            assert!(
+                ticket_id(None, &with("idempotency-key", key)).is_err(),
+                "{key:?}"
+            );
         }
         for key in [b"k".as_slice(), b"!~", &[b'k'; 255]] {
-            assert!(ticket_id(&with("idempotency-key", key)).is_ok(), "{key:?}");
+            assert!(
+                ticket_id(None, &with("idempotency-key", key)).is_ok(),
+                "{key:?}"
+            );
         }
         let mut twice = with("idempotency-key", b"a");
         twice.append("idempotency-key", HeaderValue::from_static("b"));
-        assert!(ticket_id(&twice).is_err());
+        assert!(ticket_id(None, &twice).is_err());
     }
 }

@@ -136,12 +136,12 @@ impl Endpoint {
     fn start(&self, request: Request<Incoming>) -> State {
         match self {
             Self::PostTicket(handler) => {
-                let head = TicketHead::new(request.headers());
+                let head = TicketHead::new(request.headers(), None);
                 State::ReadBody(handler.clone(), head, request.into_body())
             }
             Self::TicketState(handler) => {
                 match request.uri().path().rsplit('/').next().and_then(id) {
-                    Some(id) => State::Boxed(Box::pin(handler.clone().get(id))),
+                    Some(id) => State::Boxed(Box::pin(handler.clone().get(id, None))),
                     None => State::known(problem::no_such_path()),
                 }
             }

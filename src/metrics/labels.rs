@@ -27,6 +27,8 @@ macro_rules! label {
 label! {
     /// Why a ticket is not answered 202.
     Rejected {
+        /// Its Ticket-Issued-At is no time.
+        BadIssuedAt = "bad_issued_at",
         /// Its Idempotency-Key is none.
         BadKey = "bad_key",
         /// Its body ended early.

@@ -9,7 +9,7 @@ use tokio::sync::oneshot;
 
 use super::error::PublishResult;
 use super::replies::{ReplyRouter, Waiter};
-use crate::message::{self, RECORD_HEAD_BYTES, Record};
+use crate::message::{self, GroupVersion, RECORD_HEAD_BYTES, RECORD_HEAD_BYTES_V2, Record};
 
 /// RabbitMQ's "persistent" (AMQP 0-9-1, basic class, delivery-mode).
 const PERSISTENT: u8 = 2;
@@ -17,6 +17,7 @@ const PERSISTENT: u8 = 2;
 /// Tickets that share a message, already in the message's form, and who waits for their results.
 #[derive(Default)]
 pub struct Group {
+    version: GroupVersion,
     records: Arc<Vec<u8>>,
     tickets: usize,
     waiting: Vec<Waiter>,
@@ -28,12 +29,12 @@ impl Group {
         buffer.clear();
         Self {
             records: Arc::new(buffer),
-            tickets: 0,
-            waiting: Vec::new(),
+            ..Self::default()
         }
     }
 
-    /// Adds a ticket, whose handler runs on this worker: the one copy of its body on our side.
+    /// Adds a ticket, whose handler runs on this worker: the one copy of its body on our side, unless
+    /// it is the first whose origin is known among others, for which these are copied once more.
     pub fn push(
         &mut self,
         record: Record<'_>,
@@ -41,7 +42,12 @@ impl Group {
         worker: usize,
     ) -> oneshot::Receiver<PublishResult> {
         let (reply, result) = oneshot::channel();
-        message::append(Arc::make_mut(&mut self.records), record);
+        let needed = GroupVersion::needed_for(&record.origin);
+        if needed > self.version {
+            self.records = Arc::new(message::upgraded(&self.records, self.tickets));
+            self.version = needed;
+        }
+        message::append(self.version, Arc::make_mut(&mut self.records), record);
         self.tickets += 1;
         self.waiting.push(Waiter {
             deadline,
@@ -64,6 +70,18 @@ impl Group {
     /// How large it is.
     pub fn bytes(&self) -> usize {
         self.records.len()
+    }
+
+    /// How large it would be with this ticket.
+    pub fn bytes_with(&self, record: &Record<'_>) -> usize {
+        let version = GroupVersion::needed_for(&record.origin).max(self.version);
+        let others = if version > self.version {
+            let more = RECORD_HEAD_BYTES_V2 - RECORD_HEAD_BYTES;
+            self.bytes() + self.tickets * more
+        } else {
+            self.bytes()
+        };
+        others + version.overhead_bytes(&record.origin) + record.body.len()
     }
 
     /// Whether the deadline of a waiting ticket has passed.
@@ -91,7 +109,7 @@ impl Group {
 
     /// What is published for it: a single ticket as it came, several as a group.
     pub fn message(&self) -> GroupMessage {
-        let first = message::records(&self.records).next();
+        let first = message::records(self.version, &self.records).next();
         let received_at_us = first.map_or(0, |record| record.received_at_us);
         let properties = BasicProperties::default()
             .with_delivery_mode(PERSISTENT)
@@ -100,15 +118,12 @@ impl Group {
         let records = self.records.clone();
         match first {
             Some(record) if self.tickets == 1 => {
-                let mut headers = FieldTable::default();
-                let received_at = AMQPValue::LongLongInt(received_at_us);
-                headers.insert(message::RECEIVED_AT.into(), received_at);
                 let properties = properties
                     .with_content_type(message::TICKET.into())
                     .with_type("ticket".into())
                     .with_message_id(record.id.to_string().into())
-                    .with_headers(headers);
-                let start = RECORD_HEAD_BYTES;
+                    .with_headers(headers(&record));
+                let start = records.len() - record.body.len();
                 GroupMessage {
                     records,
                     start,
@@ -117,7 +132,7 @@ impl Group {
             }
             _ => {
                 let properties = properties
-                    .with_content_type(message::GROUP.into())
+                    .with_content_type(self.version.content_type().into())
                     .with_type("ticket-group".into());
                 GroupMessage {
                     records,
@@ -132,6 +147,22 @@ impl Group {
     pub fn into_buffer(self) -> Option<Vec<u8>> {
         Arc::into_inner(self.records)
     }
+}
+
+/// What the message of a single ticket tells of it.
+fn headers(record: &Record<'_>) -> FieldTable {
+    let mut headers = FieldTable::default();
+    let received_at = AMQPValue::LongLongInt(record.received_at_us);
+    headers.insert(message::RECEIVED_AT.into(), received_at);
+    if let Some(source) = record.origin.source {
+        let source = AMQPValue::LongString(source.as_str().into());
+        headers.insert(message::SOURCE.into(), source);
+    }
+    if let Some(issued_at_us) = record.origin.issued_at_us {
+        let issued_at = AMQPValue::LongLongInt(issued_at_us);
+        headers.insert(message::ISSUED_AT.into(), issued_at);
+    }
+    headers
 }
 
 /// The message of a group, to publish.
@@ -153,6 +184,7 @@ impl GroupMessage {
 mod tests {
     use super::*;
     use crate::publisher::replies::reply_channels;
+    use crate::source::{Origin, SourceRef};
     use std::time::Duration;
     use uuid::Uuid;
 
@@ -160,7 +192,19 @@ mod tests {
         Record {
             id: Uuid::from_u128(n),
             received_at_us: 3_000_001,
+            origin: Origin::default(),
             body: b"ticket",
+        }
+    }
+
+    fn known(n: u128) -> Record<'static> {
+        let origin = Origin {
+            source: SourceRef::parse(b"shop-1").ok(),
+            issued_at_us: Some(7),
+        };
+        Record {
+            origin,
+            ..record(n)
         }
     }
 
@@ -195,10 +239,48 @@ mod tests {
     fn several_tickets_are_published_as_a_group() {
         let message = group(3).message();
         assert_eq!(
-            (message::count(message.payload()), content_type(&message)),
+            (
+                message::count(GroupVersion::V1, message.payload()),
+                content_type(&message)
+            ),
             (Ok(3), message::GROUP)
         );
         assert_eq!(*message.properties.delivery_mode(), Some(PERSISTENT));
+    }
+
+    #[test]
+    fn a_group_is_of_the_version_that_its_tickets_need() {
+        for at in 0..3 {
+            let mut records = [1, 2, 3].map(record);
+            records[at] = known(9);
+            let mut group = Group::default();
+            for record in records {
+                let expected = group.bytes_with(&record);
+                let _result = group.push(record, Instant::now(), 0);
+                assert_eq!(group.bytes(), expected);
+            }
+            let message = group.message();
+            assert_eq!(content_type(&message), message::GROUP_V2);
+            let read: Vec<_> = message::records(GroupVersion::V2, message.payload()).collect();
+            assert_eq!(read, records);
+        }
+    }
+
+    #[test]
+    fn a_single_ticket_has_its_origin_in_its_headers() {
+        let mut group = Group::default();
+        let _result = group.push(known(1), Instant::now(), 0);
+        let message = group.message();
+        assert_eq!(
+            (message.payload(), content_type(&message)),
+            (b"ticket".as_slice(), message::TICKET)
+        );
+        let headers = message.properties.headers().as_ref().expect("headers");
+        let headers = headers.inner();
+        let source = AMQPValue::LongString("shop-1".into());
+        assert_eq!(headers.get(message::SOURCE), Some(&source));
+        let issued_at = AMQPValue::LongLongInt(7);
+        assert_eq!(headers.get(message::ISSUED_AT), Some(&issued_at));
     }
 
     #[tokio::test]

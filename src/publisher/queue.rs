@@ -12,7 +12,7 @@ use super::group::Group;
 use super::limits::PublishLimits;
 use super::replies::ReplyRouter;
 use crate::config::GROUP_BYTES_MAX;
-use crate::message::{RECORD_HEAD_BYTES, Record};
+use crate::message::{GroupVersion, Record};
 
 /// Maximum of buffers kept for the next groups.
 const SPARE_MAX: usize = 8;
@@ -97,16 +97,19 @@ impl PublishQueue {
         if state.tickets >= self.limits.inflight || state.bytes >= self.limits.inflight_bytes {
             return Err(PublishError::Overloaded);
         }
-        let bytes = RECORD_HEAD_BYTES + record.body.len();
-        if state.filling.tickets() > 0 && state.filling.bytes() + bytes > GROUP_BYTES_MAX {
+        // It fits into no group that may be written.
+        let alone = GroupVersion::needed_for(&record.origin) > self.limits.version;
+        let full = alone || state.filling.bytes_with(&record) > GROUP_BYTES_MAX;
+        if state.filling.tickets() > 0 && full {
             state.seal();
         }
-        state.tickets += 1;
-        state.bytes += bytes;
+        let before = state.filling.bytes();
         let result = state
             .filling
             .push(record, now + self.limits.confirm_timeout, worker);
-        if state.filling.tickets() >= self.limits.group {
+        state.tickets += 1;
+        state.bytes += state.filling.bytes() - before;
+        if alone || state.filling.tickets() >= self.limits.group {
             state.seal();
         }
         // The publisher's task may be on another core, where waking it costs a system call: only if

@@ -11,6 +11,7 @@ use bytes::Bytes;
 use rust_decimal::Decimal;
 use uuid::Uuid;
 
+use crate::source::Origin;
 use crate::ticket::Ticket;
 
 /// Signature, no flags, no header extension.
@@ -25,6 +26,9 @@ const NULL: [u8; 4] = (-1_i32).to_be_bytes();
 /// What a row of `tickets` begins with: its number of fields.
 const TICKET_FIELDS: [u8; 2] = 8_i16.to_be_bytes();
 
+/// The same, where tickets' origins are known.
+const TICKET_FIELDS_WITH_ORIGIN: [u8; 2] = 10_i16.to_be_bytes();
+
 /// The fields `valid` and `invalid_reason` of a valid ticket: one byte, true, and null.
 const VALID: [u8; 9] = [0, 0, 0, 1, 1, 0xff, 0xff, 0xff, 0xff];
 
@@ -38,6 +42,9 @@ pub const RECEIVED_AT_MIN_US: i64 = -210_866_803_200_000_000;
 /// The columns of `tickets` that are written, in the order in which they are written here.
 pub const TICKET_COLUMNS: &str =
     "ticket_id, order_id, vat, total, valid, invalid_reason, ticket_text, received_at";
+
+/// The columns that follow where tickets' origins are known.
+pub const ORIGIN_COLUMNS: &str = "source, issued_at";
 
 /// What makes one ticket's word on a product count more than another's: the
 /// later time, then the greater id.
@@ -69,6 +76,8 @@ pub struct Dead<'a> {
     pub ticket_id: Uuid,
     /// When it was received, in µs since the Unix epoch.
     pub received_at_us: i64,
+    /// What else is known of it.
+    pub origin: Origin<'a>,
     /// Why it cannot be stored.
     pub reason: String,
     /// Its bytes as they came.
@@ -78,14 +87,24 @@ pub struct Dead<'a> {
 impl Dead<'_> {
     /// When it was received; none if PostgreSQL cannot hold that time.
     pub fn received_at(&self) -> Option<SystemTime> {
-        if self.received_at_us < RECEIVED_AT_MIN_US {
-            return None;
-        }
-        let since = Duration::from_micros(self.received_at_us.unsigned_abs());
-        match self.received_at_us {
-            0.. => UNIX_EPOCH.checked_add(since),
-            _ => UNIX_EPOCH.checked_sub(since),
-        }
+        storable(self.received_at_us)
+    }
+
+    /// When it was issued; none if that is not known, or PostgreSQL cannot hold that time.
+    pub fn issued_at(&self) -> Option<SystemTime> {
+        storable(self.origin.issued_at_us?)
+    }
+}
+
+/// A time that PostgreSQL can hold.
+fn storable(unix_us: i64) -> Option<SystemTime> {
+    if unix_us < RECEIVED_AT_MIN_US {
+        return None;
+    }
+    let since = Duration::from_micros(unix_us.unsigned_abs());
+    match unix_us {
+        0.. => UNIX_EPOCH.checked_add(since),
+        _ => UNIX_EPOCH.checked_sub(since),
     }
 }
 
@@ -93,6 +112,7 @@ impl Dead<'_> {
 #[derive(Debug)]
 pub struct Rows<'a> {
     tickets: Vec<u8>,
+    has_origins: bool,
     valid: u64,
     invalid: u64,
     dead: Vec<Dead<'a>>,
@@ -103,6 +123,8 @@ pub struct Rows<'a> {
 pub struct Encoded<'a> {
     /// COPY data for `tickets`.
     pub tickets: Bytes,
+    /// Whether the rows have [`ORIGIN_COLUMNS`].
+    pub has_origins: bool,
     /// How many of its rows are valid tickets.
     pub valid: u64,
     /// How many of its rows are invalid tickets.
@@ -112,12 +134,14 @@ pub struct Encoded<'a> {
 }
 
 impl<'a> Rows<'a> {
-    /// No rows yet; `bytes` is about how much the tickets will take.
-    pub fn new(bytes: usize) -> Self {
+    /// No rows yet; `bytes` is about how much the tickets will take. Without `has_origins` no ticket
+    /// may have one, and the rows are those of tables of before these columns.
+    pub fn new(bytes: usize, has_origins: bool) -> Self {
         let mut tickets = Vec::with_capacity(bytes);
         tickets.extend_from_slice(HEADER);
         Self {
             tickets,
+            has_origins,
             valid: 0,
             invalid: 0,
             dead: Vec::new(),
@@ -125,10 +149,13 @@ impl<'a> Rows<'a> {
     }
 
     /// Adds a ticket.
-    pub fn ticket(&mut self, id: Uuid, received_at_us: i64, text: &str, ticket: &Ticket<'_>) {
+    pub fn ticket(&mut self, of: Recency, origin: Origin<'_>, text: &str, ticket: &Ticket<'_>) {
         let out = &mut self.tickets;
-        out.extend_from_slice(&TICKET_FIELDS);
-        field(out, id.as_bytes());
+        out.extend_from_slice(match self.has_origins {
+            true => &TICKET_FIELDS_WITH_ORIGIN,
+            false => &TICKET_FIELDS,
+        });
+        field(out, of.ticket_id.as_bytes());
         optional(out, ticket.order_id, |out, order_id| {
             field(out, order_id.as_bytes());
         });
@@ -142,7 +169,16 @@ impl<'a> Rows<'a> {
             }
         }
         field(out, text.as_bytes());
-        field(out, &timestamp(received_at_us));
+        field(out, &timestamp(of.received_at_us));
+        if self.has_origins {
+            optional(out, origin.source, |out, source| {
+                field(out, source.as_str().as_bytes());
+            });
+            let storable = |us: &i64| *us >= RECEIVED_AT_MIN_US;
+            optional(out, origin.issued_at_us.filter(storable), |out, us| {
+                field(out, &timestamp(us));
+            });
+        }
 
         match ticket.invalid {
             None => self.valid += 1,
@@ -162,6 +198,7 @@ impl<'a> Rows<'a> {
         tickets.extend_from_slice(&TRAILER);
         Encoded {
             tickets: tickets.into(),
+            has_origins: self.has_origins,
             valid: self.valid,
             invalid: self.invalid,
             dead: self.dead,
@@ -273,6 +310,7 @@ mod tests {
             let dead = Dead {
                 ticket_id: Uuid::nil(),
                 received_at_us,
+                origin: Origin::default(),
                 reason: String::new(),
                 body: b"",
             };
@@ -323,10 +361,15 @@ mod tests {
     }
 
     fn rows<'a>(tickets: &[(u128, i64, &'a str)]) -> Rows<'a> {
-        let mut rows = Rows::new(1000);
+        let mut rows = Rows::new(1000, false);
         for &(id, received_at_us, text) in tickets {
             let ticket = parse(text, &mut Vec::new());
-            rows.ticket(Uuid::from_u128(id), received_at_us, text, &ticket);
+            let ticket_id = Uuid::from_u128(id);
+            let of = Recency {
+                received_at_us,
+                ticket_id,
+            };
+            rows.ticket(of, Origin::default(), text, &ticket);
         }
         rows
     }

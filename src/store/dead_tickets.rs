@@ -16,7 +16,7 @@ const BODY: &str = "select body from dead_tickets where id = $1";
 
 // A ticket of before the column was there was received no later than it died.
 const TAKE: &str = "delete from dead_tickets where id = $1 \
-    returning ticket_id, coalesce(received_at, created_at), body";
+    returning ticket_id, coalesce(received_at, created_at), body, source, issued_at";
 
 const STORED_TEXT: &str = "select ticket_text from tickets where ticket_id = $1";
 
@@ -100,11 +100,16 @@ fn table_error(error: Error) -> StoreError {
 /// A ticket that is off the list once this is committed, and stays on it otherwise.
 pub(crate) struct TakenTicket<'a> {
     transaction: Transaction<'a>,
-    ticket_id: Uuid,
+    /// The id that it was accepted under.
+    pub ticket_id: Uuid,
     /// When it was received, or died if that is not known.
     pub received_at: SystemTime,
     /// The ticket as it came.
     pub body: Vec<u8>,
+    /// Who sent it, if that is known.
+    pub source: Option<String>,
+    /// When it was issued, if that is known.
+    pub issued_at: Option<SystemTime>,
 }
 
 /// What a dead ticket may be called, and whether it has to be sent.
@@ -125,20 +130,21 @@ impl<'a> TakenTicket<'a> {
             ticket_id: row.try_get(0)?,
             received_at: row.try_get(1)?,
             body: row.try_get(2)?,
+            source: row.try_get(3)?,
+            issued_at: row.try_get(4)?,
         })
     }
 
-    /// The id that the ticket was accepted under, so that its sender may still repeat it; where
+    /// The id that a ticket was accepted under, so that its sender may still repeat it; where
     /// another text has that by now, one that is made from both.
-    pub(crate) async fn identify(&self) -> Result<Identity, StoreError> {
-        let other = Uuid::new_v5(&self.ticket_id, &self.body);
-        for id in [self.ticket_id, other] {
+    pub(crate) async fn identify(&self, id: Uuid, body: &[u8]) -> Result<Identity, StoreError> {
+        for id in [id, Uuid::new_v5(&id, body)] {
             let row = self.transaction.query_opt(STORED_TEXT, &[&id]).await;
             let Some(row) = row.map_err(StoreError::classify)? else {
                 return Ok(Identity::Free(id));
             };
             let text: Option<String> = row.try_get(0).map_err(StoreError::classify)?;
-            if text.is_some_and(|text| text.as_bytes() == self.body) {
+            if text.is_some_and(|text| text.as_bytes() == body) {
                 return Ok(Identity::Stored(id));
             }
         }

@@ -19,7 +19,7 @@ mod spec;
 mod versions;
 
 use std::fmt;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::time::sleep;
 use tokio_postgres::{Client, Error};
@@ -27,6 +27,7 @@ use tracing::{info, warn};
 
 use super::StoreError;
 use crate::config::DatabaseConfig;
+use exclusive::{FORCED_AFTER, staying_in};
 use session::Session;
 use versions::{MIGRATIONS, Migration, Outcome, Versions};
 
@@ -143,9 +144,21 @@ impl Session<'_> {
         migration: &Migration,
         effort: Effort,
     ) -> Result<bool, StoreError> {
+        let mut asked = Instant::now();
         loop {
-            let outcome = versions.apply(&self.client, migration).await;
-            let why = match outcome.map_err(StoreError::classify)? {
+            let staying = staying_in(&self.client, migration.alters).await;
+            let staying = staying.map_err(StoreError::classify)?;
+            let outcome = match staying {
+                Some(_) if effort == Effort::Instant || asked.elapsed() < FORCED_AFTER => {
+                    Outcome::InUse
+                }
+                _ => {
+                    asked = Instant::now();
+                    let outcome = versions.apply(&self.client, migration).await;
+                    outcome.map_err(StoreError::classify)?
+                }
+            };
+            let why = match outcome {
                 Outcome::Applied => return Ok(true),
                 Outcome::InUse if effort == Effort::Unlimited => {
                     info!("{migration} waits for a table that is in use");

@@ -12,6 +12,7 @@ use uuid::Uuid;
 use super::StoreError;
 use super::connect::{Connected, connect};
 use crate::config::DatabaseConfig;
+use crate::source::Source;
 
 /// Maximum number of queries that wait; further ones fail at once.
 const WAITING_MAX: usize = 64;
@@ -21,10 +22,15 @@ const QUERY_TIMEOUT: Duration = Duration::from_secs(5);
 
 // PostgreSQL writes the JSON: it knows how to quote. Money stays text, since
 // many readers turn a JSON number into a float.
+//
+// Source and time of issue are read out of the whole row, where they are null as long as the table
+// has no such columns.
 const QUERY: &str = "select json_build_object(\
     'id', ticket_id, 'valid', valid, 'invalid_reason', invalid_reason, 'order_id', order_id, \
-    'total', total::text, 'received_at', received_at, 'stored_at', created_at)::text \
-    from tickets where ticket_id = $1";
+    'total', total::text, 'source', whole -> 'source', 'issued_at', whole -> 'issued_at', \
+    'received_at', received_at, 'stored_at', created_at)::text \
+    from tickets, to_jsonb(tickets) as whole \
+    where ticket_id = $1 and ($2::text is null or whole ->> 'source' = $2)";
 
 /// PostgreSQL could not be asked, or did not answer in time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -38,16 +44,21 @@ pub(crate) struct TicketStates {
 
 struct Query {
     id: Uuid,
+    source: Option<Source>,
     answer: oneshot::Sender<Result<Option<String>, Unavailable>>,
 }
 
 impl TicketStates {
-    /// The ticket as JSON; none while it is not stored.
-    pub(crate) async fn of(&self, id: Uuid) -> Result<Option<String>, Unavailable> {
+    /// The ticket as JSON; none while it is not stored, and for a ticket that is not of this source,
+    /// if there is one.
+    pub(crate) async fn of(
+        &self,
+        id: Uuid,
+        source: Option<Source>,
+    ) -> Result<Option<String>, Unavailable> {
         let (answer, answered) = oneshot::channel();
-        self.queries
-            .try_send(Query { id, answer })
-            .map_err(|_full| Unavailable)?;
+        let query = Query { id, source, answer };
+        self.queries.try_send(query).map_err(|_full| Unavailable)?;
         match timeout(QUERY_TIMEOUT, answered).await {
             Ok(Ok(answer)) => answer,
             _ => Err(Unavailable),
@@ -69,7 +80,7 @@ async fn run(config: DatabaseConfig, mut received: mpsc::Receiver<Query>) {
         if query.answer.is_closed() {
             continue;
         }
-        let answer = match timeout(QUERY_TIMEOUT, look_up(&config, &mut session, query.id)).await {
+        let answer = match timeout(QUERY_TIMEOUT, look_up(&config, &mut session, &query)).await {
             Ok(Ok(row)) => Ok(row),
             Ok(Err(error)) => Err(format!("{error:#}")),
             Err(_timeout) => Err("no answer in time".to_owned()),
@@ -87,7 +98,7 @@ async fn run(config: DatabaseConfig, mut received: mpsc::Receiver<Query>) {
 async fn look_up(
     config: &DatabaseConfig,
     session: &mut Option<(Connected, Statement)>,
-    id: Uuid,
+    query: &Query,
 ) -> Result<Option<String>, StoreError> {
     if session
         .as_ref()
@@ -104,9 +115,10 @@ async fn look_up(
     let Some((connected, statement)) = session else {
         return Ok(None);
     };
+    let source = query.source.as_ref().map(Source::as_str);
     let row = connected
         .client
-        .query_opt(statement, &[&id])
+        .query_opt(statement, &[&query.id, &source])
         .await
         .map_err(StoreError::classify)?;
     row.map(|row| row.try_get(0))
@@ -122,7 +134,7 @@ mod tests {
     #[test]
     fn a_bounded_number_of_queries_wait() {
         let (states, _not_run) = ticket_states(DatabaseConfig::default());
-        let ask = || Box::pin(states.of(Uuid::nil()));
+        let ask = || Box::pin(states.of(Uuid::nil(), None));
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_time()
             .build();

@@ -12,7 +12,7 @@
 //! already.
 
 use std::collections::{HashMap, HashSet};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use futures_util::SinkExt;
@@ -25,8 +25,9 @@ use uuid::Uuid;
 
 use super::chunks::Chunks;
 use super::connect::{self, Connected, connect};
-use super::copy::{self, Dead, Encoded, ProductRow};
+use super::copy::{Encoded, ProductRow};
 use super::error::StoreError;
+use super::inserts::Inserts;
 use super::products;
 use crate::config::DatabaseConfig;
 use crate::metrics::StoreMetrics;
@@ -34,17 +35,6 @@ use crate::metrics::StoreMetrics;
 /// Maximum time for one flush. What hangs on a live connection, such as a stopped
 /// backend, ends only by this.
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(40);
-
-const INSERT_DEAD: &str = "insert into dead_tickets (ticket_id, reason, body, received_at) \
-    select * from unnest($1::uuid[], $2::text[], $3::bytea[], $4::timestamptz[]) \
-    on conflict do nothing";
-
-// For a table that could not be given the column yet.
-const INSERT_DEAD_WITHOUT_TIME: &str = "insert into dead_tickets (ticket_id, reason, body) \
-    select ticket_id, reason, body \
-    from unnest($1::uuid[], $2::text[], $3::bytea[], $4::timestamptz[]) \
-        as dead (ticket_id, reason, body, received_at) \
-    on conflict do nothing";
 
 const UNIQUE_KEYS: &str = "select c.relname::text, a.attname::text from pg_index i \
     join pg_class c on c.oid = i.indexrelid \
@@ -80,9 +70,8 @@ pub(crate) enum Comparison {
 pub(crate) struct Store {
     client: Client,
     connection: connect::Task,
-    copy_tickets: Statement,
+    inserts: Inserts,
     merge_products: Statement,
-    insert_dead: Statement,
     stored_texts: Statement,
     /// The names of the tables' unique keys that have one column, and the column.
     unique_keys: HashMap<String, String>,
@@ -107,19 +96,14 @@ impl Store {
         connection: connect::Task,
         metrics: StoreMetrics,
     ) -> Result<Self, Error> {
-        let copy_tickets = format!(
-            "copy tickets ({}) from stdin (format binary)",
-            copy::TICKET_COLUMNS
-        );
         let keys = client.query(UNIQUE_KEYS, &[]).await?;
         let keys = keys
             .iter()
             .map(|row| Ok((row.try_get(0)?, row.try_get(1)?)));
         Ok(Self {
             unique_keys: keys.collect::<Result<_, Error>>()?,
-            copy_tickets: client.prepare(&copy_tickets).await?,
+            inserts: Inserts::prepare(&client).await?,
             merge_products: products::prepare(&client).await?,
-            insert_dead: prepare_insert_dead(&client).await?,
             stored_texts: client.prepare(STORED_TEXTS).await?,
             client,
             connection,
@@ -164,10 +148,11 @@ impl Store {
         products: &[ProductRow<'_>],
         pacing: Duration,
     ) -> Result<HashSet<String>, StoreError> {
+        let inserts = self.inserts.of(rows)?;
         let started = Instant::now();
         let begin = self.client.batch_execute("begin");
         let tickets = Chunks::new(rows.tickets.clone(), pacing);
-        let copied = try_join(begin, self.copy(&self.copy_tickets, tickets)).await;
+        let copied = try_join(begin, self.copy(&inserts.copy_tickets, tickets)).await;
         copied.map_err(|error| self.row_error(error))?;
         self.metrics.copy.record(started.elapsed());
 
@@ -178,7 +163,8 @@ impl Store {
             written = merged.map_err(|error| self.row_error(error).of_products(true))?;
         }
         if !rows.dead.is_empty() {
-            self.insert_dead(&rows.dead).await?;
+            let inserted = inserts.insert_dead(&self.client, rows).await;
+            inserted.map_err(StoreError::classify)?;
         }
         self.metrics.merge.record(started.elapsed());
         Ok(written)
@@ -230,8 +216,9 @@ impl Store {
     }
 
     async fn check(&self, (rows, products): Trial<'_>) -> Result<(), StoreError> {
+        let inserts = self.inserts.of(rows)?;
         let chunks = Chunks::new(rows.tickets.clone(), Duration::ZERO);
-        let copied = self.copy(&self.copy_tickets, chunks).await;
+        let copied = self.copy(&inserts.copy_tickets, chunks).await;
         copied.map_err(|error| self.row_error(error))?;
         if !products.is_empty() {
             let merged = products::merge(&self.client, &self.merge_products, products).await;
@@ -263,16 +250,6 @@ impl Store {
             Some("id") => StoreError::Schema(error.into()),
             _ => StoreError::classify(error),
         }
-    }
-
-    async fn insert_dead(&self, dead: &[Dead<'_>]) -> Result<u64, StoreError> {
-        let ids: Vec<Uuid> = dead.iter().map(|dead| dead.ticket_id).collect();
-        let reasons: Vec<&str> = dead.iter().map(|dead| dead.reason.as_str()).collect();
-        let bodies: Vec<&[u8]> = dead.iter().map(|dead| dead.body).collect();
-        let times: Vec<Option<SystemTime>> = dead.iter().map(Dead::received_at).collect();
-        let parameters: [&(dyn ToSql + Sync); 4] = [&ids, &reasons, &bodies, &times];
-        let inserted = self.client.execute(&self.insert_dead, &parameters).await;
-        inserted.map_err(StoreError::classify)
     }
 
     /// The texts that are stored under these ids, each as far as it has so many
@@ -312,14 +289,5 @@ impl Store {
     /// Waits until the connection ends.
     pub(crate) async fn closed(&mut self) {
         self.connection.ended().await;
-    }
-}
-
-async fn prepare_insert_dead(client: &Client) -> Result<Statement, Error> {
-    match client.prepare(INSERT_DEAD).await {
-        Err(error) if error.code() == Some(&SqlState::UNDEFINED_COLUMN) => {
-            client.prepare(INSERT_DEAD_WITHOUT_TIME).await
-        }
-        prepared => prepared,
     }
 }

@@ -35,8 +35,10 @@ async fn an_accepted_ticket_is_found_under_its_location() {
         [
             "id",
             "invalid_reason",
+            "issued_at",
             "order_id",
             "received_at",
+            "source",
             "stored_at",
             "total",
             "valid"

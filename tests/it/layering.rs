@@ -63,6 +63,7 @@ const FOREIGN: &[(&str, &[&str])] = &[
     ("async_compat", &["broker"]),
     ("async_rs", &["broker"]),
     ("bytes", &["http", "store"]),
+    ("chrono", &["http"]),
     ("clap", &["config"]),
     ("fastrand", &["backoff", "consumer"]),
     ("foldhash", &["consumer"]),

@@ -24,6 +24,7 @@ mod keys;
 mod layering;
 mod openssl;
 mod operation;
+mod origins;
 mod output;
 mod pipeline;
 mod poison;

@@ -7,7 +7,8 @@ use std::path::Path;
 use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::Index;
-use ticketd::message::{self, Record};
+use ticketd::message::{self, GroupVersion, Record};
+use ticketd::source::{Origin, SourceRef};
 use ticketd_testing::generate::{line_by_line, mutated, piece, rendered};
 use ticketd_testing::properties::{SEPARATOR, group, parser, row};
 use uuid::Uuid;
@@ -74,16 +75,30 @@ fn body() -> impl Strategy<Value = Vec<u8>> {
 
 /// A group's payload in which a byte or two are not what they were.
 fn payload() -> impl Strategy<Value = Vec<u8>> {
-    let records = vec((any::<u128>(), any::<i64>(), vec(any::<u8>(), 0..40)), 1..8);
-    (records, vec((any::<Index>(), any::<u8>()), 0..3)).prop_map(|(records, changes)| {
+    let source = prop_oneof![Just(String::new()), "[a-z0-9._-]{1,64}"];
+    let issued_at_us = proptest::option::of(any::<i64>());
+    let record = (
+        any::<u128>(),
+        any::<i64>(),
+        source,
+        issued_at_us,
+        vec(any::<u8>(), 0..40),
+    );
+    let version = prop_oneof![Just(GroupVersion::V1), Just(GroupVersion::V2)];
+    let changes = vec((any::<Index>(), any::<u8>()), 0..3);
+    (version, vec(record, 1..8), changes).prop_map(|(version, records, changes)| {
         let mut payload = Vec::new();
-        for (id, received_at_us, body) in &records {
+        for (id, received_at_us, source, issued_at_us, body) in &records {
             let record = Record {
                 id: Uuid::from_u128(*id),
                 received_at_us: *received_at_us,
+                origin: Origin {
+                    source: SourceRef::parse(source.as_bytes()).ok(),
+                    issued_at_us: *issued_at_us,
+                },
                 body,
             };
-            message::append(&mut payload, record);
+            message::append(version, &mut payload, record);
         }
         for (at, byte) in changes {
             let at = at.index(payload.len());

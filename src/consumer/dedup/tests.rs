@@ -163,9 +163,10 @@ fn a_time_before_all_calendars_is_dead_without_trying() {
         let record = Record {
             id: id(FIRST),
             received_at_us,
+            origin: crate::source::Origin::default(),
             body: b"a",
         };
-        crate::message::append(&mut data, record);
+        crate::message::append(crate::message::GroupVersion::V1, &mut data, record);
         let mut delivery = Delivery::mock(1, "".into(), "".into(), false, data);
         delivery.properties =
             BasicProperties::default().with_content_type(crate::message::GROUP.into());

@@ -18,12 +18,14 @@ use uuid::fmt::Hyphenated;
 use crate::clock::now_us;
 use crate::health::Health;
 use crate::http::body::{Bodies, BodyError, BodyStart};
-use crate::http::idempotency::ticket_id;
+use crate::http::idempotency::{KeyError, ticket_id};
+use crate::http::issued_at::{IssuedAtError, issued_at_us};
 use crate::http::problem;
 use crate::http::response::{FullResponse, JSON, closing, response};
 use crate::message::Record;
 use crate::metrics::{HttpMetrics, Rejected};
 use crate::publisher::{PublishError, PublishResult, Publisher};
+use crate::source::{OwnedOrigin, Source};
 use crate::ticket::{TextError, text};
 
 const BEFORE_ID: &[u8] = b"{\"id\":\"";
@@ -45,10 +47,17 @@ pub(crate) struct PostTicket {
 }
 
 /// What the head of a ticket's request tells.
-#[derive(Clone, Copy)]
 pub(crate) struct TicketHead {
-    id: Result<Uuid, &'static str>,
+    id: Result<Uuid, HeadError>,
     received_at_us: i64,
+    origin: OwnedOrigin,
+}
+
+/// What is wrong with a head.
+#[derive(Clone, Copy)]
+enum HeadError {
+    Key(KeyError),
+    IssuedAt(IssuedAtError),
 }
 
 /// What a ticket's request waits for once its body was looked at.
@@ -63,7 +72,7 @@ pub(crate) enum Progress {
 
 /// Why a ticket is rejected.
 enum Rejection {
-    BadKey(&'static str),
+    BadHead(HeadError),
     NotText(TextError),
     Body(BodyError),
     NotPublished(PublishError),
@@ -73,11 +82,17 @@ enum Rejection {
 type Submitted = (Uuid, oneshot::Receiver<PublishResult>);
 
 impl TicketHead {
-    /// Reads a head; the ticket counts as received now.
-    pub(crate) fn new(headers: &HeaderMap) -> Self {
+    /// Reads a head; the ticket counts as received now, from this source if there is one.
+    pub(crate) fn new(headers: &HeaderMap, source: Option<Source>) -> Self {
+        let id = ticket_id(source.as_ref(), headers).map_err(HeadError::Key);
+        let issued_at_us = issued_at_us(headers).map_err(HeadError::IssuedAt);
         Self {
-            id: ticket_id(headers),
+            id: id.and_then(|id| issued_at_us.map(|_| id)),
             received_at_us: now_us(),
+            origin: OwnedOrigin {
+                source,
+                issued_at_us: issued_at_us.unwrap_or_default(),
+            },
         }
     }
 }
@@ -87,7 +102,7 @@ impl PostTicket {
     /// the ticket to the publisher.
     pub(crate) fn start(self: &Arc<Self>, head: TicketHead, mut body: Incoming) -> Progress {
         let submitted = match self.bodies.start(&mut body) {
-            Ok(BodyStart::Complete(body)) => self.submit(head, &body),
+            Ok(BodyStart::Complete(body)) => self.submit(&head, &body),
             Ok(BodyStart::Partial(first)) => {
                 return Progress::ReadBody(Box::pin(self.clone().read_body(head, first, body)));
             }
@@ -124,15 +139,15 @@ impl PostTicket {
         let body = self.bodies.finish(first, rest).await;
         let submitted = body
             .map_err(Rejection::Body)
-            .and_then(|body| self.submit(head, &body));
+            .and_then(|body| self.submit(&head, &body));
         match submitted {
             Ok((id, outcome)) => self.finish(id, outcome.await),
             Err(rejection) => self.reject(&rejection),
         }
     }
 
-    fn submit(&self, head: TicketHead, body: &[u8]) -> Result<Submitted, Rejection> {
-        let id = head.id.map_err(Rejection::BadKey)?;
+    fn submit(&self, head: &TicketHead, body: &[u8]) -> Result<Submitted, Rejection> {
+        let id = head.id.map_err(Rejection::BadHead)?;
         text(body).map_err(Rejection::NotText)?;
         if self.health.is_draining() {
             return Err(Rejection::NotPublished(PublishError::Draining));
@@ -140,6 +155,7 @@ impl PostTicket {
         let record = Record {
             id,
             received_at_us: head.received_at_us,
+            origin: head.origin.borrowed(),
             body,
         };
         let submitted = self.publisher.submit(record);
@@ -155,7 +171,8 @@ impl PostTicket {
 
     fn problem(&self, rejection: &Rejection) -> FullResponse {
         match rejection {
-            Rejection::BadKey(detail) => problem::bad_request(detail),
+            Rejection::BadHead(HeadError::Key(error)) => problem::bad_request(error.detail()),
+            Rejection::BadHead(HeadError::IssuedAt(error)) => problem::bad_request(error.detail()),
             Rejection::NotText(error) => problem::bad_request(&error.to_string()),
             Rejection::Body(BodyError::TooLarge) => problem::too_large(self.bodies.bytes_max()),
             Rejection::Body(BodyError::Timeout) => problem::body_timeout(),
@@ -181,7 +198,8 @@ impl PostTicket {
 impl Rejection {
     fn reason(&self) -> Rejected {
         match self {
-            Self::BadKey(_) => Rejected::BadKey,
+            Self::BadHead(HeadError::Key(_)) => Rejected::BadKey,
+            Self::BadHead(HeadError::IssuedAt(_)) => Rejected::BadIssuedAt,
             Self::NotText(_) => Rejected::NotText,
             Self::Body(BodyError::TooLarge) => Rejected::TooLarge,
             Self::Body(BodyError::Timeout) => Rejected::TooSlow,

@@ -5,6 +5,7 @@ use uuid::Uuid;
 
 use crate::http::problem;
 use crate::http::response::{FullResponse, JSON, response};
+use crate::source::Source;
 use crate::store::{TicketStates, Unavailable};
 
 /// Answers GET /ticket/{id}.
@@ -15,9 +16,9 @@ pub(crate) struct TicketState {
 }
 
 impl TicketState {
-    /// The state of the ticket of this id, as JSON.
-    pub(crate) async fn get(self, id: Uuid) -> FullResponse {
-        match self.states.of(id).await {
+    /// The state of the ticket of this id, as JSON. Who asks as a source is told of its own only.
+    pub(crate) async fn get(self, id: Uuid, source: Option<Source>) -> FullResponse {
+        match self.states.of(id, source).await {
             Ok(Some(json)) => response(StatusCode::OK, JSON, json.into()),
             Ok(None) => problem::not_found("no such ticket is stored, or not yet"),
             Err(Unavailable) => problem::unavailable("the database did not answer"),

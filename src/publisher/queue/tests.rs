@@ -3,12 +3,24 @@ use crate::publisher::replies::{WorkerReplies, reply_channels};
 use futures_util::FutureExt;
 use uuid::Uuid;
 
+use crate::message::RECORD_HEAD_BYTES;
+use crate::source::Origin;
+
 const BODY: [u8; 1000] = [b'x'; 1000];
 
 /// With one publisher, and the replies to its worker.
 fn queue_and_replies(group: usize, inflight: usize) -> (PublishQueue, WorkerReplies) {
+    queue_of_version(GroupVersion::V2, group, inflight)
+}
+
+fn queue_of_version(
+    version: GroupVersion,
+    group: usize,
+    inflight: usize,
+) -> (PublishQueue, WorkerReplies) {
     let limits = PublishLimits {
         group,
+        version,
         inflight,
         inflight_bytes: 1 << 20,
         confirm_timeout: Duration::from_secs(5),
@@ -31,12 +43,73 @@ fn submit_body(
     queue: &PublishQueue,
     body: &[u8],
 ) -> Result<oneshot::Receiver<PublishResult>, PublishError> {
-    let record = Record {
+    queue.submit(record(None, body), Instant::now(), 0)
+}
+
+fn record<'a>(issued_at_us: Option<i64>, body: &'a [u8]) -> Record<'a> {
+    let origin = Origin {
+        source: None,
+        issued_at_us,
+    };
+    Record {
         id: Uuid::nil(),
         received_at_us: 0,
+        origin,
         body,
-    };
-    queue.submit(record, Instant::now(), 0)
+    }
+}
+
+/// The tickets of each group that is ready, while none waits for its confirm.
+fn groups(queue: &PublishQueue) -> Vec<usize> {
+    let groups = std::iter::from_fn(|| queue.next(0));
+    groups.map(|group| group.tickets()).collect()
+}
+
+#[test]
+fn a_ticket_that_the_written_version_cannot_hold_is_a_message_of_its_own() {
+    for (version, expected) in [
+        (GroupVersion::V1, vec![2, 1, 1, 1]),
+        (GroupVersion::V2, vec![5]),
+    ] {
+        let (queue, _replies) = queue_of_version(version, 100, 100);
+        let mut waiting = Vec::new();
+        for issued_at_us in [None, None, Some(1), Some(2), None] {
+            let record = record(issued_at_us, b"x");
+            waiting.push(queue.submit(record, Instant::now(), 0).expect("taken"));
+        }
+        assert_eq!(groups(&queue), expected, "{version:?}");
+    }
+}
+
+#[test]
+fn a_group_that_grows_with_its_version_keeps_to_its_size_and_is_settled_whole() {
+    let (queue, _replies) = queue_and_replies(100_000, 100_000);
+    let mut waiting = Vec::new();
+    // As many as fit, were they not to become larger.
+    let each = RECORD_HEAD_BYTES + 1;
+    for _ in 0..(GROUP_BYTES_MAX / each) {
+        let submitted = queue.submit(record(None, b"x"), Instant::now(), 0);
+        waiting.push(submitted.expect("taken"));
+    }
+    let submitted = queue.submit(record(Some(1), b"x"), Instant::now(), 0);
+    waiting.push(submitted.expect("taken"));
+    let submitted = queue.submit(record(None, b"x"), Instant::now(), 0);
+    waiting.push(submitted.expect("taken"));
+    let groups: Vec<_> = std::iter::from_fn(|| queue.next(0)).collect();
+    assert_eq!(groups.len(), 2);
+    assert!(groups.iter().all(|group| group.bytes() <= GROUP_BYTES_MAX));
+    groups
+        .into_iter()
+        .for_each(|group| queue.settle(group, Ok(())));
+    let mut few = Vec::new();
+    for issued_at_us in [None, None, Some(1)] {
+        let submitted = queue.submit(record(issued_at_us, b"x"), Instant::now(), 0);
+        few.push(submitted.expect("taken"));
+    }
+    let upgraded = queue.next(0).expect("a group");
+    queue.settle(upgraded, Ok(()));
+    let state = queue.state();
+    assert_eq!((state.tickets, state.bytes), (0, 0));
 }
 
 #[test]

@@ -32,7 +32,7 @@ const POLL_INTERVAL: Duration = Duration::from_millis(100);
 const RETRY_DELAY: Duration = Duration::from_secs(1);
 
 /// It is asked for all the same after this long: old transactions may come one after the other.
-const FORCED_AFTER: Duration = Duration::from_secs(10);
+pub(super) const FORCED_AFTER: Duration = Duration::from_secs(10);
 
 /// Between two log lines about who holds the table.
 const LOG_INTERVAL: Duration = Duration::from_secs(5);
@@ -41,10 +41,13 @@ const LOG_INTERVAL: Duration = Duration::from_secs(5);
 const HOLDERS: &str = "select l.pid, coalesce(nullif(a.application_name, ''), a.backend_type, 'unknown'), \
     extract(epoch from clock_timestamp() - a.xact_start)::float8 \
     from pg_locks l left join pg_stat_activity a on a.pid = l.pid \
-    where l.locktype = 'relation' and l.relation = $1 and l.granted and l.pid <> pg_backend_pid() \
+    where l.locktype = 'relation' and l.relation = any ($1) and l.granted and l.pid <> pg_backend_pid() \
     and l.mode <> 'ShareUpdateExclusiveLock' \
     and l.database = (select oid from pg_database where datname = current_database()) \
     order by 3 desc nulls last limit 1";
+
+const OIDS: &str =
+    "select c.oid from unnest($1::text[]) name join pg_class c on c.oid = to_regclass(name)";
 
 /// A transaction this old may not be over in a moment.
 const OLD_S: f64 = 0.5;
@@ -58,10 +61,7 @@ pub(super) async fn exclusive(
     let mut asked = Instant::now();
     let mut said: Option<Instant> = None;
     loop {
-        let oldest = oldest(client, table).await?;
-        let stays = |holder: &Holder| holder.age_s.is_some_and(|age| age > OLD_S);
-        let staying = oldest.filter(stays);
-        if let Some(staying) = staying
+        if let Some(staying) = staying(client, &[table.oid]).await?
             && asked.elapsed() < FORCED_AFTER
         {
             if asked.elapsed() > RETRY_DELAY && said.is_none_or(|at| at.elapsed() > LOG_INTERVAL) {
@@ -125,7 +125,7 @@ pub(super) fn is_in_the_way(error: &Error) -> bool {
 }
 
 /// A session that uses the table.
-struct Holder {
+pub(super) struct Holder {
     pid: i32,
     application: String,
     age_s: Option<f64>,
@@ -139,9 +139,21 @@ impl fmt::Display for Holder {
     }
 }
 
+/// One that holds a table of these names and may not be done in a moment.
+pub(super) async fn staying_in(client: &Client, tables: &[&str]) -> Result<Option<Holder>, Error> {
+    let rows = client.query(OIDS, &[&tables]).await?;
+    let oids: Result<Vec<u32>, _> = rows.iter().map(|row| row.try_get(0)).collect();
+    staying(client, &oids?).await
+}
+
+async fn staying(client: &Client, tables: &[u32]) -> Result<Option<Holder>, Error> {
+    let oldest = oldest(client, tables).await?;
+    Ok(oldest.filter(|holder| holder.age_s.is_some_and(|age| age > OLD_S)))
+}
+
 /// The one whose transaction was begun first.
-async fn oldest(client: &Client, table: &Table) -> Result<Option<Holder>, Error> {
-    let row = client.query_opt(HOLDERS, &[&table.oid]).await?;
+async fn oldest(client: &Client, tables: &[u32]) -> Result<Option<Holder>, Error> {
+    let row = client.query_opt(HOLDERS, &[&tables]).await?;
     let holder = row.map(|row| {
         Ok(Holder {
             pid: row.try_get(0)?,

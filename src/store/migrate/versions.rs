@@ -22,6 +22,9 @@ pub(super) struct Migration {
     pub name: &'static str,
     /// Tables that are brought up to date before it, beside their writers.
     pub online: &'static [&'static TableSpec],
+    /// Tables that it changes, which their writers wait for: it is left for later while a transaction
+    /// stays in one.
+    pub alters: &'static [&'static str],
     /// The rest, which takes an instant. Run again, it does no harm.
     sql: &'static str,
     /// Whether tickets can be stored without it.
@@ -34,6 +37,7 @@ pub(super) const MIGRATIONS: &[Migration] = &[
         version: 1,
         name: "go_service",
         online: &[],
+        alters: &[],
         sql: include_str!("../migrations/0001_go_service.sql"),
         is_optional: false,
     },
@@ -41,6 +45,7 @@ pub(super) const MIGRATIONS: &[Migration] = &[
         version: 2,
         name: "ticketd",
         online: &[&TICKETS, &PRODUCTS],
+        alters: &[],
         sql: include_str!("../migrations/0002_ticketd.sql"),
         is_optional: false,
     },
@@ -48,7 +53,17 @@ pub(super) const MIGRATIONS: &[Migration] = &[
         version: 3,
         name: "dead_tickets_received_at",
         online: &[],
+        alters: &[],
         sql: include_str!("../migrations/0003_dead_tickets_received_at.sql"),
+        is_optional: true,
+    },
+    Migration {
+        version: 4,
+        name: "source_and_issued_at",
+        online: &[],
+        alters: &["tickets", "dead_tickets"],
+        sql: include_str!("../migrations/0004_source_and_issued_at.sql"),
+        // Those that have neither can; the others wait.
         is_optional: true,
     },
 ];

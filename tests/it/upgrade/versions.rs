@@ -5,6 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use ticketd_testing::servers::connect;
 use ticketd_testing::*;
 
 use super::lines;
@@ -285,6 +286,84 @@ async fn a_role_that_may_not_migrate_leaves_it_to_the_owner() {
         &format!("drop owned by {role}; drop role {role}"),
     )
     .await;
+    assert_eq!(lines(&namespace, RECORD).await, recorded(usize::MAX));
+}
+
+/// A ticket with a time of issue, which a table of before version 4 has no column for.
+const ISSUED: &[&str] = &["Ticket-Issued-At: 2026-11-20T12:00:00Z"];
+
+async fn has_time(namespace: &Namespace, id: uuid::Uuid) -> bool {
+    let origin = namespace.origin("tickets", id).await;
+    origin.is_some_and(|(_, issued_at)| issued_at.as_deref() == Some("2026-11-20 12:00:00.000000"))
+}
+
+/// Where the columns for source and time of issue are missing and its role may not add them, a
+/// consumer stores every ticket that has neither; one that has waits, and is stored whole once the
+/// owner has migrated: does so with version 3.
+#[tokio::test]
+async fn a_ticket_that_the_tables_have_no_room_for_waits_for_the_owner() {
+    let namespace = at_version(3).await;
+    let (schema, role) = (namespace.schema(), format!("{}_writer", namespace.schema()));
+    let grant = format!(
+        "create role {role}; grant usage on schema {schema} to {role}; \
+         grant select, insert, update on all tables in schema {schema} to {role}"
+    );
+    execute(&namespace, &grant).await;
+    let url = format!("{}%20-c%20role%3D{role}", namespace.database_url());
+    let mut serve = namespace.ready("serve", &[("DATABASE_URL", &url)]).await;
+    serve.logged("source_and_issued_at").await;
+    let mut client = serve.client().await;
+    let plain = namespace.accepted(&mut client, &[], EXAMPLE).await;
+    namespace.row(plain).await;
+    let state = client.ask(get(&format!("/ticket/{plain}"))).await.json();
+    assert!(state["source"].is_null() && state["issued_at"].is_null());
+    assert!(state["valid"].as_bool().unwrap(), "{state}");
+
+    let issued = namespace.accepted(&mut client, ISSUED, EXAMPLE).await;
+    serve.logged("wait until `ticketd migrate`").await;
+    assert_eq!(namespace.count("tickets").await, 1);
+    migrated(&namespace).await;
+    namespace.row(issued).await;
+    assert!(has_time(&namespace, issued).await);
+    serve.drained().await;
+    assert_eq!(namespace.count("dead_tickets").await, 0);
+    let drop = format!("drop owned by {role}; drop role {role}");
+    execute(&namespace, &drop).await;
+}
+
+/// Where a transaction holds a table that is to get columns, such as a dump, a consumer starts and
+/// stores what needs none, others' writes do not wait, and the columns come by themselves once they
+/// are needed and the transaction has ended: does so with version 3.
+#[tokio::test]
+async fn columns_come_once_a_dump_has_ended() {
+    let namespace = at_version(3).await;
+    let dump = connect(&namespace.database_url()).await.unwrap();
+    let hold = "begin isolation level repeatable read; select count(*) from tickets";
+    dump.batch_execute(hold).await.unwrap();
+    tokio::time::sleep(std::time::Duration::from_secs(1)).await;
+    let started = std::time::Instant::now();
+    let mut serve = namespace.ready("serve", &[]).await;
+    let mut client = serve.client().await;
+    let plain = namespace.accepted(&mut client, &[], EXAMPLE).await;
+    namespace.row(plain).await;
+    let issued = namespace.accepted(&mut client, ISSUED, EXAMPLE).await;
+    serve.logged("wait until `ticketd migrate`").await;
+    for n in 0..40 {
+        let asked = std::time::Instant::now();
+        let insert = format!("insert into tickets (order_id) values ('{n}')");
+        execute(&namespace, &insert).await;
+        let waited = asked.elapsed();
+        assert!(
+            waited.as_millis() < 500,
+            "{waited:?} after {:?}",
+            started.elapsed()
+        );
+        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+    }
+    dump.batch_execute("commit").await.unwrap();
+    namespace.row(issued).await;
+    assert!(has_time(&namespace, issued).await);
+    serve.drained().await;
     assert_eq!(lines(&namespace, RECORD).await, recorded(usize::MAX));
 }
 

@@ -37,7 +37,10 @@ mod wait;
 pub use certificates::Certificates;
 pub use forward::Forwarder;
 pub use http::{Answer, Client, ask_once, get, head, post, request};
-pub use message::{group, group_properties, ticket_properties};
+pub use message::{
+    SourcedRecord, group, group_properties, sourced_group, sourced_group_properties,
+    sourced_properties, ticket_properties,
+};
 pub use metrics::metric;
 pub use namespace::{Dead, Namespace, Row, owned};
 pub use process::{Ended, Process, signal};

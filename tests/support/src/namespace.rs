@@ -228,6 +228,17 @@ impl Namespace {
         .await;
     }
 
+    /// Source and time of issue of a row of a table, the time in UTC to the microsecond; none where
+    /// there is no such row.
+    pub async fn origin(&self, table: &str, id: Uuid) -> Option<(Option<String>, Option<String>)> {
+        let query = format!(
+            "select source, to_char(issued_at at time zone 'UTC', 'YYYY-MM-DD HH24:MI:SS.US') \
+             from {table} where ticket_id = $1"
+        );
+        let row = self.database.query_opt(&query, &[&id]).await.unwrap();
+        row.map(|row| (row.get(0), row.get(1)))
+    }
+
     /// Product id, name and price of every row of `products`, by product id.
     pub async fn products(&self) -> Vec<(String, String, String)> {
         let query =

@@ -6,6 +6,7 @@ use std::str::from_utf8;
 
 use ticketd::copy::{ProductRow, Recency};
 use ticketd::message::Record;
+use ticketd::source::Origin;
 use ticketd::ticket::text;
 use ticketd::{DeliveredMessage, rows_of};
 
@@ -62,8 +63,9 @@ impl<'a> Expected<'a> {
     fn holds(&self, messages: &[DeliveredMessage]) {
         let (encoded, products) = rows_of(messages, std::time::Instant::now());
         let dead = encoded.dead.iter();
-        let dead = dead.map(|it| (it.ticket_id, it.body, it.reason.as_str()));
-        let expected = self.dead.iter().map(|(it, why)| (it.id, it.body, *why));
+        let dead = dead.map(|it| (it.ticket_id, it.origin, it.body, it.reason.as_str()));
+        let expected = self.dead.iter();
+        let expected = expected.map(|(it, why)| (it.id, it.origin, it.body, *why));
         assert!(dead.eq(expected), "{:?}", encoded.dead);
 
         let rows = copy::rows(&encoded.tickets);
@@ -103,10 +105,12 @@ fn is_ticket(row: &Row<'_>, sent: &Record<'_>, ticket: &Reading) {
         reason,
         ticket_text,
         received_at,
+        ref origin @ ..,
     ] = row.as_slice()
     else {
         panic!("{} columns", row.len());
     };
+    is_origin(origin, &sent.origin);
     assert_eq!(id, Some(sent.id.as_bytes().as_slice()));
     assert_eq!(order_id, ticket.order_id.as_deref().map(str::as_bytes));
     assert_eq!(vat.map(copy::numeric), ticket.vat);
@@ -117,6 +121,21 @@ fn is_ticket(row: &Row<'_>, sent: &Record<'_>, ticket: &Reading) {
     assert_eq!(reason, expected.as_deref().map(str::as_bytes));
     assert_eq!(ticket_text, Some(sent.body));
     assert_eq!(received_at, Some(time(sent.received_at_us).as_slice()));
+}
+
+/// Source and time of issue; rows of tickets that all have neither may leave both out.
+fn is_origin(row: &[Option<&[u8]>], sent: &Origin<'_>) {
+    let source = sent.source.map(|source| source.as_str().as_bytes());
+    let issued_at_us = sent.issued_at_us.filter(|us| *us >= EARLIEST_US);
+    let issued_at = issued_at_us.map(time);
+    match row {
+        [] => assert_eq!(*sent, Origin::default()),
+        &[its_source, its_time] => {
+            assert_eq!(its_source, source);
+            assert_eq!(its_time, issued_at.as_ref().map(<[u8; 8]>::as_slice));
+        }
+        more => panic!("{} more columns", more.len()),
+    }
 }
 
 /// A time as PostgreSQL counts it; the smallest number is its -infinity, and no time.
