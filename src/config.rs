@@ -5,10 +5,12 @@
 
 mod broker;
 mod cli;
+mod credentials;
 mod database;
 mod http;
 mod logs;
 mod publish;
+mod rate;
 mod secret;
 mod store;
 mod tls;
@@ -19,11 +21,16 @@ pub use cli::{
     AcceptRole, AcceptSettings, Cli, Command, CommonSettings, ConsumeRole, ConsumeSettings,
     DeadAction, DeadSettings, LogFormat, ServeSettings, ShutdownSettings,
 };
+pub use credentials::{
+    CredentialKind, Credentials, OTHER_SOURCES, RateOverride, SourceCredentials, TOKEN_PREFIX,
+    TokenHash, WEBHOOK_PREFIX, WebhookKey, is_token,
+};
 pub use database::{
     DatabaseConfig, DatabaseSettings, DatabaseTls, OptionalDatabaseSettings, SslMode,
 };
 pub use http::{CONSUMER_ADMIN_LISTEN, HttpSettings, ListenSettings};
 pub use publish::{GROUP_BYTES_MAX, INFLIGHT_BYTES_MAX, PublishSettings};
+pub use rate::RateLimit;
 pub use store::StoreSettings;
 pub use tls::{Authorities, ListenTlsSettings, PeerCheck, TlsFile, TlsIdentity};
 
