@@ -105,6 +105,16 @@ fuzz_keep: need_cargo need_cargo_fuzz ## Keep what fuzzing found in fuzz/corpus/
 		$(FUZZ) $$target fuzz/corpus/$$target fuzz/found/$$target -- -set_cover_merge=1 || exit 1; \
 	done
 
+# The library that the recorded signatures are of, and where it is put.
+WEBHOOKS_VERSION := 1.1.0
+WEBHOOKS_FOLDER := $(or $(CARGO_TARGET_DIR),target)/standardwebhooks-$(WEBHOOKS_VERSION)
+
+.PHONY: webhook_vectors
+webhook_vectors: ## Ask the published Python library of Standard Webhooks again what the unit tests have recorded of it
+	@[ -d '$(WEBHOOKS_FOLDER)' ] || \
+		python3 -m pip install --quiet --no-deps --target '$(WEBHOOKS_FOLDER)' standardwebhooks==$(WEBHOOKS_VERSION)
+	@PYTHONPATH='$(WEBHOOKS_FOLDER)' PYTHONDONTWRITEBYTECODE=1 python3 tests/webhooks/record.py
+
 .PHONY: compose_check
 compose_check: ## Build and try docker-compose.yml on a Docker engine, with its parts restarted under tickets, in ten minutes
 	@deploy/compose_check.sh

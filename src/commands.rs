@@ -2,11 +2,13 @@
 //! flow: nothing imports them.
 
 mod check;
+mod credential;
 mod dead;
 mod healthcheck;
 mod migrate;
 
 pub use check::check;
+pub use credential::credential;
 pub use dead::dead;
 pub use healthcheck::healthcheck;
 pub use migrate::migrate;

@@ -3,6 +3,7 @@
 //! A setting is a flag, else an environment variable, else its default. A wrong
 //! value stops the start with a message that names the setting.
 
+mod auth;
 mod broker;
 mod cli;
 mod credentials;
@@ -16,10 +17,12 @@ mod store;
 mod tls;
 mod units;
 
+pub use auth::{AuthSettings, CredentialSettings};
 pub use broker::{AmqpTls, AmqpUrl, BrokerSettings, TopologyMode};
 pub use cli::{
     AcceptRole, AcceptSettings, Cli, Command, CommonSettings, ConsumeRole, ConsumeSettings,
-    DeadAction, DeadSettings, LogFormat, ServeSettings, ShutdownSettings,
+    CredentialAction, CredentialArguments, DeadAction, DeadSettings, LogFormat, ServeSettings,
+    ShutdownSettings,
 };
 pub use credentials::{
     CredentialKind, Credentials, OTHER_SOURCES, RateOverride, SourceCredentials, TOKEN_PREFIX,

@@ -8,13 +8,16 @@
 //! |---|---|
 //! | POST /ticket, confirmed | 202, `Location`, `{"id":"…"}` |
 //! | empty, not UTF-8, NUL in it, bad key | 400 |
+//! | no valid credential, where one is needed | 401 |
 //! | too large | 413, connection closed |
 //! | too slow | 408, connection closed |
 //! | known path, other method | 405 with `Allow` |
+//! | its source is over its limit | 429 with `Retry-After` |
 //! | not confirmed, for any reason | 503 with `Retry-After` |
 //!
 //! Errors are problem documents (RFC 9457).
 
+mod auth;
 mod body;
 mod connection;
 mod handle;
@@ -32,6 +35,7 @@ mod socket;
 mod stream;
 mod worker;
 
+pub(crate) use auth::{CredentialsFile, Senders};
 pub(crate) use body::Bodies;
 pub(crate) use handlers::{PostTicket, Probes, TicketState};
 pub(crate) use listener::Listener;

@@ -6,9 +6,11 @@
 
 mod labels;
 mod link_guard;
+mod sources;
 
 pub(crate) use labels::{FlushFailed, Handshake, PublishFailed, QueueLabel, Rejected};
 pub(crate) use link_guard::LinkGuard;
+pub(crate) use sources::{SourceCounters, SourceMetrics};
 
 use std::time::Duration;
 
@@ -32,7 +34,7 @@ const LATENCY_SECONDS: &[f64] = &[
 const COUNTS: &[f64] = &[1.0, 4.0, 16.0, 64.0, 256.0, 1024.0, 4096.0, 16384.0];
 
 /// The status codes of http's responses, each with a counter made at start.
-const CODES: [u16; 10] = [200, 202, 400, 404, 405, 408, 413, 431, 500, 503];
+const CODES: [u16; 12] = [200, 202, 400, 401, 404, 405, 408, 413, 429, 431, 500, 503];
 
 /// Installs the process-wide recorder; fails if there is one already.
 pub fn install() -> Result<Prometheus, BuildError> {
@@ -63,6 +65,14 @@ fn describe() {
     describe_counter!(
         "ticketd_rejected_total",
         "Tickets not answered 202, by reason."
+    );
+    describe_counter!(
+        "ticketd_source_accepted_total",
+        "Tickets answered 202, by source."
+    );
+    describe_counter!(
+        "ticketd_source_rejected_total",
+        "Tickets of a known source not answered 202, by source."
     );
     describe_counter!("ticketd_publish_groups_total", "Messages published.");
     describe_histogram!("ticketd_publish_group_size", "Tickets in one message.");

@@ -10,6 +10,7 @@
 //! 4. the consumer stores and acknowledges what it has begun.
 
 mod listen;
+mod senders;
 
 use std::sync::Arc;
 use std::thread::available_parallelism;
@@ -17,7 +18,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
 use tokio::sync::{Notify, oneshot};
-use tokio::task::JoinSet;
+use tokio::task::{JoinSet, spawn_blocking};
 use tokio::time::{interval, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
@@ -35,6 +36,7 @@ use crate::publisher::{PublishLimits, publishers};
 use crate::store::{check_tls, ticket_states};
 use crate::thread::run_on_thread;
 use listen::Listening;
+use senders::KnownSenders;
 
 /// The last part of the lame duck, in which responses close their connections:
 /// before, their clients would only reconnect here.
@@ -51,6 +53,7 @@ pub struct Service {
     consume: Option<Consume>,
     admin: Option<Listener>,
     listening: Listening,
+    credentials: KnownSenders,
     prometheus: Prometheus,
 }
 
@@ -58,6 +61,7 @@ pub struct Service {
 struct Accept {
     listener: Listener,
     listening: Listening,
+    credentials: KnownSenders,
     /// Where what became of tickets is looked up.
     database: Option<DatabaseConfig>,
     settings: AcceptRole,
@@ -120,6 +124,7 @@ impl Service {
             consume: None,
             admin: None,
             listening,
+            credentials: KnownSenders::default(),
             prometheus,
         })
     }
@@ -134,13 +139,14 @@ impl Service {
         service.admin = address
             .map(|address| service.listening.admin(address))
             .transpose()?;
+        service.credentials = accept.credentials.clone();
         service.accept = Some(accept);
         Ok(service)
     }
 
     /// Whether files are read that may be read again: see [`Self::run`].
     pub fn reads_files(&self) -> bool {
-        self.listening.reads_files()
+        self.listening.reads_files() || self.credentials.reads_files()
     }
 
     /// Runs until `shutdown` resolves, for the lame duck after that, and until
@@ -168,7 +174,7 @@ impl Service {
         let mut consumer = Part::new("batches");
         let mut background = JoinSet::new();
         background.spawn(upkeep(probes.prometheus.clone()));
-        background.spawn(self.listening.read_again(read_again));
+        background.spawn(follow(read_again, self.listening, self.credentials));
 
         if let Some(accept) = self.accept {
             accept.start(&self.broker, &probes, &mut http, &mut background)?;
@@ -200,11 +206,18 @@ impl Service {
 
 impl Accept {
     fn new(settings: AcceptRole, database: Option<DatabaseConfig>) -> anyhow::Result<Self> {
-        let http = &settings.http;
-        let listening = Listening::read(&http.listen.tls, http.client_ca())?;
+        let listen = &settings.http.listen;
+        let listening = Listening::read(&listen.tls, settings.http.client_ca())?;
+        let credentials = KnownSenders::read(&settings.auth)?;
+        if credentials.senders.is_none() && !listen.listen.ip().is_loopback() {
+            warn!(
+                "whoever reaches LISTEN may send tickets: neither CREDENTIALS_FILE nor CREDENTIALS is set"
+            );
+        }
         Ok(Self {
-            listener: listening.public(http.listen.listen)?,
+            listener: listening.public(listen.listen)?,
             listening,
+            credentials,
             database,
             settings,
         })
@@ -221,7 +234,10 @@ impl Accept {
         let ticket_state = self.database.map(|database| {
             let (states, task) = ticket_states(database);
             background.spawn(task);
-            TicketState { states }
+            TicketState {
+                states,
+                senders: self.credentials.senders.clone(),
+            }
         });
         let limits = PublishLimits::of(&self.settings.publish);
         let body_bytes_max = self.settings.http.body_max as usize;
@@ -233,6 +249,7 @@ impl Accept {
             let post_ticket = PostTicket {
                 publisher,
                 bodies: bodies.clone(),
+                senders: self.credentials.senders.clone(),
                 has_ticket_state: ticket_state.is_some(),
                 health: health.clone(),
                 metrics: Arc::new(HttpMetrics::new()),
@@ -349,6 +366,22 @@ impl Part {
         let in_time = stopped.await.is_ok();
         info!(part = self.name, elapsed = ?started.elapsed(), in_time, "drained");
         in_time
+    }
+}
+
+/// Reads the files again each time that it is told to, where that may take its time: they may be far
+/// away.
+async fn follow(told: Arc<Notify>, listening: Listening, credentials: KnownSenders) {
+    loop {
+        told.notified().await;
+        let (listening, credentials) = (listening.clone(), credentials.clone());
+        let read = spawn_blocking(move || {
+            listening.read_again();
+            credentials.read_again();
+        });
+        if let Err(error) = read.await {
+            error!(%error, "reading the files again failed");
+        }
     }
 }
 

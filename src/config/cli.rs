@@ -7,7 +7,9 @@ use std::time::Duration;
 use clap::error::ErrorKind;
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 
+use super::auth::AuthSettings;
 use super::broker::BrokerSettings;
+use super::credentials::{CredentialKind, credential_name};
 use super::database::{DatabaseSettings, OptionalDatabaseSettings};
 use super::http::{HttpSettings, ListenSettings};
 use super::logs::{self, log_filter};
@@ -16,6 +18,7 @@ use super::secret::without_secrets;
 use super::store::StoreSettings;
 use super::tls::ListenTlsSettings;
 use super::units::duration_at_least;
+use crate::source::Source;
 
 /// The command line.
 #[derive(Debug, Parser)]
@@ -53,6 +56,8 @@ pub enum Command {
     },
     /// List dead tickets, which could not be stored, show one, or replay one
     Dead(Box<DeadSettings>),
+    /// Make a sender's credential
+    Credential(CredentialArguments),
     /// Exit 0 if the ticketd with these settings answers that it is alive, else 1
     Healthcheck(ListenSettings),
 }
@@ -88,6 +93,28 @@ pub enum DeadAction {
     },
 }
 
+/// What follows `credential`.
+#[derive(Debug, Args)]
+pub struct CredentialArguments {
+    /// What to do.
+    #[command(subcommand)]
+    pub action: CredentialAction,
+}
+
+/// What to do with credentials.
+#[derive(Debug, Clone, Subcommand)]
+pub enum CredentialAction {
+    /// Write a new secret, which is kept nowhere, and below it the line for CREDENTIALS_FILE
+    New {
+        /// The source: 1 to 64 characters of a-z, 0-9, ., _ and -
+        #[arg(value_parser = credential_name)]
+        name: Source,
+        /// How the sender proves who it is: bearer, webhook, or operator for one who sends nothing
+        #[arg(long, default_value_t = CredentialKind::Bearer)]
+        kind: CredentialKind,
+    },
+}
+
 /// How logs are written.
 #[derive(Debug, Clone, Copy, ValueEnum)]
 pub enum LogFormat {
@@ -114,6 +141,9 @@ pub struct AcceptRole {
     /// Listeners, and what they accept.
     #[command(flatten)]
     pub http: HttpSettings,
+    /// Senders.
+    #[command(flatten)]
+    pub auth: AuthSettings,
     /// Publishing.
     #[command(flatten)]
     pub publish: PublishSettings,
@@ -219,7 +249,9 @@ impl Cli {
             Command::Dead(settings) => {
                 (settings.broker.tls(), settings.database.config().map(drop))
             }
-            Command::Check { .. } | Command::Healthcheck(_) => return Ok(self),
+            Command::Check { .. } | Command::Credential(_) | Command::Healthcheck(_) => {
+                return Ok(self);
+            }
         };
         broker.map_err(|why| invalid("--amqp-url <AMQP_URL>", &why))?;
         database.map_err(|why| invalid("--database-url <DATABASE_URL>", &why))?;

@@ -6,6 +6,8 @@ use std::ffi::OsStr;
 use clap::builder::TypedValueParser;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 
+use super::credentials::{HASH_PREFIX, TOKEN_PREFIX, WEBHOOK_PREFIX};
+
 /// Reads a setting that holds a password; clap's own parsers show a value that they refuse.
 #[derive(Clone)]
 pub(super) struct Secret<T>(pub(super) fn(&str) -> Result<T, String>);
@@ -52,9 +54,10 @@ pub(super) fn without_secrets(error: clap::Error, arguments: &[String]) -> clap:
     clap::Error::raw(error.kind(), message)
 }
 
-/// Whether it looks like a URL, or like a setting of libpq's.
+/// Whether it looks like a URL, like a setting of libpq's, or like a credential.
 fn holds_secret(text: &str) -> bool {
-    text.contains("://") || text.contains("password")
+    let marks = ["://", "password", WEBHOOK_PREFIX, HASH_PREFIX, TOKEN_PREFIX];
+    marks.iter().any(|mark| text.contains(mark))
 }
 
 fn is_flag(text: &str) -> bool {

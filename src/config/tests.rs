@@ -124,6 +124,10 @@ const UNBOUNDED: &[&str] = &[
     "pgsslkey",
     "log-format",
     "rust-log",
+    "credentials-file",
+    "credentials",
+    // Its numbers have: see rate.rs.
+    "rate-limit",
 ];
 
 /// `serve` with this setting, as it would be shown.

@@ -4,6 +4,6 @@ mod post_ticket;
 mod probes;
 mod ticket_state;
 
-pub(crate) use post_ticket::{PostTicket, Progress, TicketHead};
+pub(crate) use post_ticket::{PostTicket, Progress, Submitted, TicketHead};
 pub(crate) use probes::Probes;
 pub(crate) use ticket_state::TicketState;

@@ -55,7 +55,7 @@ pub(super) fn ticket_id(source: Option<&Source>, headers: &HeaderMap) -> Result<
 
 /// The id of a key. Keys belong to their source: neither has a blank, so no other source and key,
 /// and no key without a source, make the same name.
-fn id_of_key(source: Option<&Source>, key: &[u8]) -> Uuid {
+pub(super) fn id_of_key(source: Option<&Source>, key: &[u8]) -> Uuid {
     match source {
         None => Uuid::new_v5(&KEY_NAMESPACE, key),
         Some(source) => {

@@ -10,13 +10,10 @@ use std::task::{Context, Poll, ready};
 use std::time::Instant;
 
 use hyper::body::Incoming;
-use tokio::sync::oneshot;
-use uuid::Uuid;
 
-use super::handlers::{PostTicket, Progress, TicketHead};
+use super::handlers::{PostTicket, Progress, Submitted, TicketHead};
 use super::response::FullResponse;
 use crate::metrics::HttpMetrics;
-use crate::publisher::PublishResult;
 
 /// The response to one request, counted and timed when it is there.
 pub(crate) struct PendingResponse {
@@ -30,8 +27,8 @@ pub(crate) enum State {
     /// A ticket's body, which was not looked at yet: hyper hands a request over
     /// before what came of its body, and has that when the response is polled.
     ReadBody(Arc<PostTicket>, TicketHead, Incoming),
-    /// The confirm of the ticket of this id.
-    AwaitConfirm(Arc<PostTicket>, Uuid, oneshot::Receiver<PublishResult>),
+    /// The confirm of this ticket.
+    AwaitConfirm(Arc<PostTicket>, Submitted),
     /// Everything that is rare.
     Boxed(Pin<Box<dyn Future<Output = FullResponse> + Send>>),
     /// Nothing: it is taken out, or was returned.
@@ -51,7 +48,7 @@ impl State {
         }
         if let Self::ReadBody(handler, head, body) = std::mem::replace(self, Self::Done) {
             *self = match handler.start(head, body) {
-                Progress::AwaitConfirm(id, outcome) => Self::AwaitConfirm(handler, id, outcome),
+                Progress::AwaitConfirm(submitted) => Self::AwaitConfirm(handler, submitted),
                 Progress::ReadBody(response) => Self::Boxed(response),
                 Progress::Rejected(response) => Self::known(response),
             };
@@ -77,9 +74,9 @@ impl Future for PendingResponse {
         let this = self.get_mut();
         this.state.start();
         let response = match &mut this.state {
-            State::AwaitConfirm(handler, id, outcome) => {
-                let outcome = ready!(Pin::new(outcome).poll(cx));
-                handler.finish(*id, outcome)
+            State::AwaitConfirm(handler, submitted) => {
+                let outcome = ready!(Pin::new(&mut submitted.outcome).poll(cx));
+                handler.finish(submitted, outcome)
             }
             State::Boxed(response) => ready!(response.as_mut().poll(cx)),
             State::ReadBody(..) | State::Done => return Poll::Pending,

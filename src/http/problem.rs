@@ -1,7 +1,7 @@
 //! Errors as problem documents (RFC 9457).
 
 use hyper::StatusCode;
-use hyper::header::{ALLOW, HeaderName, HeaderValue, RETRY_AFTER};
+use hyper::header::{ALLOW, HeaderName, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE};
 
 use super::response::{FullResponse, closing, response, with};
 use crate::publisher::PublishError;
@@ -19,6 +19,14 @@ pub(super) fn bad_request(detail: &str) -> FullResponse {
 /// 400: the body ended before it was complete.
 pub(super) fn incomplete_body() -> FullResponse {
     closing(bad_request("the body is incomplete"))
+}
+
+/// 401: nothing proves who sends it. The same whatever is missing or wrong (RFC 6750 section 3).
+pub(super) fn unauthorized() -> FullResponse {
+    let detail = "a valid credential is needed";
+    let challenge = HeaderValue::from_static("Bearer realm=\"ticketd\"");
+    let challenge = (WWW_AUTHENTICATE, challenge);
+    with(problem(StatusCode::UNAUTHORIZED, detail), challenge)
 }
 
 /// 404: the path is not known.
@@ -76,6 +84,15 @@ fn final_response(status: StatusCode, detail: &str) -> String {
 pub(super) fn too_large(bytes_max: usize) -> FullResponse {
     let detail = format!("a ticket has at most {bytes_max} bytes");
     closing(problem(StatusCode::PAYLOAD_TOO_LARGE, &detail))
+}
+
+/// 429: the source is over its limit for so many seconds.
+pub(super) fn rate_limited(seconds: u32) -> FullResponse {
+    let problem = problem(
+        StatusCode::TOO_MANY_REQUESTS,
+        "this source sends too many tickets",
+    );
+    with(problem, (RETRY_AFTER, seconds.into()))
 }
 
 /// 503: the ticket is not confirmed, and its sender may retry.

@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 use http_body_util::Full;
+use hyper::body::Body;
 use hyper::header::{CONNECTION, CONTENT_TYPE, HeaderName, HeaderValue};
 use hyper::{Response, StatusCode};
 
@@ -34,4 +35,13 @@ pub(super) fn with(
 /// The same, and it ends the connection: what the client still sends is not read.
 pub(super) fn closing(response: FullResponse) -> FullResponse {
     with(response, CLOSE)
+}
+
+/// The same; a client that still sends a body, which is not read, is told that the connection closes.
+pub(super) fn unread_body(body: &impl Body, response: FullResponse) -> FullResponse {
+    if body.is_end_stream() {
+        response
+    } else {
+        closing(response)
+    }
 }

@@ -3,14 +3,14 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use hyper::body::{Body, Incoming};
+use hyper::body::Incoming;
 use hyper::{Method, Request};
 use uuid::Uuid;
 
-use super::handlers::{PostTicket, Probes, TicketHead, TicketState};
+use super::handlers::{PostTicket, Probes, TicketState};
 use super::pending::{PendingResponse, State};
 use super::problem;
-use super::response::{FullResponse, closing};
+use super::response::unread_body;
 use crate::metrics::HttpMetrics;
 
 /// The routes of one listener, and what counts their responses; one for each worker.
@@ -89,11 +89,11 @@ impl Router {
         let path = request.uri().path();
         let mut matches = self.routes.iter();
         let Some(route) = matches.find(|route| route.path.matches(path)) else {
-            return State::known(unread_body(&request, problem::no_such_path()));
+            return State::known(unread_body(request.body(), problem::no_such_path()));
         };
         if !route.endpoint.takes(request.method()) {
             let problem = problem::method_not_allowed(route.endpoint.allowed());
-            return State::known(unread_body(&request, problem));
+            return State::known(unread_body(request.body(), problem));
         }
         route.endpoint.start(request)
     }
@@ -136,12 +136,15 @@ impl Endpoint {
     fn start(&self, request: Request<Incoming>) -> State {
         match self {
             Self::PostTicket(handler) => {
-                let head = TicketHead::new(request.headers(), None);
+                let head = handler.head(&request);
                 State::ReadBody(handler.clone(), head, request.into_body())
             }
             Self::TicketState(handler) => {
+                let Ok(source) = handler.source(request.headers()) else {
+                    return State::known(unread_body(request.body(), problem::unauthorized()));
+                };
                 match request.uri().path().rsplit('/').next().and_then(id) {
-                    Some(id) => State::Boxed(Box::pin(handler.clone().get(id, None))),
+                    Some(id) => State::Boxed(Box::pin(handler.clone().get(id, source))),
                     None => State::known(problem::no_such_path()),
                 }
             }
@@ -154,13 +157,4 @@ impl Endpoint {
 
 fn id(text: &str) -> Option<Uuid> {
     Uuid::try_parse(text).ok()
-}
-
-/// A client that still sends a body, which is not read, is told that the connection closes.
-fn unread_body(request: &Request<Incoming>, response: FullResponse) -> FullResponse {
-    if request.body().is_end_stream() {
-        response
-    } else {
-        closing(response)
-    }
 }

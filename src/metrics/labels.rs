@@ -47,12 +47,16 @@ label! {
         NotText = "not_text",
         /// Too many tickets are waiting.
         Overloaded = "overloaded",
+        /// Its source is over its limit.
+        RateLimited = "rate_limited",
         /// RabbitMQ had no queue for it.
         Returned = "returned",
         /// Its body is too large.
         TooLarge = "too_large",
         /// Its body did not arrive in time.
         TooSlow = "too_slow",
+        /// Nothing proves who sends it.
+        Unauthorized = "unauthorized",
     }
 }
 

@@ -4,7 +4,6 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use anyhow::Context;
-use tokio::sync::Notify;
 use tracing::{error, info, warn};
 
 use crate::config::{ListenTlsSettings, TlsFile};
@@ -72,20 +71,17 @@ impl Listening {
         self.tls.is_some()
     }
 
-    /// Reads the files again each time that it is told to; wrong ones leave everything as it was.
-    pub(super) async fn read_again(self, told: Arc<Notify>) {
-        let Some(tls) = self.tls else {
+    /// Reads the files again; wrong ones leave everything as it was.
+    pub(super) fn read_again(&self) {
+        let Some(tls) = &self.tls else {
             return;
         };
-        loop {
-            told.notified().await;
-            match tls.read_again() {
-                Ok(()) => info!("TLS_CERT, TLS_KEY and TLS_CLIENT_CA were read again"),
-                Err(error) => error!(%error, "the files read before stay in use"),
-            }
-            if let Some(warning) = tls.warning() {
-                warn!("{warning}");
-            }
+        match tls.read_again() {
+            Ok(()) => info!("TLS_CERT, TLS_KEY and TLS_CLIENT_CA were read again"),
+            Err(error) => error!(%error, "the files read before stay in use"),
+        }
+        if let Some(warning) = tls.warning() {
+            warn!("{warning}");
         }
     }
 }

@@ -2,6 +2,7 @@
 //! exist, the README is short, and the reference is what the built binary does.
 
 mod commands;
+mod credentials;
 mod http;
 mod metrics;
 mod settings;

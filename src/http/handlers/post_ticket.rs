@@ -7,25 +7,27 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use hyper::StatusCode;
 use hyper::body::Incoming;
-use hyper::header::{HeaderMap, HeaderValue, LOCATION};
+use hyper::header::{HeaderValue, LOCATION};
+use hyper::{Request, StatusCode};
 use tokio::sync::oneshot;
 use tokio::sync::oneshot::error::RecvError;
+use tracing::debug;
 use uuid::Uuid;
 use uuid::fmt::Hyphenated;
 
 use crate::clock::now_us;
 use crate::health::Health;
+use crate::http::auth::{Claim, Sender, Senders, SignedClaim, Unauthorized};
 use crate::http::body::{Bodies, BodyError, BodyStart};
-use crate::http::idempotency::{KeyError, ticket_id};
+use crate::http::idempotency::{KeyError, id_of_key, ticket_id};
 use crate::http::issued_at::{IssuedAtError, issued_at_us};
 use crate::http::problem;
-use crate::http::response::{FullResponse, JSON, closing, response};
+use crate::http::response::{FullResponse, JSON, closing, response, unread_body};
 use crate::message::Record;
 use crate::metrics::{HttpMetrics, Rejected};
 use crate::publisher::{PublishError, PublishResult, Publisher};
-use crate::source::{OwnedOrigin, Source};
+use crate::source::Origin;
 use crate::ticket::{TextError, text};
 
 const BEFORE_ID: &[u8] = b"{\"id\":\"";
@@ -38,6 +40,8 @@ pub(crate) struct PostTicket {
     pub publisher: Publisher,
     /// Reads bodies.
     pub bodies: Bodies,
+    /// Who may send; anyone may where there are none.
+    pub senders: Option<Arc<Senders>>,
     /// Whether GET /ticket/{id} answers, so that `Location` may name it.
     pub has_ticket_state: bool,
     /// Whether the process is shutting down.
@@ -48,85 +52,191 @@ pub(crate) struct PostTicket {
 
 /// What the head of a ticket's request tells.
 pub(crate) struct TicketHead {
-    id: Result<Uuid, HeadError>,
-    received_at_us: i64,
-    origin: OwnedOrigin,
+    identity: Identity,
+    times: Times,
 }
 
-/// What is wrong with a head.
+/// When a ticket was received, and issued.
 #[derive(Clone, Copy)]
-enum HeadError {
-    Key(KeyError),
-    IssuedAt(IssuedAtError),
+struct Times {
+    received_at_us: i64,
+    issued_at_us: Result<Option<i64>, IssuedAtError>,
+}
+
+/// Whose ticket it is, and its id, as far as the head tells.
+enum Identity {
+    /// All of it; there is no sender where anyone may send.
+    Known(Result<Uuid, KeyError>, Option<Arc<Sender>>),
+    /// The body will tell whether the signature is right, and its message's id is the key.
+    Signed(Box<SignedClaim>),
+    /// It is not accepted, whatever its body is.
+    Rejected(Rejection, Option<Arc<Sender>>),
+}
+
+/// A ticket on its way.
+pub(crate) struct Submitted {
+    id: Uuid,
+    sender: Option<Arc<Sender>>,
+    /// Where the outcome comes from.
+    pub outcome: oneshot::Receiver<PublishResult>,
 }
 
 /// What a ticket's request waits for once its body was looked at.
 pub(crate) enum Progress {
-    /// The confirm of the ticket of this id.
-    AwaitConfirm(Uuid, oneshot::Receiver<PublishResult>),
+    /// The confirm of this ticket.
+    AwaitConfirm(Submitted),
     /// The rest of a body that comes in pieces, and then the confirm.
     ReadBody(Pin<Box<dyn Future<Output = FullResponse> + Send>>),
     /// Nothing: it is rejected.
     Rejected(FullResponse),
 }
 
+/// A ticket that is rejected, and whose, where that is known.
+struct Refused {
+    sender: Option<Arc<Sender>>,
+    rejection: Rejection,
+}
+
 /// Why a ticket is rejected.
+#[derive(Clone, Copy)]
 enum Rejection {
-    BadHead(HeadError),
+    Unauthorized,
+    /// So many seconds are to pass.
+    RateLimited(u32),
+    BadKey(KeyError),
+    BadIssuedAt(IssuedAtError),
     NotText(TextError),
     Body(BodyError),
     NotPublished(PublishError),
 }
 
-/// A ticket on its way, by its id, and where the outcome comes from.
-type Submitted = (Uuid, oneshot::Receiver<PublishResult>);
-
 impl TicketHead {
-    /// Reads a head; the ticket counts as received now, from this source if there is one.
-    pub(crate) fn new(headers: &HeaderMap, source: Option<Source>) -> Self {
-        let id = ticket_id(source.as_ref(), headers).map_err(HeadError::Key);
-        let issued_at_us = issued_at_us(headers).map_err(HeadError::IssuedAt);
-        Self {
-            id: id.and_then(|id| issued_at_us.map(|_| id)),
-            received_at_us: now_us(),
-            origin: OwnedOrigin {
-                source,
-                issued_at_us: issued_at_us.unwrap_or_default(),
-            },
-        }
+    /// Whether there is nothing to wait for, and the client not to be told to send the body.
+    fn is_unauthorized(&self) -> bool {
+        matches!(
+            self.identity,
+            Identity::Rejected(Rejection::Unauthorized, _)
+        )
     }
 }
 
+impl Identity {
+    /// Reads the head of a request to those senders.
+    fn of<B>(senders: &Senders, request: &Request<B>, now_us: i64) -> Self {
+        match senders.claim(request.headers(), request.uri().query(), now_us) {
+            Ok(Claim::Signed(claim)) => Self::Signed(claim),
+            Ok(Claim::Sender(sender)) => match admit(&sender) {
+                Ok(()) => Self::Known(
+                    ticket_id(Some(&sender.source), request.headers()),
+                    Some(sender),
+                ),
+                Err(rejection) => Self::Rejected(rejection, Some(sender)),
+            },
+            Err(why) => Self::Rejected(unauthorized(why), None),
+        }
+    }
+
+    /// Whose ticket this body is, and its id or what is wrong with it.
+    fn resolve(self, body: &[u8]) -> (Option<Arc<Sender>>, Result<Uuid, Rejection>) {
+        match self {
+            Self::Known(id, sender) => (sender, id.map_err(Rejection::BadKey)),
+            Self::Rejected(rejection, sender) => (sender, Err(rejection)),
+            Self::Signed(claim) => match claim.verify(body) {
+                Ok(sender) => {
+                    let id =
+                        admit(sender).map(|()| id_of_key(Some(&sender.source), claim.message_id()));
+                    (Some(sender.clone()), id)
+                }
+                Err(why) => (None, Err(unauthorized(why))),
+            },
+        }
+    }
+
+    /// That the body did not come, and whose it would have been as far as the head tells.
+    fn without_body(self, error: BodyError) -> Refused {
+        let sender = match self {
+            Self::Known(_, sender) | Self::Rejected(_, sender) => sender,
+            Self::Signed(_) => None,
+        };
+        let rejection = Rejection::Body(error);
+        Refused { sender, rejection }
+    }
+}
+
+fn unauthorized(Unauthorized(why): Unauthorized) -> Rejection {
+    debug!(why, "a ticket without a valid credential");
+    Rejection::Unauthorized
+}
+
+/// Counts a ticket against its sender's limit.
+fn admit(sender: &Sender) -> Result<(), Rejection> {
+    sender.admit().map_err(|wait| {
+        let seconds = wait.as_nanos().div_ceil(1_000_000_000);
+        Rejection::RateLimited(u32::try_from(seconds).unwrap_or(u32::MAX))
+    })
+}
+
 impl PostTicket {
+    /// Reads the head of a request; the ticket counts as received now.
+    pub(crate) fn head<B>(&self, request: &Request<B>) -> TicketHead {
+        let received_at_us = now_us();
+        let identity = match &self.senders {
+            None => Identity::Known(ticket_id(None, request.headers()), None),
+            Some(senders) => Identity::of(senders, request, received_at_us),
+        };
+        let issued_at_us = issued_at_us(request.headers());
+        TicketHead {
+            identity,
+            times: Times {
+                received_at_us,
+                issued_at_us,
+            },
+        }
+    }
+
     /// Takes a first look at the body, which nearly always is complete, and hands
     /// the ticket to the publisher.
     pub(crate) fn start(self: &Arc<Self>, head: TicketHead, mut body: Incoming) -> Progress {
+        if head.is_unauthorized() {
+            let response = self.reject(None, Rejection::Unauthorized);
+            return Progress::Rejected(unread_body(&body, response));
+        }
         let submitted = match self.bodies.start(&mut body) {
-            Ok(BodyStart::Complete(body)) => self.submit(&head, &body),
-            Ok(BodyStart::Partial(first)) => {
-                return Progress::ReadBody(Box::pin(self.clone().read_body(head, first, body)));
-            }
-            Err(error) => Err(Rejection::Body(error)),
+            Ok(BodyStart::Complete(body)) => self.submit(head, &body),
+            Ok(BodyStart::Partial(first)) => match head.identity {
+                Identity::Rejected(rejection, sender) => {
+                    let response = self.reject(sender.as_deref(), rejection);
+                    return Progress::Rejected(closing(response));
+                }
+                _ => {
+                    return Progress::ReadBody(Box::pin(self.clone().read_body(head, first, body)));
+                }
+            },
+            Err(error) => Err(head.identity.without_body(error)),
         };
         match submitted {
-            Ok((id, outcome)) => Progress::AwaitConfirm(id, outcome),
-            Err(rejection) => Progress::Rejected(self.reject(&rejection)),
+            Ok(submitted) => Progress::AwaitConfirm(submitted),
+            Err(refused) => Progress::Rejected(self.refuse(&refused)),
         }
     }
 
     /// The response to a ticket that was submitted.
     pub(crate) fn finish(
         &self,
-        id: Uuid,
+        submitted: &Submitted,
         outcome: Result<PublishResult, RecvError>,
     ) -> FullResponse {
+        let sender = submitted.sender.as_deref();
         // A publisher that ends without an answer has not seen a confirm.
         match outcome.unwrap_or(Err(PublishError::Draining)) {
             Ok(()) => {
                 self.metrics.accepted.increment(1);
-                self.closing_near_the_end(accepted(id, self.has_ticket_state))
+                if let Some(sender) = sender {
+                    sender.metrics.accepted.increment(1);
+                }
+                self.closing_near_the_end(accepted(submitted.id, self.has_ticket_state))
             }
-            Err(error) => self.reject(&Rejection::NotPublished(error)),
+            Err(error) => self.reject(sender, Rejection::NotPublished(error)),
         }
     }
 
@@ -136,43 +246,78 @@ impl PostTicket {
         first: Bytes,
         rest: Incoming,
     ) -> FullResponse {
-        let body = self.bodies.finish(first, rest).await;
-        let submitted = body
-            .map_err(Rejection::Body)
-            .and_then(|body| self.submit(&head, &body));
+        let submitted = match self.bodies.finish(first, rest).await {
+            Ok(body) => self.submit(head, &body),
+            Err(error) => Err(head.identity.without_body(error)),
+        };
         match submitted {
-            Ok((id, outcome)) => self.finish(id, outcome.await),
-            Err(rejection) => self.reject(&rejection),
+            Ok(mut submitted) => {
+                let outcome = (&mut submitted.outcome).await;
+                self.finish(&submitted, outcome)
+            }
+            Err(refused) => self.refuse(&refused),
         }
     }
 
-    fn submit(&self, head: &TicketHead, body: &[u8]) -> Result<Submitted, Rejection> {
-        let id = head.id.map_err(Rejection::BadHead)?;
+    fn submit(&self, head: TicketHead, body: &[u8]) -> Result<Submitted, Refused> {
+        let (sender, id) = head.identity.resolve(body);
+        let published = id.and_then(|id| {
+            let outcome = self.publish(id, sender.as_deref(), head.times, body)?;
+            Ok((id, outcome))
+        });
+        match published {
+            Ok((id, outcome)) => Ok(Submitted {
+                id,
+                sender,
+                outcome,
+            }),
+            Err(rejection) => Err(Refused { sender, rejection }),
+        }
+    }
+
+    fn publish(
+        &self,
+        id: Uuid,
+        sender: Option<&Sender>,
+        times: Times,
+        body: &[u8],
+    ) -> Result<oneshot::Receiver<PublishResult>, Rejection> {
+        let issued_at_us = times.issued_at_us.map_err(Rejection::BadIssuedAt)?;
         text(body).map_err(Rejection::NotText)?;
         if self.health.is_draining() {
             return Err(Rejection::NotPublished(PublishError::Draining));
         }
         let record = Record {
             id,
-            received_at_us: head.received_at_us,
-            origin: head.origin.borrowed(),
+            received_at_us: times.received_at_us,
+            origin: Origin {
+                source: sender.map(|sender| sender.source.borrowed()),
+                issued_at_us,
+            },
             body,
         };
         let submitted = self.publisher.submit(record);
-        submitted
-            .map(|outcome| (id, outcome))
-            .map_err(Rejection::NotPublished)
+        submitted.map_err(Rejection::NotPublished)
     }
 
-    fn reject(&self, rejection: &Rejection) -> FullResponse {
+    fn refuse(&self, refused: &Refused) -> FullResponse {
+        self.reject(refused.sender.as_deref(), refused.rejection)
+    }
+
+    fn reject(&self, sender: Option<&Sender>, rejection: Rejection) -> FullResponse {
         self.metrics.rejected(rejection.reason());
+        if let Some(sender) = sender {
+            sender.metrics.rejected.increment(1);
+        }
         self.closing_near_the_end(self.problem(rejection))
     }
 
-    fn problem(&self, rejection: &Rejection) -> FullResponse {
+    fn problem(&self, rejection: Rejection) -> FullResponse {
         match rejection {
-            Rejection::BadHead(HeadError::Key(error)) => problem::bad_request(error.detail()),
-            Rejection::BadHead(HeadError::IssuedAt(error)) => problem::bad_request(error.detail()),
+            Rejection::Unauthorized => problem::unauthorized(),
+            Rejection::RateLimited(seconds) => problem::rate_limited(seconds),
+            Rejection::BadKey(error) => problem::bad_request(error.detail()),
+            Rejection::BadIssuedAt(error) => problem::bad_request(error.detail()),
             Rejection::NotText(error) => problem::bad_request(&error.to_string()),
             Rejection::Body(BodyError::TooLarge) => problem::too_large(self.bodies.bytes_max()),
             Rejection::Body(BodyError::Timeout) => problem::body_timeout(),
@@ -180,7 +325,7 @@ impl PostTicket {
             Rejection::Body(BodyError::TooMany) => {
                 closing(problem::not_published(PublishError::Overloaded))
             }
-            Rejection::NotPublished(error) => problem::not_published(*error),
+            Rejection::NotPublished(error) => problem::not_published(error),
         }
     }
 
@@ -198,8 +343,10 @@ impl PostTicket {
 impl Rejection {
     fn reason(&self) -> Rejected {
         match self {
-            Self::BadHead(HeadError::Key(_)) => Rejected::BadKey,
-            Self::BadHead(HeadError::IssuedAt(_)) => Rejected::BadIssuedAt,
+            Self::Unauthorized => Rejected::Unauthorized,
+            Self::RateLimited(_) => Rejected::RateLimited,
+            Self::BadKey(_) => Rejected::BadKey,
+            Self::BadIssuedAt(_) => Rejected::BadIssuedAt,
             Self::NotText(_) => Rejected::NotText,
             Self::Body(BodyError::TooLarge) => Rejected::TooLarge,
             Self::Body(BodyError::Timeout) => Rejected::TooSlow,

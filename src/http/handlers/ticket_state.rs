@@ -1,8 +1,13 @@
 //! GET /ticket/{id}: what became of a ticket.
 
+use std::sync::Arc;
+
 use hyper::StatusCode;
+use hyper::header::HeaderMap;
+use tracing::debug;
 use uuid::Uuid;
 
+use crate::http::auth::{Senders, Unauthorized};
 use crate::http::problem;
 use crate::http::response::{FullResponse, JSON, response};
 use crate::source::Source;
@@ -13,9 +18,25 @@ use crate::store::{TicketStates, Unavailable};
 pub(crate) struct TicketState {
     /// Asks the database.
     pub states: TicketStates,
+    /// Who may ask; anyone may where there are none.
+    pub senders: Option<Arc<Senders>>,
 }
 
 impl TicketState {
+    /// Who asks, by a bearer token: there is no body that could be signed. Nobody in particular
+    /// where anyone may ask.
+    pub(crate) fn source(&self, headers: &HeaderMap) -> Result<Option<Source>, Unauthorized> {
+        let Some(senders) = &self.senders else {
+            return Ok(None);
+        };
+        senders
+            .bearer(headers)
+            .map(|sender| Some(sender.source.clone()))
+            .inspect_err(|Unauthorized(why)| {
+                debug!(why, "a question without a valid credential");
+            })
+    }
+
     /// The state of the ticket of this id, as JSON. Who asks as a source is told of its own only.
     pub(crate) async fn get(self, id: Uuid, source: Option<Source>) -> FullResponse {
         match self.states.of(id, source).await {

@@ -8,14 +8,20 @@ use ticketd_testing::*;
 
 use crate::TICKETD;
 
-/// Every command and every action on dead tickets is in the page, and the page has no other:
+/// Every command, and every action of one, is in the page, and the page has no other:
 /// compares it with what `--help` lists.
 #[tokio::test]
 async fn every_command_is_in_the_reference() {
     let mut real = listed(&["--help"]).await;
-    real.remove("dead");
-    let actions = listed(&["dead", "--help"]).await;
-    real.extend(actions.into_iter().map(|action| format!("dead {action}")));
+    for command in ["credential", "dead"] {
+        real.remove(command);
+        let actions = listed(&[command, "--help"]).await;
+        real.extend(
+            actions
+                .into_iter()
+                .map(|action| format!("{command} {action}")),
+        );
+    }
     let rows = rows_of("commands", "command").into_iter();
     // Arguments are written in capitals.
     let is_name = |word: &&str| word.starts_with(|c: char| c.is_lowercase());

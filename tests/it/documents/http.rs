@@ -104,6 +104,7 @@ async fn every_problem_is_in_the_reference() {
     let documented = documented();
     let mut seen = of_requests(&namespace).await;
     seen.extend(of_absent_servers(&namespace).await);
+    seen.extend(of_senders(&namespace).await);
     seen.insert(of_a_drain(&namespace).await);
     let made_up: Vec<_> = seen.difference(&documented).collect();
     assert!(made_up.is_empty(), "not in the page: {made_up:#?}");
@@ -141,6 +142,22 @@ async fn of_requests(namespace: &Namespace) -> BTreeSet<Problem> {
         problems.insert(problem(&mut ticketd, &request).await);
     }
     problems
+}
+
+/// What comes of who sends a request.
+async fn of_senders(namespace: &Namespace) -> BTreeSet<Problem> {
+    let lines = format!("shop bearer {} rate=1/s:1", "t".repeat(40));
+    let token = format!("authorization: Bearer {}", "t".repeat(40));
+    let mut ticketd = namespace.ready("serve", &[("CREDENTIALS", &lines)]).await;
+    let ticket = post(&[&token], EXAMPLE);
+    ticketd.client().await.ask(&ticket).await.id();
+    let state = get("/ticket/018f0000-0000-7000-8000-000000000001");
+    [
+        problem(&mut ticketd, &ticket).await,
+        problem(&mut ticketd, &post(&[], EXAMPLE)).await,
+        problem(&mut ticketd, &state).await,
+    ]
+    .into()
 }
 
 /// What comes of RabbitMQ's and PostgreSQL's absence.

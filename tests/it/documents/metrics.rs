@@ -7,6 +7,7 @@ use super::{codes, root, rows_of};
 use ticketd_testing::*;
 
 use crate::TICKETD;
+use crate::senders::LINES;
 
 /// What is known of a metric.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -40,8 +41,14 @@ async fn every_label_and_bucket_is_in_the_reference() {
     let namespace = Namespace::new(TICKETD).await;
     let text = scrape(&namespace, "serve").await;
     let mut served = metrics(&text);
-    let build = served.get_mut("ticketd_build_info").unwrap();
-    build.labels.insert("version".into(), BTreeSet::new());
+    for (name, label) in [
+        ("ticketd_build_info", "version"),
+        ("ticketd_source_accepted_total", "source"),
+        ("ticketd_source_rejected_total", "source"),
+    ] {
+        let metric = served.get_mut(name).unwrap();
+        metric.labels.insert(label.into(), BTreeSet::new());
+    }
     assert_eq!(served, documented(None));
     let page = fs::read_to_string(root().join("docs/reference/metrics.md")).unwrap();
     let page = page.split_whitespace().collect::<Vec<_>>().join(" ");
@@ -57,8 +64,11 @@ async fn every_label_and_bucket_is_in_the_reference() {
 
 /// /metrics of a process of that role.
 async fn scrape(namespace: &Namespace, role: &str) -> String {
-    let admin = [("ADMIN_LISTEN", "127.0.0.1:0")];
-    let mut ticketd = namespace.ready(role, &admin).await;
+    let mut settings = vec![("ADMIN_LISTEN", "127.0.0.1:0")];
+    if role != "consume" {
+        settings.push(("CREDENTIALS", LINES));
+    }
+    let mut ticketd = namespace.ready(role, &settings).await;
     let answer = ticketd.admin().await.ask(get("/metrics")).await;
     answer.text().to_owned()
 }
