@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use hmac::{Hmac, KeyInit, Mac};
 use ticketd_testing::*;
+use uuid::Uuid;
 
 use crate::TICKETD;
 use crate::http::chunked;
@@ -384,21 +385,75 @@ async fn a_sender_is_told_its_mistakes() {
     assert_eq!(metric(page.text(), &rejected("shop-2")), Some(0.0));
 }
 
-/// A ticket's state is for senders: asks with and without a token.
+/// A ticket's state is for its sender: asks for it with its token, with another's and without one.
 #[tokio::test]
-async fn a_state_is_for_senders() {
+async fn a_state_is_for_its_sender() {
     let namespace = Namespace::new(TICKETD).await;
     let mut ticketd = namespace.ready("serve", &[("CREDENTIALS", LINES)]).await;
     let mut client = ticketd.client().await;
     let id = namespace.accepted(&mut client, &[SHOP_1], EXAMPLE).await;
     namespace.row(id).await;
     let ask = |header: &str| format!("GET /ticket/{id} HTTP/1.1\r\nhost: test\r\n{header}\r\n");
-    assert_eq!(client.ask(ask(&format!("{SHOP_1}\r\n"))).await.status, 200);
+    let own = client.ask(ask(&format!("{SHOP_1}\r\n"))).await.json();
+    assert_eq!(own["source"], "shop-1");
+    let others = client.ask(ask(&format!("{SHOP_2}\r\n"))).await;
+    let unknown = format!(
+        "GET /ticket/{} HTTP/1.1\r\nhost: test\r\n{SHOP_2}\r\n\r\n",
+        Uuid::nil()
+    );
+    let unknown = client.ask(unknown).await;
+    assert_eq!(others.problem(404), unknown.problem(404), "tells nothing");
     for header in ["", "authorization: Bearer x\r\n"] {
         assert_unauthorized(&client.ask(ask(header)).await, header);
     }
     let signed = signed(KEY_3, "m1", now_s(), "").join("\r\n") + "\r\n";
     assert_unauthorized(&client.ask(ask(&signed)).await, "a signature of nothing");
+}
+
+/// Keys belong to their source, by whichever header they come: sends one key of three sources, each
+/// twice, and with another text of one of them.
+#[tokio::test]
+async fn equal_keys_of_sources_are_different_tickets() {
+    let namespace = Namespace::new(TICKETD).await;
+    let mut ticketd = namespace.ready("serve", &[("CREDENTIALS", LINES)]).await;
+    let mut client = ticketd.client().await;
+    let key = "idempotency-key: till-7/4711";
+    let issued = "ticket-issued-at: 2026-11-20T23:30:00+01:00";
+    let mut ids = Vec::new();
+    for _ in 0..2 {
+        for (n, shop) in [SHOP_1, SHOP_2].into_iter().enumerate() {
+            let body = ticket(&format!("of-{n}"));
+            let headers = [shop, key, issued];
+            ids.push(namespace.accepted(&mut client, &headers, &body).await);
+        }
+        let headers = signed(KEY_3, "till-7/4711", now_s(), EXAMPLE);
+        ids.push(
+            namespace
+                .accepted(&mut client, &refs(&headers), EXAMPLE)
+                .await,
+        );
+    }
+    assert_eq!(ids[..3], ids[3..]);
+    namespace.stored(3).await;
+    let other = ticket("another of shop-2");
+    assert_eq!(
+        namespace
+            .accepted(&mut client, &[SHOP_2, key], &other)
+            .await,
+        ids[1]
+    );
+    namespace.filled("dead_tickets", 1).await;
+    let origins = [("shop-1", true), ("shop-2", true), ("shop-3", false)];
+    for (id, (source, is_issued)) in ids.into_iter().zip(origins) {
+        let origin = namespace.origin("tickets", id).await.unwrap();
+        assert_eq!(
+            (origin.0.as_deref(), origin.1.is_some()),
+            (Some(source), is_issued)
+        );
+    }
+    let dead = "select source from dead_tickets";
+    let dead = namespace.database.query_one(dead, &[]).await.unwrap();
+    assert_eq!(dead.get::<_, Option<&str>>(0), Some("shop-2"));
 }
 
 /// A source that sends too much is told for how long, and nobody else notices: sends beyond one
