@@ -37,7 +37,7 @@ mod worker;
 
 pub(crate) use auth::{CredentialsFile, Senders};
 pub(crate) use body::Bodies;
-pub(crate) use handlers::{PostTicket, Probes, TicketState};
+pub(crate) use handlers::{Operators, PostTicket, Probes, TicketState};
 pub(crate) use listener::Listener;
 pub(crate) use router::{admin, public};
 pub(crate) use worker::Workers;

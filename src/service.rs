@@ -30,7 +30,9 @@ use crate::config::{
 };
 use crate::consumer;
 use crate::health::Health;
-use crate::http::{Bodies, Listener, PostTicket, Probes, TicketState, Workers, admin, public};
+use crate::http::{
+    Bodies, Listener, Operators, PostTicket, Probes, TicketState, Workers, admin, public,
+};
 use crate::metrics::{HttpMetrics, Prometheus, UPKEEP_EVERY};
 use crate::publisher::{PublishLimits, publishers};
 use crate::store::{check_tls, ticket_states};
@@ -231,6 +233,7 @@ impl Accept {
         http: &mut Part,
         background: &mut JoinSet<()>,
     ) -> anyhow::Result<()> {
+        let operators = self.operators();
         let ticket_state = self.database.map(|database| {
             let (states, task) = ticket_states(database);
             background.spawn(task);
@@ -254,12 +257,20 @@ impl Accept {
                 health: health.clone(),
                 metrics: Arc::new(HttpMetrics::new()),
             };
-            (public(post_ticket, ticket_state.clone(), probes), task)
+            let router = public(post_ticket, ticket_state.clone(), probes, operators.clone());
+            (router, task)
         });
         let workers = Workers::start(routers, &http.stop)?;
         let stop = http.stop.clone();
         http.tasks.spawn(self.listener.serve_on(workers, stop));
         Ok(())
+    }
+
+    /// Who may see on `LISTEN` what is the operator's; none where that has a listener of its own.
+    fn operators(&self) -> Option<Operators> {
+        let has_admin = self.settings.http.listen.admin_listen.is_some();
+        let senders = self.credentials.senders.clone();
+        (!has_admin).then(|| senders.map_or(Operators::Anyone, Operators::Known))
     }
 }
 

@@ -26,9 +26,10 @@ use bearer::Tokens;
 use rate::Limiter;
 use webhook::{Signed, Webhooks};
 
+pub(crate) use bearer::TokenHolder;
 pub(crate) use file::CredentialsFile;
 
-/// Who may send tickets; shared by all workers, and replaced as a whole.
+/// Who may send tickets, and who may see what is the operator's; shared by all workers, and replaced as a whole.
 pub(crate) struct Senders {
     table: RwLock<Arc<Table>>,
     /// The limit of sources that have none of their own.
@@ -101,7 +102,10 @@ impl Senders {
         now_us: i64,
     ) -> Result<Claim, Unauthorized> {
         if headers.contains_key(AUTHORIZATION) {
-            return self.bearer(headers).map(Claim::Sender);
+            return match self.bearer(headers)? {
+                TokenHolder::Sender(sender) => Ok(Claim::Sender(sender)),
+                TokenHolder::Operator => Err(Unauthorized("an operator's token sends nothing")),
+            };
         }
         let signed = Signed::read(headers, now_us / 1_000_000)?;
         let named = webhook::source_named(query)?;
@@ -114,12 +118,20 @@ impl Senders {
         })))
     }
 
-    /// Who sends a request with this bearer token.
-    pub(crate) fn bearer(&self, headers: &HeaderMap) -> Result<Arc<Sender>, Unauthorized> {
+    /// Whose bearer token a request has.
+    pub(crate) fn bearer(&self, headers: &HeaderMap) -> Result<TokenHolder, Unauthorized> {
         let hash = bearer::presented(headers)?;
         let table = self.table.read().unwrap_or_else(PoisonError::into_inner);
-        let sender = table.tokens.sender(&hash);
-        sender.cloned().ok_or(Unauthorized("the token is nobody's"))
+        let holder = table.tokens.holder(&hash);
+        holder.cloned().ok_or(Unauthorized("the token is nobody's"))
+    }
+
+    /// Checks that a request has an operator's token.
+    pub(crate) fn operator(&self, headers: &HeaderMap) -> Result<(), Unauthorized> {
+        match self.bearer(headers)? {
+            TokenHolder::Operator => Ok(()),
+            TokenHolder::Sender(_) => Err(Unauthorized("a source's token shows nothing")),
+        }
     }
 
     fn table(&self) -> Arc<Table> {
@@ -185,10 +197,15 @@ impl Table {
                 let metrics = counters.of(source.as_str());
                 Arc::new(Sender::new(source.clone(), rate, metrics))
             });
-            table.tokens.add(&own.tokens, &sender);
+            table
+                .tokens
+                .add(&own.tokens, &TokenHolder::Sender(sender.clone()));
             table.webhooks.add(&own.webhook_keys, &sender);
             table.senders.insert(source.clone(), sender);
         }
+        table
+            .tokens
+            .add(&credentials.operators, &TokenHolder::Operator);
         table
     }
 }

@@ -7,7 +7,7 @@ use hyper::body::Incoming;
 use hyper::{Method, Request};
 use uuid::Uuid;
 
-use super::handlers::{PostTicket, Probes, TicketState};
+use super::handlers::{Operators, PostTicket, Probes, TicketState};
 use super::pending::{PendingResponse, State};
 use super::problem;
 use super::response::unread_body;
@@ -36,15 +36,16 @@ enum Endpoint {
     TicketState(TicketState),
     Live(Probes),
     Ready(Probes),
-    Metrics(Probes),
+    Metrics(Probes, Operators),
 }
 
 /// What `LISTEN` answers: tickets, what became of them if there is a database to
-/// ask, and probes.
+/// ask, probes, and what is the operator's unless another listener has that.
 pub(crate) fn public(
     post_ticket: PostTicket,
     ticket_state: Option<TicketState>,
     probes: &Probes,
+    operators: Option<Operators>,
 ) -> Router {
     let metrics = post_ticket.metrics.clone();
     let post_ticket = Endpoint::PostTicket(Arc::new(post_ticket));
@@ -54,18 +55,23 @@ pub(crate) fn public(
         endpoint: Endpoint::TicketState(handler),
     }));
     routes.extend(probe_routes(probes));
+    routes.extend(operators.map(|operators| operator_route(probes, operators)));
     Router { routes, metrics }
 }
 
-/// What `ADMIN_LISTEN` answers: probes.
+/// What `ADMIN_LISTEN` answers: probes, and what is the operator's.
 pub(crate) fn admin(probes: &Probes, metrics: Arc<HttpMetrics>) -> Router {
-    let routes = probe_routes(probes).into();
+    let mut routes = Vec::from(probe_routes(probes));
+    routes.push(operator_route(probes, Operators::Anyone));
     Router { routes, metrics }
 }
 
-fn probe_routes(probes: &Probes) -> [Route; 4] {
+fn operator_route(probes: &Probes, operators: Operators) -> Route {
+    Route::exact("/metrics", Endpoint::Metrics(probes.clone(), operators))
+}
+
+fn probe_routes(probes: &Probes) -> [Route; 3] {
     [
-        Route::exact("/metrics", Endpoint::Metrics(probes.clone())),
         Route::exact("/livez", Endpoint::Live(probes.clone())),
         Route::exact("/readyz", Endpoint::Ready(probes.clone())),
         // An older name of /readyz.
@@ -150,7 +156,10 @@ impl Endpoint {
             }
             Self::Live(probes) => State::known(probes.live()),
             Self::Ready(probes) => State::known(probes.ready()),
-            Self::Metrics(probes) => State::known(probes.metrics()),
+            Self::Metrics(probes, operators) => match operators.admit(request.headers()) {
+                Ok(()) => State::known(probes.metrics()),
+                Err(_) => State::known(unread_body(request.body(), problem::unauthorized())),
+            },
         }
     }
 }

@@ -25,6 +25,7 @@ mod keys;
 mod layering;
 mod openssl;
 mod operation;
+mod operators;
 mod origins;
 mod output;
 mod pipeline;

@@ -18,6 +18,9 @@ pub(crate) const LINES: &str = "shop-1 bearer Xq7ZvJ9wKr2Y-token-of-the-first-sh
 pub(crate) const SHOP_1: &str = "authorization: Bearer Xq7ZvJ9wKr2Y-token-of-the-first-shop-0001";
 pub(crate) const SHOP_2: &str = "authorization: Bearer Xq7ZvJ9wKr2Y-token-of-the-second-shop-002";
 
+/// An operator's, who sends nothing.
+pub(crate) const OPERATOR: &str = "authorization: Bearer Xq7ZvJ9wKr2Y-token-of-an-operator-000001";
+
 /// The key in the third shop's secret.
 pub(crate) const KEY_3: &[u8] = b"Xq7ZvJ9wKr2Y-secret-of-3";
 
@@ -27,6 +30,11 @@ type Lines = Vec<String>;
 /// Now, in seconds.
 fn now_s() -> i64 {
     now_us() / 1_000_000
+}
+
+/// A GET with this header line.
+pub(crate) fn get_with(path: &str, header: &str) -> String {
+    format!("GET {path} HTTP/1.1\r\nhost: test\r\n{header}\r\n\r\n")
 }
 
 /// The signature of this message, computed without ticketd's code.
@@ -63,7 +71,7 @@ fn post_to(query: &str, headers: &[String], body: &str) -> Vec<u8> {
 
 /// Checks that this is the one answer to whoever proves nothing.
 #[track_caller]
-fn assert_unauthorized(answer: &Answer, of: &str) {
+pub(crate) fn assert_unauthorized(answer: &Answer, of: &str) {
     assert_eq!(answer.problem(401), "a valid credential is needed", "{of}");
     let challenge = answer.header("www-authenticate");
     assert_eq!(challenge, Some("Bearer realm=\"ticketd\""), "{of}");
@@ -187,7 +195,7 @@ async fn only_a_sender_is_let_in() {
         assert_unauthorized(&answer, &format!("{query} {headers:?}"));
     }
     assert_eq!(namespace.depth(namespace.queue()).await, count);
-    let page = client.ask(get("/metrics")).await;
+    let page = client.ask(get_with("/metrics", OPERATOR)).await;
     for (series, expected) in [
         ("ticketd_rejected_total{reason=\"unauthorized\"}", refused),
         ("ticketd_http_requests_total{code=\"401\"}", refused),
@@ -378,7 +386,7 @@ async fn a_sender_is_told_its_mistakes() {
     client.ask(post(&refs(&empty), "")).await.problem(400);
     let large = ticketd.client().await.ask(head(&[SHOP_1], 65_537)).await;
     large.problem(413);
-    let page = client.ask(get("/metrics")).await;
+    let page = client.ask(get_with("/metrics", OPERATOR)).await;
     let rejected = |source| format!("ticketd_source_rejected_total{{source=\"{source}\"}}");
     assert_eq!(metric(page.text(), &rejected("shop-1")), Some(3.0));
     assert_eq!(metric(page.text(), &rejected("shop-3")), Some(1.0));
@@ -508,7 +516,7 @@ async fn a_limit_is_of_one_source() {
         client.ask(post(&[SHOP_1], EXAMPLE)).await.status == 202
     })
     .await;
-    let page = client.ask(get("/metrics")).await;
+    let page = client.ask(get_with("/metrics", OPERATOR)).await;
     let limited = metric(
         page.text(),
         "ticketd_rejected_total{reason=\"rate_limited\"}",

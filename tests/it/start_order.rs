@@ -56,7 +56,7 @@ async fn takes_without_a_database(ticketd: &mut Process) {
     assert_eq!(ready["status"], "ready");
     assert_eq!(ready["checks"]["publishing"], "up");
     assert_eq!(ready["checks"]["database"], "down");
-    let metrics = client.ask(get("/metrics")).await;
+    let metrics = ticketd.admin().await.ask(get("/metrics")).await;
     assert_eq!(metric(metrics.text(), "ticketd_pg_connected"), Some(0.0));
     let answer = client.ask(post(&[], ticket("early"))).await;
     assert_eq!(answer.status, 202);

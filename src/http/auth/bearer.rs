@@ -16,23 +16,32 @@ use crate::config::{TokenHash, is_token};
 /// that takes may tell a beginning of a *hash*; a token that has it is no closer to the right one.
 #[derive(Default)]
 pub(super) struct Tokens {
-    by_start: HashMap<[u8; 8], Vec<(TokenHash, Arc<Sender>)>>,
+    by_start: HashMap<[u8; 8], Vec<(TokenHash, TokenHolder)>>,
+}
+
+/// Whose a token is.
+#[derive(Clone)]
+pub(crate) enum TokenHolder {
+    /// A sender's.
+    Sender(Arc<Sender>),
+    /// An operator's.
+    Operator,
 }
 
 impl Tokens {
-    /// Adds a sender's.
-    pub(super) fn add(&mut self, tokens: &[TokenHash], sender: &Arc<Sender>) {
+    /// Adds those of one holder.
+    pub(super) fn add(&mut self, tokens: &[TokenHash], holder: &TokenHolder) {
         for token in tokens {
             let same = self.by_start.entry(start(token)).or_default();
-            same.push((*token, sender.clone()));
+            same.push((*token, holder.clone()));
         }
     }
 
     /// Whose token has this hash.
-    pub(super) fn sender(&self, hash: &TokenHash) -> Option<&Arc<Sender>> {
+    pub(super) fn holder(&self, hash: &TokenHash) -> Option<&TokenHolder> {
         let same = self.by_start.get(&start(hash))?;
         let found = same.iter().find(|(known, _)| is_equal(known, hash));
-        found.map(|(_, sender)| sender)
+        found.map(|(_, holder)| holder)
     }
 }
 

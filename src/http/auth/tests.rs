@@ -86,6 +86,12 @@ fn a_token_is_its_sources_and_an_operators_sends_nothing() {
     assert_eq!(who("ops"), None);
     assert_eq!(who("c"), None);
     assert!(senders.claim(&HeaderMap::new(), None, NOW_US).is_err());
+    let is_operator = |headers: &HeaderMap| senders.operator(headers).is_ok();
+    assert!(is_operator(&bearer("ops")));
+    for name in ["a1", "b", "c"] {
+        assert!(!is_operator(&bearer(name)), "{name}");
+    }
+    assert!(!is_operator(&HeaderMap::new()));
 }
 
 #[test]
@@ -198,7 +204,9 @@ fn a_limit_is_of_a_source_and_outlives_a_replacement() {
     );
     let senders = senders(&lines, Some(rate));
     let admitted = |name: &str, times: usize| {
-        let sender = senders.bearer(&bearer(name)).expect("a sender");
+        let Ok(TokenHolder::Sender(sender)) = senders.bearer(&bearer(name)) else {
+            panic!("a sender")
+        };
         (0..times).filter(|_| sender.admit().is_ok()).count()
     };
     assert_eq!(admitted("a1", 2), 2);

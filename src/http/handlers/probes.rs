@@ -4,9 +4,11 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use hyper::StatusCode;
-use hyper::header::HeaderValue;
+use hyper::header::{HeaderMap, HeaderValue};
+use tracing::debug;
 
 use crate::health::{Health, Readiness};
+use crate::http::auth::{Senders, Unauthorized};
 use crate::http::response::{FullResponse, JSON, response};
 use crate::metrics::Prometheus;
 
@@ -20,6 +22,26 @@ pub(crate) struct Probes {
     pub health: Arc<Health>,
     /// What /metrics answers from.
     pub prometheus: Prometheus,
+}
+
+/// Who may see what is the operator's, on one listener.
+#[derive(Clone)]
+pub(crate) enum Operators {
+    /// Whoever reaches the listener.
+    Anyone,
+    /// Who has an operator's token.
+    Known(Arc<Senders>),
+}
+
+impl Operators {
+    /// Whether whoever sends this head is one of them.
+    pub(crate) fn admit(&self, headers: &HeaderMap) -> Result<(), Unauthorized> {
+        let Self::Known(senders) = self else {
+            return Ok(());
+        };
+        let operator = senders.operator(headers);
+        operator.inspect_err(|Unauthorized(why)| debug!(why, "not an operator"))
+    }
 }
 
 impl Probes {

@@ -7,7 +7,7 @@ use hyper::header::HeaderMap;
 use tracing::debug;
 use uuid::Uuid;
 
-use crate::http::auth::{Senders, Unauthorized};
+use crate::http::auth::{Senders, TokenHolder, Unauthorized};
 use crate::http::problem;
 use crate::http::response::{FullResponse, JSON, response};
 use crate::source::Source;
@@ -23,18 +23,20 @@ pub(crate) struct TicketState {
 }
 
 impl TicketState {
-    /// Who asks, by a bearer token: there is no body that could be signed. Nobody in particular
-    /// where anyone may ask.
+    /// Whose tickets are asked for, by a bearer token: there is no body that could be signed.
+    /// Anybody's where anyone may ask, and where an operator asks.
     pub(crate) fn source(&self, headers: &HeaderMap) -> Result<Option<Source>, Unauthorized> {
         let Some(senders) = &self.senders else {
             return Ok(None);
         };
-        senders
-            .bearer(headers)
-            .map(|sender| Some(sender.source.clone()))
-            .inspect_err(|Unauthorized(why)| {
-                debug!(why, "a question without a valid credential");
-            })
+        let holder = senders.bearer(headers);
+        let source = holder.map(|holder| match holder {
+            TokenHolder::Sender(sender) => Some(sender.source.clone()),
+            TokenHolder::Operator => None,
+        });
+        source.inspect_err(|Unauthorized(why)| {
+            debug!(why, "a question without a valid credential");
+        })
     }
 
     /// The state of the ticket of this id, as JSON. Who asks as a source is told of its own only.

@@ -12,19 +12,23 @@ use crate::TICKETD;
 /// Nothing listens there.
 const NOBODY: &str = "127.0.0.1:1";
 
+/// Counts can be read, and asking for them changes none of the public listener's.
+const ADMIN: [(&str, &str); 1] = [("ADMIN_LISTEN", "127.0.0.1:0")];
+
 /// What a request is answered: the reason under which a ticket's rejection is counted, if it was
 /// one, the status, and the detail of the problem document.
 type Problem = (Option<String>, u16, String);
 
 /// Each route answers where the page says so, to the methods that it names, and to no other: tries
-/// each on both listeners of `serve` and on that of `consume`.
+/// each on both listeners of `serve`, on that of `consume`, and on that of a `serve` which has no other.
 #[tokio::test]
 async fn every_route_in_the_reference_answers() {
     let namespace = Namespace::new(TICKETD).await;
-    let admin = [("ADMIN_LISTEN", "127.0.0.1:0")];
-    let mut serve = namespace.ready("serve", &admin).await;
+    let mut serve = namespace.ready("serve", &ADMIN).await;
     let mut consume = namespace.ready("consume", &[]).await;
+    let mut alone = namespace.ready("serve", &[]).await;
     let public = serve.address("LISTEN").await;
+    let only = alone.address("LISTEN").await;
     let admins = [
         serve.address("ADMIN_LISTEN").await,
         consume.address("ADMIN_LISTEN").await,
@@ -32,7 +36,10 @@ async fn every_route_in_the_reference_answers() {
     for row in rows_of("http", "route") {
         for path in codes(&row[0]) {
             let path = path.replace("{id}", "018f0000-0000-7000-8000-000000000001");
-            assert_eq!(allowed(public, &path).await, Some(row[1].clone()), "{path}");
+            assert_eq!(allowed(only, &path).await, Some(row[1].clone()), "{path}");
+            let is_moved = row[2].contains("without `ADMIN_LISTEN`");
+            let expected = (!is_moved).then(|| row[1].clone());
+            assert_eq!(allowed(public, &path).await, expected, "{path}");
             for admin in admins {
                 let expected = (row[3] == "yes").then(|| row[1].clone());
                 assert_eq!(
@@ -117,7 +124,7 @@ async fn every_problem_is_in_the_reference() {
 
 /// What is wrong with a request itself.
 async fn of_requests(namespace: &Namespace) -> BTreeSet<Problem> {
-    let mut ticketd = namespace.ready("serve", &[]).await;
+    let mut ticketd = namespace.ready("serve", &ADMIN).await;
     let unfinished =
         "POST /ticket HTTP/1.1\r\nhost: test\r\ntransfer-encoding: chunked\r\n\r\nx\r\n";
     let long = format!("idempotency-key: {}", "k".repeat(256));
@@ -135,7 +142,7 @@ async fn of_requests(namespace: &Namespace) -> BTreeSet<Problem> {
         get("/nothing"),
         get("/ticket/018f0000-0000-7000-8000-000000000001"),
         get("/ticket"),
-        request("POST", "/metrics"),
+        request("POST", "/livez"),
     ];
     let mut problems = BTreeSet::new();
     for request in requests {
@@ -148,7 +155,8 @@ async fn of_requests(namespace: &Namespace) -> BTreeSet<Problem> {
 async fn of_senders(namespace: &Namespace) -> BTreeSet<Problem> {
     let lines = format!("shop bearer {} rate=1/s:1", "t".repeat(40));
     let token = format!("authorization: Bearer {}", "t".repeat(40));
-    let mut ticketd = namespace.ready("serve", &[("CREDENTIALS", &lines)]).await;
+    let settings = [("CREDENTIALS", lines.as_str()), ADMIN[0]];
+    let mut ticketd = namespace.ready("serve", &settings).await;
     let ticket = post(&[&token], EXAMPLE);
     ticketd.client().await.ask(&ticket).await.id();
     let state = get("/ticket/018f0000-0000-7000-8000-000000000001");
@@ -169,6 +177,7 @@ async fn of_absent_servers(namespace: &Namespace) -> BTreeSet<Problem> {
     let settings = [
         ("AMQP_URL", amqp.as_str()),
         ("DATABASE_URL", database.as_str()),
+        ADMIN[0],
     ];
     let mut ticketd = namespace.start("accept", &settings);
     let state = get("/ticket/018f0000-0000-7000-8000-000000000001");
@@ -203,7 +212,7 @@ async fn of_a_drain(namespace: &Namespace) -> Problem {
 
 /// Asks on a connection of its own, and looks which reason is counted for it.
 async fn problem(ticketd: &mut Process, request: &[u8]) -> Problem {
-    let mut metrics = ticketd.client().await;
+    let mut metrics = ticketd.admin().await;
     let before = metrics.ask(get("/metrics")).await;
     let answer = ticketd.client().await.ask(request).await;
     let after = metrics.ask(get("/metrics")).await;
