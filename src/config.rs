@@ -20,9 +20,9 @@ mod units;
 pub use auth::{AuthSettings, CredentialSettings};
 pub use broker::{AmqpTls, AmqpUrl, BrokerSettings, TopologyMode};
 pub use cli::{
-    AcceptRole, AcceptSettings, Cli, Command, CommonSettings, ConsumeRole, ConsumeSettings,
-    CredentialAction, CredentialArguments, DeadAction, DeadSettings, LogFormat, ServeSettings,
-    ShutdownSettings,
+    AcceptRole, AcceptSettings, CheckArguments, CheckFormat, Cli, Command, CommonSettings,
+    ConsumeRole, ConsumeSettings, CredentialAction, CredentialArguments, DeadAction, DeadSettings,
+    LogFormat, ServeSettings, ShutdownSettings,
 };
 pub use credentials::{
     CredentialKind, Credentials, OTHER_SOURCES, RateOverride, SourceCredentials, TOKEN_PREFIX,

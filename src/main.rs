@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use anyhow::bail;
-use ticketd::config::{Cli, Command, LogFormat};
+use ticketd::config::{CheckArguments, Cli, Command, LogFormat};
 use ticketd::{Service, install_metrics};
 use tokio::runtime::Builder;
 use tokio::signal::unix::{SignalKind, signal};
@@ -77,8 +77,8 @@ async fn run(command: Command, output: &mut Output) -> anyhow::Result<ExitCode> 
         Command::Dead(settings) => ticketd::dead(&settings, output).await?,
         Command::Credential(settings) => ticketd::credential(&settings.action, output)?,
         Command::Healthcheck(settings) => ticketd::healthcheck(&settings).await?,
-        Command::Check { files } => {
-            return Ok(if ticketd::check(&files, output)? {
+        Command::Check(CheckArguments { format, files }) => {
+            return Ok(if ticketd::check(&files, format, output)? {
                 ExitCode::SUCCESS
             } else {
                 ExitCode::FAILURE

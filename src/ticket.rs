@@ -45,8 +45,10 @@
 //! other line counts as standing in its place.
 
 mod decimal;
+mod diagnosis;
 mod parser;
 
+pub use diagnosis::Diagnosis;
 pub use parser::parse;
 
 use std::borrow::Cow;

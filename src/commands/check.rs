@@ -5,18 +5,36 @@ use std::path::Path;
 
 use anyhow::Context;
 
-use crate::ticket::parse;
-use crate::ticket::text;
+use serde_json::{Value, json};
 
-/// Says of each file, line by line, whether it is a valid ticket. True if all are.
-pub fn check(files: &[impl AsRef<Path>], out: &mut impl Write) -> anyhow::Result<bool> {
+use crate::config::CheckFormat;
+use crate::ticket::{Diagnosis, parse, text};
+
+/// What is wrong with a file.
+enum Fault<'a> {
+    /// It would not be accepted, for this reason.
+    NotText(String),
+    /// It would be stored as an invalid ticket.
+    Invalid(Diagnosis<'a>),
+}
+
+/// Says of each file whether it is a valid ticket, and if not, why and where. True if all are.
+pub fn check(
+    files: &[impl AsRef<Path>],
+    format: CheckFormat,
+    out: &mut impl Write,
+) -> anyhow::Result<bool> {
     let mut all_valid = true;
     for file in files {
         let file = file.as_ref();
-        let verdict = verdict(&read(file)?);
+        let body = read(file)?;
+        let verdict = verdict(&body);
         all_valid &= verdict.is_ok();
-        let verdict = verdict.map_or_else(|why| why, |()| "valid".to_owned());
-        writeln!(out, "{}: {verdict}", file.display())?;
+        let name = file.display().to_string();
+        match format {
+            CheckFormat::Text => write_text(&name, &verdict, out)?,
+            CheckFormat::Json => write_json(&name, &verdict, out)?,
+        }
     }
     Ok(all_valid)
 }
@@ -32,20 +50,41 @@ fn read(file: &Path) -> anyhow::Result<Vec<u8>> {
     std::fs::read(file).with_context(|| file.display().to_string())
 }
 
-fn verdict(body: &[u8]) -> Result<(), String> {
-    let text = text(body).map_err(|why| format!("not accepted: {why}"))?;
+fn verdict(body: &[u8]) -> Result<(), Fault<'_>> {
+    let text = text(body).map_err(|why| Fault::NotText(why.to_string()))?;
     match parse(text, &mut Vec::new()).invalid {
         None => Ok(()),
-        Some(invalid) => {
-            let line = text
-                .lines()
-                .nth(invalid.line.saturating_sub(1) as usize)
-                .unwrap_or_default();
-            Err(format!(
-                "{invalid} {} Line {}: {line:?}",
-                invalid.reason.explain(),
-                invalid.line
-            ))
+        Some(invalid) => Err(Fault::Invalid(Diagnosis::new(text, invalid))),
+    }
+}
+
+fn write_text(
+    name: &str,
+    verdict: &Result<(), Fault<'_>>,
+    out: &mut impl Write,
+) -> std::io::Result<()> {
+    match verdict {
+        Ok(()) => writeln!(out, "{name}: valid"),
+        Err(Fault::NotText(why)) => writeln!(out, "{name}: not accepted: {why}"),
+        Err(Fault::Invalid(diagnosis)) => {
+            let invalid = diagnosis.invalid();
+            writeln!(out, "{name}: {invalid}\n{}", diagnosis.message(name))
         }
     }
+}
+
+fn write_json(
+    name: &str,
+    verdict: &Result<(), Fault<'_>>,
+    out: &mut impl Write,
+) -> std::io::Result<()> {
+    let mut line = match verdict {
+        Ok(()) => json!({ "valid": true }),
+        Err(Fault::NotText(why)) => json!({ "valid": false, "reason": "not_text", "detail": why }),
+        Err(Fault::Invalid(diagnosis)) => diagnosis.json(),
+    };
+    if let Value::Object(fields) = &mut line {
+        fields.insert("file".into(), name.into());
+    }
+    writeln!(out, "{line}")
 }

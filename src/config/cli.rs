@@ -49,11 +49,7 @@ pub enum Command {
     /// It may be interrupted, and resumes when it is run again.
     Migrate(Box<DatabaseSettings>),
     /// Check for each file whether it is a valid ticket, and say why not
-    Check {
-        /// Files with one ticket each; - is standard input
-        #[arg(required = true)]
-        files: Vec<PathBuf>,
-    },
+    Check(CheckArguments),
     /// List dead tickets, which could not be stored, show one, or replay one
     Dead(Box<DeadSettings>),
     /// Make a sender's credential
@@ -91,6 +87,26 @@ pub enum DeadAction {
         /// Its number in the list
         number: i64,
     },
+}
+
+/// What follows `check`.
+#[derive(Debug, Args)]
+pub struct CheckArguments {
+    /// How what is found is written
+    #[arg(long, value_enum, default_value_t = CheckFormat::Text)]
+    pub format: CheckFormat,
+    /// Files with one ticket each; - is standard input
+    #[arg(required = true)]
+    pub files: Vec<PathBuf>,
+}
+
+/// The form of what `check` finds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum CheckFormat {
+    /// A line for each file, and below it a compiler's message for people.
+    Text,
+    /// A JSON object a line, for machines.
+    Json,
 }
 
 /// What follows `credential`.
@@ -249,7 +265,7 @@ impl Cli {
             Command::Dead(settings) => {
                 (settings.broker.tls(), settings.database.config().map(drop))
             }
-            Command::Check { .. } | Command::Credential(_) | Command::Healthcheck(_) => {
+            Command::Check(_) | Command::Credential(_) | Command::Healthcheck(_) => {
                 return Ok(self);
             }
         };

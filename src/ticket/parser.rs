@@ -19,6 +19,7 @@
 //! - Sums must never go through the decimal type's own addition, which rounds beyond 96 bits.
 
 use std::borrow::Cow;
+use std::ops::Range;
 
 use memchr::{memchr, memchr_iter};
 use rust_decimal::Decimal;
@@ -27,7 +28,7 @@ use crate::ticket::{CHARACTERS_MAX, Invalid, Product, Reason, Ticket};
 
 use super::decimal::{Sum, decimal};
 
-const BYTE_ORDER_MARK: char = '\u{feff}';
+pub(super) const BYTE_ORDER_MARK: char = '\u{feff}';
 const PRODUCT_HEADER: &str = "product,product_id,price";
 
 /// Reads one ticket and decides whether it is valid.
@@ -117,6 +118,31 @@ fn read_product(line: &str) -> Option<Product<'_>> {
         product_id,
         price,
     })
+}
+
+/// Where in a line that is no product the first problem is, in bytes: a field, or the whole line where
+/// that has not three of them. For people, and off the hot path.
+#[cold]
+pub(super) fn faulty_field(line: &str) -> Range<usize> {
+    let mut rest = line;
+    for _ in 0..2 {
+        let start = line.len() - rest.len();
+        let Some((field, after)) = split_field(rest) else {
+            return trimmed(line, 0..line.len());
+        };
+        if !is_width_ok(&field) {
+            return trimmed(line, start..line.len() - after.len() - 1);
+        }
+        rest = after;
+    }
+    trimmed(line, line.len() - rest.len()..line.len())
+}
+
+/// A part of a text without the blanks around it.
+pub(super) fn trimmed(text: &str, range: Range<usize>) -> Range<usize> {
+    let part = text.get(range.clone()).unwrap_or_default();
+    let start = range.start + (part.len() - trim_start(part).len());
+    start..start + trim(part).len()
 }
 
 /// Takes a field and the comma after it off the front of a line.
@@ -248,7 +274,7 @@ impl<'a> Lines<'a> {
 }
 
 /// Cuts a text behind its first line end, and the line end off the line.
-fn split_line(text: &str) -> (&str, &str) {
+pub(super) fn split_line(text: &str) -> (&str, &str) {
     let (line, rest) = match memchr(b'\n', text.as_bytes()) {
         Some(end) => (
             text.get(..end).unwrap_or(text),

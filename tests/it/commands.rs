@@ -2,6 +2,7 @@
 
 use std::net::TcpListener;
 
+use serde_json::{Value, json};
 use uuid::Uuid;
 
 use ticketd_testing::*;
@@ -230,6 +231,28 @@ async fn check_says_what_is_wrong_with_a_ticket() {
         assert_eq!(ended.code(), Some(1));
         assert!(ended.text().contains(why), "{}", ended.text());
     }
+    let file = folder.join("comma");
+    std::fs::write(&file, "Order: 1\nVAT: 3,10\n").unwrap();
+    let file = file.to_str().unwrap();
+    let invalid = Process::run(TICKETD, &["check", "--format=json", file], &none).await;
+    assert_eq!(invalid.code(), Some(1));
+    let verdict: Value = serde_json::from_str(invalid.text()).unwrap();
+    let expected = json!({
+        "file": file, "valid": false, "invalid_reason": "bad_vat:2", "reason": "bad_vat",
+        "line": 2, "column": 6, "start": 14, "end": 18, "detail": verdict["detail"],
+    });
+    assert_eq!(verdict, expected);
+    let shown = Process::run(TICKETD, &["check", file], &none).await;
+    let shown = shown.text();
+    assert!(
+        shown.starts_with(&format!("{file}: bad_vat:2\nerror[bad_vat]: ")),
+        "{shown}"
+    );
+    assert!(
+        shown.contains("\n2 | VAT: 3,10\n  |      ^^^^\n"),
+        "{shown}"
+    );
+
     std::fs::remove_dir_all(&folder).unwrap();
     let ended = Process::run(TICKETD, &["check", "/no/such/file"], &none).await;
     assert_eq!(ended.code(), Some(1));

@@ -59,6 +59,7 @@ const SIDE_DOORS: &[(&str, &str, &str)] = &[(
 
 /// Foreign crates that belong to some rooms; each other dependency is in [`EVERYWHERE`].
 const FOREIGN: &[(&str, &[&str])] = &[
+    ("annotate_snippets", &["ticket"]),
     ("anyhow", &["main", "service", "commands"]),
     ("async_compat", &["broker"]),
     ("async_rs", &["broker"]),
@@ -86,6 +87,7 @@ const FOREIGN: &[(&str, &[&str])] = &[
     ("rustls_native_certs", &["tls"]),
     ("rust_decimal", &["ticket", "store", "consumer"]),
     // Tokens are hashed where they are read and where they are presented.
+    ("serde_json", &["ticket", "commands"]),
     ("sha2", &["config", "http"]),
     ("slab", &["consumer"]),
     ("socket2", &["http", "broker"]),

@@ -1,6 +1,8 @@
 //! The parser: what the oracle says, and never more than the columns hold.
 
-use ticketd::ticket::{CHARACTERS_MAX, DECIMAL_DIGITS_MAX, DECIMAL_SCALE_MAX, parse, text};
+use ticketd::ticket::{
+    CHARACTERS_MAX, DECIMAL_DIGITS_MAX, DECIMAL_SCALE_MAX, Diagnosis, Invalid, parse, text,
+};
 
 use crate::agree::agree;
 
@@ -27,6 +29,7 @@ fn holds(text: &str) {
         Some(invalid) => {
             let lines = text.split('\n').count().max(FIRST_PRODUCT_LINE);
             assert!((1..=lines).contains(&(invalid.line as usize)), "{invalid}");
+            diagnosed(text, invalid);
         }
     }
     ticket.order_id.iter().for_each(|it| has_width(it));
@@ -44,4 +47,29 @@ fn holds(text: &str) {
 
 fn has_width(value: &str) {
     assert!((1..=CHARACTERS_MAX).contains(&value.chars().count()));
+}
+
+/// A problem is shown where it is: on its line, or at the end if there is no such line.
+fn diagnosed(text: &str, invalid: Invalid) {
+    let diagnosis = Diagnosis::new(text, invalid);
+    let span = diagnosis.span();
+    let shown = text.get(span.clone()).expect("whole characters");
+    assert!(!shown.contains('\n'), "{shown:?}");
+    let before = &text[..span.start];
+    let line = before.matches('\n').count() + 1;
+    let lines = text.matches('\n').count() + 1;
+    assert_eq!(line, lines.min(invalid.line as usize), "{invalid}");
+    let in_line = before
+        .rsplit('\n')
+        .next()
+        .unwrap()
+        .trim_start_matches('\u{feff}');
+    assert!(diagnosis.column() <= in_line.chars().count() + 2);
+    let message = diagnosis.message("ticket");
+    assert!(message.contains(invalid.reason.code()), "{message}");
+    assert!(
+        !message.contains(|c: char| c.is_control() && c != '\n'),
+        "{message:?}"
+    );
+    assert_eq!(diagnosis.json()["invalid_reason"], invalid.to_string());
 }
