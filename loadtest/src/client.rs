@@ -7,10 +7,11 @@
 //! the servers on it need. That adds to the latencies, and never takes from them.
 
 mod connection;
+mod stream;
 
 use std::collections::VecDeque;
 use std::io::Read;
-use std::net::{Shutdown, SocketAddr};
+use std::net::Shutdown;
 use std::os::fd::OwnedFd;
 use std::sync::Barrier;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -20,10 +21,11 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 use rustix::event::{Timespec, epoll};
 
-use self::connection::{Connection, State, WRITABLE, open, watch, would_block, write_some};
+use self::connection::{Connection, State, WRITABLE, open, watch, would_block};
+pub(crate) use self::stream::Endpoint;
+use crate::requests::Requests;
 use crate::response::{self, Answer, Parsed};
 use crate::tally::Tally;
-use crate::tickets::Template;
 
 /// How often time-outs are looked for and broken connections opened again.
 const TICK_NANOS: u64 = 20_000_000;
@@ -40,7 +42,7 @@ const EVENTS_MAX: usize = 512;
 /// One worker's share of the load.
 pub(crate) struct Share {
     /// Where the server listens.
-    pub(crate) address: SocketAddr,
+    pub(crate) endpoint: Endpoint,
     /// Connections of this worker.
     pub(crate) connections: usize,
     /// When requests fall due at this worker; none for a closed loop.
@@ -53,10 +55,6 @@ pub(crate) struct Share {
     pub(crate) tickets_max: u64,
     /// How long an answer may take.
     pub(crate) timeout_nanos: u64,
-    /// This worker's first ticket number, and the distance to its next: no two workers share one.
-    pub(crate) first_number: u64,
-    /// See `first_number`.
-    pub(crate) number_step: u64,
 }
 
 /// The arrivals of an open loop, evenly spaced.
@@ -85,14 +83,12 @@ impl Schedule {
 /// The loop and all that it owns.
 pub(crate) struct Worker<'a> {
     share: Share,
-    templates: Vec<Template>,
+    requests: Requests,
     accepted_live: &'a AtomicU64,
     epoll: OwnedFd,
     connections: Vec<Connection>,
     idle: VecDeque<usize>,
     waiting: usize,
-    next_number: u64,
-    next_template: usize,
     next_tick_nanos: u64,
     started: Instant,
     tally: Tally,
@@ -107,20 +103,18 @@ impl<'a> Worker<'a> {
     /// Opens all connections; nothing is sent yet.
     pub(crate) fn connect(
         share: Share,
-        templates: Vec<Template>,
+        requests: Requests,
         accepted_live: &'a AtomicU64,
     ) -> Result<Self> {
         let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
         let connections = (0..share.connections)
-            .map(|index| open(share.address, &epoll, index))
+            .map(|index| open(&share.endpoint, &epoll, index))
             .collect::<std::io::Result<Vec<_>>>()
-            .with_context(|| format!("cannot connect to {}", share.address))?;
+            .with_context(|| format!("cannot connect to {}", share.endpoint.address()))?;
         Ok(Self {
-            next_number: share.first_number,
-            next_template: share.first_number as usize % templates.len(),
             next_tick_nanos: TICK_NANOS,
             share,
-            templates,
+            requests,
             accepted_live,
             epoll,
             connections,
@@ -243,20 +237,14 @@ impl<'a> Worker<'a> {
     }
 
     fn send(&mut self, index: usize, due_nanos: u64) {
-        let number = self.next_number;
-        self.next_number += self.share.number_step;
-        let template_index = self.next_template;
-        self.next_template = (template_index + 1) % self.templates.len();
+        let (number, request) = self.requests.next();
         let connection = &mut self.connections[index];
         connection.state = State::Waiting { number, due_nanos };
         self.waiting += 1;
         self.tally.sent += 1;
-        let request = self.templates[template_index].stamped(number);
-        match write_some(&mut connection.stream, request) {
-            Ok(written) if written == request.len() => {}
-            Ok(written) => {
-                // Rare: a request is far smaller than a socket's buffer.
-                connection.unsent = request[written..].to_vec();
+        match connection.send(request) {
+            Ok(true) => {}
+            Ok(false) => {
                 let _watched = watch(&self.epoll, connection, index, WRITABLE);
             }
             Err(_) => self.fail(index, "write"),
@@ -265,13 +253,11 @@ impl<'a> Worker<'a> {
 
     fn send_rest(&mut self, index: usize) {
         let connection = &mut self.connections[index];
-        match write_some(&mut connection.stream, &connection.unsent) {
-            Ok(written) => {
-                connection.unsent.drain(..written);
-                if connection.unsent.is_empty() {
-                    let _watched = watch(&self.epoll, connection, index, epoll::EventFlags::IN);
-                }
+        match connection.send_rest() {
+            Ok(true) => {
+                let _watched = watch(&self.epoll, connection, index, epoll::EventFlags::IN);
             }
+            Ok(false) => {}
             Err(_) => self.fail(index, "write"),
         }
     }
@@ -332,13 +318,13 @@ impl<'a> Worker<'a> {
         }
         connection.state = State::Broken;
         // What is readable for ever would wake the loop for ever.
-        let _removed = epoll::delete(&self.epoll, &connection.stream);
-        let _closed = connection.stream.shutdown(Shutdown::Both);
+        let _removed = epoll::delete(&self.epoll, connection.stream.socket());
+        let _closed = connection.stream.socket().shutdown(Shutdown::Both);
     }
 
     /// Replaces a connection; one that cannot be opened is tried again at the next tick.
     fn reopen(&mut self, index: usize) {
-        match open(self.share.address, &self.epoll, index) {
+        match open(&self.share.endpoint, &self.epoll, index) {
             Ok(connection) => {
                 let was_idle = matches!(self.connections[index].state, State::Idle);
                 self.connections[index] = connection;

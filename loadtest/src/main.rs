@@ -13,8 +13,10 @@ mod client;
 mod proc;
 #[expect(clippy::print_stdout, reason = "the report of a run is its output")]
 mod report;
+mod requests;
 mod response;
 mod run;
+mod signing;
 mod stored;
 mod tally;
 mod tickets;

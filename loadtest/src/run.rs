@@ -1,21 +1,23 @@
 //! A run: workers on their threads, the progress bar, and what is measured around them.
 
 use std::net::{SocketAddr, ToSocketAddrs};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Barrier;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use anyhow::{Context, Result, anyhow, ensure};
+use anyhow::{Context, Result, anyhow, bail, ensure};
 use indicatif::{ProgressBar, ProgressStyle};
 
-use crate::client::{Schedule, Share, Worker};
+use crate::client::{Endpoint, Schedule, Share, Worker};
 use crate::proc::{Costs, Part};
 use crate::report::Report;
+use crate::requests::Requests;
+use crate::signing::{self, Signer};
 use crate::stored::Counter;
 use crate::tally::Tally;
-use crate::tickets::{self, Mix};
+use crate::tickets::{self, Mix, Proof, Target};
 
 /// How often the bar moves, and how often memory and the table are looked at during the load.
 const BAR_INTERVAL: Duration = Duration::from_millis(100);
@@ -27,6 +29,8 @@ pub(crate) struct Options {
     /// Where to send the tickets.
     #[arg(long, default_value = "http://127.0.0.1:8080/ticket")]
     url: String,
+    #[command(flatten)]
+    sender: Sender,
     /// Keep-alive connections, each with at most one request outstanding.
     #[arg(long, short, default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..))]
     connections: u32,
@@ -68,24 +72,75 @@ pub(crate) struct Options {
     json: Option<PathBuf>,
 }
 
+/// How the requests are protected, and prove who sends them.
+#[derive(clap::Args)]
+struct Sender {
+    /// File with the CA of an https:// server.
+    #[arg(long)]
+    ca: Option<PathBuf>,
+    /// Give every ticket an Idempotency-Key.
+    #[arg(long, group = "proof")]
+    keys: bool,
+    /// Bearer token to send.
+    #[arg(long, group = "proof")]
+    bearer: Option<String>,
+    /// Secret (whsec_…) to sign with as Standard Webhooks say; as much as can be foreseen is signed before the start.
+    #[arg(long, group = "proof")]
+    webhook_secret: Option<String>,
+}
+
+impl Sender {
+    fn proof(&self, signer: Option<&Signer>) -> Proof {
+        match (signer, &self.bearer) {
+            (Some(signer), _) => Proof::Signature(signer.timestamp().to_owned()),
+            (None, Some(token)) => Proof::Token(token.clone()),
+            (None, None) if self.keys => Proof::Key,
+            (None, None) => Proof::None,
+        }
+    }
+
+    fn signer(&self, duration: Duration) -> Result<Option<Signer>> {
+        let Some(secret) = &self.webhook_secret else {
+            return Ok(None);
+        };
+        let longest = signing::RUN_MAX;
+        ensure!(
+            duration <= longest,
+            "signatures are not taken for longer than {} s",
+            longest.as_secs()
+        );
+        Signer::new(secret).map(Some)
+    }
+}
+
 /// Runs the load and reports it; false when a ticket was lost or stored twice.
 pub(crate) fn run(options: &Options) -> Result<bool> {
     ensure!(
         options.warmup < options.duration,
         "--warmup takes all of --duration"
     );
-    let (host, address, path) = target(&options.url)?;
+    let signer = options.sender.signer(options.duration)?;
+    let (endpoint, host, path) = endpoint(&options.url, options.sender.ca.as_deref())?;
+    let target = Target {
+        host,
+        path,
+        proof: options.sender.proof(signer.as_ref()),
+    };
     let prefix = run_prefix()?;
     let mut counter = match &options.database {
         Some(url) => Some(Counter::begin(url, &options.table, &prefix)?),
         None => None,
     };
     let accepted_live = AtomicU64::new(0);
-    let workers = shares(options, address)
-        .into_iter()
-        .map(|share| {
-            let templates = tickets::templates(&options.mix, &prefix, &host, &path);
-            Worker::connect(share, templates, &accepted_live)
+    let shares = shares(options, &endpoint);
+    let numbers = shares.len() as u64;
+    let workers = (0..numbers)
+        .zip(shares)
+        .map(|(first, share)| {
+            let templates = tickets::templates(&options.mix, &prefix, &target);
+            let mut requests = Requests::new(templates, (first, numbers), signer.clone());
+            requests.sign_ahead(signing::ahead(options.duration) / numbers as usize);
+            Worker::connect(share, requests, &accepted_live)
         })
         .collect::<Result<Vec<_>>>()?;
     let mut costs = Costs::begin(&options.parts)?;
@@ -173,7 +228,7 @@ fn message(accepted: u64, stored: Option<i64>) -> String {
 }
 
 /// Splits the connections and the rate over the threads; no thread goes without a connection.
-fn shares(options: &Options, address: SocketAddr) -> Vec<Share> {
+fn shares(options: &Options, endpoint: &Endpoint) -> Vec<Share> {
     let threads = options.threads.min(options.connections);
     let schedule = |thread: u32, rate: f64| Schedule {
         first_nanos: 1e9 / rate * f64::from(thread),
@@ -182,7 +237,7 @@ fn shares(options: &Options, address: SocketAddr) -> Vec<Share> {
     };
     (0..threads)
         .map(|thread| Share {
-            address,
+            endpoint: endpoint.clone(),
             connections: (options.connections / threads
                 + u32::from(thread < options.connections % threads))
                 as usize,
@@ -194,29 +249,37 @@ fn shares(options: &Options, address: SocketAddr) -> Vec<Share> {
                 tickets / threads + u64::from(thread < tickets % threads)
             }),
             timeout_nanos: options.timeout.as_nanos() as u64,
-            first_number: u64::from(thread),
-            number_step: u64::from(threads),
         })
         .collect()
 }
 
-/// Host header, address and path of a URL.
-fn target(url: &str) -> Result<(String, SocketAddr, String)> {
-    let rest = url
-        .strip_prefix("http://")
-        .context("the URL must begin with http://")?;
-    let (host, path) = rest.split_once('/').unwrap_or((rest, ""));
-    let with_port = if host.contains(':') {
-        host.to_owned()
-    } else {
-        format!("{host}:80")
+/// A URL's server, Host header and path.
+fn endpoint(url: &str, ca: Option<&Path>) -> Result<(Endpoint, String, String)> {
+    let (scheme, rest) = url.split_once("://").unwrap_or_default();
+    let (authority, path) = rest.split_once('/').unwrap_or((rest, ""));
+    let (host, port) = match (authority.rsplit_once(':'), scheme) {
+        (Some((host, port)), _) => (host, port.parse()?),
+        (None, "https") => (authority, 443),
+        (None, _) => (authority, 80),
     };
-    let address = with_port
+    let address = address(host, port)?;
+    let endpoint = match (scheme, ca) {
+        ("http", None) => Endpoint::plain(address),
+        ("https", Some(ca)) => Endpoint::encrypted(address, host, ca)?,
+        ("https", None) => bail!("https:// takes --ca"),
+        ("http", Some(_)) => bail!("--ca takes https://"),
+        _ => bail!("the URL must begin with http:// or https://"),
+    };
+    Ok((endpoint, authority.to_owned(), format!("/{path}")))
+}
+
+fn address(host: &str, port: u16) -> Result<SocketAddr> {
+    let mut addresses = (host, port)
         .to_socket_addrs()
-        .with_context(|| format!("cannot resolve {host}"))?
+        .with_context(|| format!("cannot resolve {host}"))?;
+    addresses
         .next()
-        .with_context(|| format!("{host} has no address"))?;
-    Ok((host.to_owned(), address, format!("/{path}")))
+        .with_context(|| format!("{host} has no address"))
 }
 
 /// Starts the order ids of this run and of no other.
@@ -262,14 +325,22 @@ mod tests {
     }
 
     #[test]
-    fn a_url_is_split_into_host_address_and_path() {
-        let (host, address, path) = target("http://127.0.0.1:8080/ticket").unwrap();
+    fn a_url_is_split_into_server_host_and_path() {
+        let split = |url| endpoint(url, None).unwrap();
+        let (server, host, path) = split("http://127.0.0.1:8080/ticket?source=a");
         assert_eq!(
             (host.as_str(), path.as_str()),
-            ("127.0.0.1:8080", "/ticket")
+            ("127.0.0.1:8080", "/ticket?source=a")
         );
-        assert_eq!(address, "127.0.0.1:8080".parse().unwrap());
-        assert_eq!(target("http://127.0.0.1").unwrap().1.port(), 80);
-        assert!(target("https://127.0.0.1/ticket").is_err());
+        assert_eq!(server.address(), "127.0.0.1:8080".parse().unwrap());
+        assert_eq!(split("http://127.0.0.1").0.address().port(), 80);
+        for url in [
+            "https://127.0.0.1/ticket",
+            "127.0.0.1/ticket",
+            "ftp://127.0.0.1/",
+        ] {
+            assert!(endpoint(url, None).is_err(), "{url}");
+        }
+        assert!(endpoint("http://127.0.0.1", Some(Path::new("ca.pem"))).is_err());
     }
 }

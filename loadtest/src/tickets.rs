@@ -1,6 +1,10 @@
-//! The requests: whole POSTs made once, of which only the order number is written anew for each ticket.
+//! The requests: whole POSTs made once, of which only the order number is written anew for each ticket,
+//! and what hangs on it.
 
 use std::fmt::Write as _;
+use std::ops::Range;
+
+use crate::signing::{SIGNATURE_BYTES, Signature};
 
 /// Templates are made for every percent, so that shares in percent come out exactly, and twice over,
 /// so that shares of valid and invalid tickets mix with shares of line ends.
@@ -66,34 +70,108 @@ enum Fault {
     NoProducts,
 }
 
+/// Where requests go, and how they prove who sends them.
+#[derive(Clone)]
+pub(crate) struct Target {
+    /// What the Host header says.
+    pub(crate) host: String,
+    /// The path, and the query behind it.
+    pub(crate) path: String,
+    /// What the head says of its sender.
+    pub(crate) proof: Proof,
+}
+
+/// What a request's head says of its sender.
+#[derive(Clone)]
+pub(crate) enum Proof {
+    /// Nothing.
+    None,
+    /// An Idempotency-Key, another one for each ticket.
+    Key,
+    /// This bearer token.
+    Token(String),
+    /// A signature that is made at this time.
+    Signature(String),
+}
+
+impl Proof {
+    /// Header lines, with the number of the ticket and the signature still to be written.
+    fn headers(&self, prefix: &str) -> String {
+        let id = order_id(prefix, 0);
+        match self {
+            Self::None => String::new(),
+            Self::Key => format!("Idempotency-Key: {id}\r\n"),
+            Self::Token(token) => format!("Authorization: Bearer {token}\r\n"),
+            Self::Signature(at) => format!(
+                "webhook-id: {id}\r\nwebhook-timestamp: {at}\r\nwebhook-signature: v1,{}\r\n",
+                "=".repeat(SIGNATURE_BYTES)
+            ),
+        }
+    }
+}
+
 /// One whole request, head and body, or a body alone.
 pub(crate) struct Template {
     bytes: Vec<u8>,
+    /// Where the number of the ticket stands: in the body, and in the head where that has an id of it.
     number_at: usize,
+    id_at: Option<Range<usize>>,
+    signature_at: Range<usize>,
+    body_at: usize,
 }
 
+#[expect(
+    clippy::indexing_slicing,
+    reason = "what is written over stands in every template, whose making puts it there"
+)]
 impl Template {
     fn new(head: &str, prefix: &str, body: &str) -> Self {
+        let id = order_id(prefix, 0);
+        let signature_at = head.find(&"=".repeat(SIGNATURE_BYTES));
         Self {
             bytes: [head.as_bytes(), body.as_bytes()].concat(),
             number_at: head.len() + "Order: ".len() + prefix.len(),
+            id_at: head.find(&id).map(|at| at..at + id.len()),
+            signature_at: signature_at.map_or(0..0, |at| at..at + SIGNATURE_BYTES),
+            body_at: head.len(),
         }
     }
 
     /// The request for the ticket of this number.
-    #[expect(
-        clippy::indexing_slicing,
-        reason = "the digits stand in every template, whose making puts them there"
-    )]
-    pub(crate) fn stamped(&mut self, mut number: u64) -> &[u8] {
-        for digit in self.bytes[self.number_at..self.number_at + NUMBER_DIGITS]
-            .iter_mut()
-            .rev()
-        {
+    pub(crate) fn stamped(&mut self, number: u64) -> &[u8] {
+        self.stamp(number);
+        self.bytes()
+    }
+
+    /// Makes it the request for the ticket of this number.
+    pub(crate) fn stamp(&mut self, number: u64) {
+        self.write_number(self.number_at, number);
+        if let Some(id) = &self.id_at {
+            self.write_number(id.end - NUMBER_DIGITS, number);
+        }
+    }
+
+    /// Signs it as it stands.
+    pub(crate) fn sign(&mut self, signature: &Signature) {
+        self.bytes[self.signature_at.clone()].copy_from_slice(signature);
+    }
+
+    /// The request as it stands.
+    pub(crate) fn bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+
+    fn write_number(&mut self, at: usize, mut number: u64) {
+        for digit in self.bytes[at..at + NUMBER_DIGITS].iter_mut().rev() {
             *digit = b'0' + (number % 10) as u8;
             number /= 10;
         }
-        &self.bytes
+    }
+
+    /// The id and the body as they stand.
+    pub(crate) fn signed_parts(&self) -> (&[u8], &[u8]) {
+        let id = self.id_at.clone().unwrap_or_default();
+        (&self.bytes[id], &self.bytes[self.body_at..])
     }
 }
 
@@ -103,9 +181,9 @@ pub(crate) fn order_id(prefix: &str, number: u64) -> String {
 }
 
 /// All templates of a run; each percentage is spread evenly over them.
-pub(crate) fn templates(mix: &Mix, prefix: &str, host: &str, path: &str) -> Vec<Template> {
+pub(crate) fn templates(mix: &Mix, prefix: &str, target: &Target) -> Vec<Template> {
     bodies(mix, prefix)
-        .map(|body| Template::new(&head(host, path, body.len()), prefix, &body))
+        .map(|body| Template::new(&head(target, prefix, body.len()), prefix, &body))
         .collect()
 }
 
@@ -142,9 +220,12 @@ fn fault(index: usize) -> Fault {
     }
 }
 
-fn head(host: &str, path: &str, body_bytes: usize) -> String {
+fn head(target: &Target, prefix: &str, body_bytes: usize) -> String {
+    let Target { host, path, proof } = target;
+    let proof = proof.headers(prefix);
     format!(
-        "POST {path} HTTP/1.1\r\nHost: {host}\r\nContent-Type: text/plain\r\nContent-Length: {body_bytes}\r\n\r\n"
+        "POST {path} HTTP/1.1\r\nHost: {host}\r\nContent-Type: text/plain\r\n{proof}\
+         Content-Length: {body_bytes}\r\n\r\n"
     )
 }
 
@@ -190,11 +271,38 @@ fn amount(cents: usize) -> String {
 }
 
 #[cfg(test)]
+pub(crate) use tests::templates_of_a_test;
+
+#[cfg(test)]
 mod tests {
     use super::*;
 
+    fn target(proof: Proof) -> Target {
+        Target {
+            host: "localhost".to_owned(),
+            path: "/ticket".to_owned(),
+            proof,
+        }
+    }
+
+    /// Templates of the prefix `run-`.
+    pub(crate) fn templates_of_a_test(proof: &Proof) -> Vec<Template> {
+        templates(&Mix::valid(2), "run-", &target(proof.clone()))
+    }
+
+    #[test]
+    fn a_key_is_that_of_its_ticket() {
+        let template = &mut templates_of_a_test(&Proof::Key)[0];
+        for number in [7, 1_234_567_890] {
+            let request = String::from_utf8(template.stamped(number).to_vec()).unwrap();
+            let id = order_id("run-", number);
+            assert!(request.contains(&format!("Idempotency-Key: {id}\r\n")));
+            assert!(request.contains(&format!("Order: {id}\n")));
+        }
+    }
+
     fn sent_bodies(mix: &Mix) -> Vec<String> {
-        templates(mix, "run-", "localhost", "/ticket")
+        templates(mix, "run-", &target(Proof::None))
             .iter_mut()
             .map(|template| {
                 let request = String::from_utf8(template.stamped(42).to_vec()).unwrap();

@@ -1,14 +1,11 @@
 //! One connection of a worker.
 
 use std::io::{ErrorKind, Write};
-use std::net::{SocketAddr, TcpStream};
 use std::os::fd::OwnedFd;
-use std::time::Duration;
 
 use rustix::event::epoll;
 
-/// Maximum wait for a connection to open.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+use super::stream::{Endpoint, Stream};
 
 pub(super) enum State {
     /// Open, with no request outstanding.
@@ -20,28 +17,27 @@ pub(super) enum State {
 }
 
 pub(super) struct Connection {
-    pub(super) stream: TcpStream,
+    pub(super) stream: Stream,
     pub(super) state: State,
     /// The start of an answer that did not come in one piece.
     pub(super) inbox: Vec<u8>,
     /// The end of a request that the socket did not take at once.
-    pub(super) unsent: Vec<u8>,
+    unsent: Vec<u8>,
 }
 
 /// Both directions, while a part of a request waits for room in the socket's buffer.
 pub(super) const WRITABLE: epoll::EventFlags = epoll::EventFlags::IN.union(epoll::EventFlags::OUT);
 
 pub(super) fn open(
-    address: SocketAddr,
+    endpoint: &Endpoint,
     epoll: &OwnedFd,
     index: usize,
 ) -> std::io::Result<Connection> {
-    let stream = TcpStream::connect_timeout(&address, CONNECT_TIMEOUT)?;
-    stream.set_nodelay(true)?;
-    stream.set_nonblocking(true)?;
+    let stream = endpoint.connect()?;
+    stream.socket().set_nonblocking(true)?;
     epoll::add(
         epoll,
-        &stream,
+        stream.socket(),
         epoll::EventData::new_u64(index as u64),
         epoll::EventFlags::IN,
     )?;
@@ -53,6 +49,34 @@ pub(super) fn open(
     })
 }
 
+impl Connection {
+    /// Writes what the socket takes now, and keeps the rest; whether there is none.
+    #[expect(
+        clippy::indexing_slicing,
+        reason = "no more is written than there was to write"
+    )]
+    pub(super) fn send(&mut self, request: &[u8]) -> std::io::Result<bool> {
+        let written = write_some(&mut self.stream, request)?;
+        // Rare: a request is far smaller than a socket's buffer.
+        self.unsent.extend_from_slice(&request[written..]);
+        Ok(self.is_sent())
+    }
+
+    /// The same with what was kept.
+    pub(super) fn send_rest(&mut self) -> std::io::Result<bool> {
+        let written = write_some(&mut self.stream, &self.unsent)?;
+        self.unsent.drain(..written);
+        match self.stream.flush() {
+            Err(error) if !would_block(&error) => Err(error),
+            _ => Ok(self.is_sent()),
+        }
+    }
+
+    fn is_sent(&self) -> bool {
+        self.unsent.is_empty() && self.stream.is_flushed()
+    }
+}
+
 pub(super) fn watch(
     epoll: &OwnedFd,
     connection: &Connection,
@@ -61,14 +85,14 @@ pub(super) fn watch(
 ) -> rustix::io::Result<()> {
     epoll::modify(
         epoll,
-        &connection.stream,
+        connection.stream.socket(),
         epoll::EventData::new_u64(index as u64),
         flags,
     )
 }
 
 /// Writes what the socket takes now, which may be nothing.
-pub(super) fn write_some(stream: &mut TcpStream, bytes: &[u8]) -> std::io::Result<usize> {
+fn write_some(stream: &mut Stream, bytes: &[u8]) -> std::io::Result<usize> {
     match stream.write(bytes) {
         Err(error) if would_block(&error) => Ok(0),
         outcome => outcome,
