@@ -3,12 +3,15 @@
 //! Each server is measured once a round, at each number of connections, and all of them at one number before the next
 //! one, so that what is compared is measured close together; those of the main ratios come twice. The rounds are
 //! repeated, every other one in reverse order, so that whatever drifts hits all alike. Then come the latencies at shares
-//! of the highest rate that was found, and a backlog. Ctrl-C ends it at once, and takes away what it has made.
+//! of the highest rate that was found, pairs with and without credentials and TLS, and a backlog. Ctrl-C ends it at once, and takes away what it has made.
 
+mod access;
 mod backlog;
 mod ceiling;
+mod held;
 mod machine;
 mod outcome;
+mod pairs;
 mod plot;
 mod process;
 mod results;
@@ -26,6 +29,7 @@ use lapin::uri::AMQPUri;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::{Instant, timeout};
 
+use access::Certificates;
 use outcome::Outcome;
 use results::Results;
 use scenarios::{Job, Rig};
@@ -93,7 +97,10 @@ pub(crate) struct Options {
     /// PostgreSQL's address; schemas are made and dropped there.
     #[arg(long, env = "DATABASE_URL", hide_env_values = true)]
     database_url: String,
-    /// The script whose `status` tells the process ids of PostgreSQL and RabbitMQ.
+    /// Measure only what credentials and TLS cost.
+    #[arg(long)]
+    guarded_only: bool,
+    /// The script whose `status` tells the process ids of PostgreSQL and RabbitMQ; certificates.sh is beside it.
     #[arg(long, default_value = "deploy/stack.sh")]
     stack: PathBuf,
 }
@@ -119,7 +126,13 @@ pub(crate) async fn run(options: &Options) -> Result<bool> {
         (ticketd, std::env::current_exe()?),
         options.amqp_url.clone(),
         process::stack_parts(&options.stack, &ports).await,
-        Scratch::new(&options.amqp_url, &options.database_url, &prefix),
+        (
+            Scratch::new(&options.amqp_url, &options.database_url, &prefix),
+            Certificates::new(
+                options.stack.with_file_name("certificates.sh"),
+                logs.join("tls"),
+            ),
+        ),
         logs.clone(),
     );
     let measured = tokio::select! {
@@ -203,8 +216,14 @@ async fn measure(rig: &Rig, options: &Options, results: &mut Results) {
     } else {
         ROUNDS
     };
+    if options.guarded_only {
+        let seconds = budget.scenario_seconds(pairs::scenarios(rounds));
+        return measure_guarded(rig, rounds, seconds, results).await;
+    }
     measure_rates(rig, rounds, &mut budget, results).await;
-    measure_latencies(rig, rounds, &budget, results).await;
+    let seconds = budget.scenario_seconds(LOADS.len() * rounds + pairs::scenarios(rounds));
+    measure_latencies(rig, rounds, &budget, seconds, results).await;
+    measure_guarded(rig, rounds, seconds, results).await;
     if backlog > 0 {
         match backlog::drain(rig, backlog).await {
             Ok(backlog) => {
@@ -220,10 +239,10 @@ async fn measure(rig: &Rig, options: &Options, results: &mut Results) {
     }
 }
 
-/// Measurements to come before a round of rates: the latencies of all rounds
-/// follow after the last one, and are to get as much time each.
+/// Measurements to come before a round of rates: the latencies of all rounds follow after the last one, and are to get
+/// as much time each; then come the pairs.
 fn scenarios_left(scenarios: usize, rounds: usize, round: usize) -> usize {
-    scenarios * (rounds - round) + LOADS.len() * rounds
+    scenarios * (rounds - round) + LOADS.len() * rounds + pairs::scenarios(rounds)
 }
 
 /// Every server at each of its numbers of connections, the smallest number first. Those whose ratios at the largest
@@ -272,8 +291,23 @@ async fn measure_rates(rig: &Rig, rounds: usize, budget: &mut Budget, results: &
     }
 }
 
-async fn measure_latencies(rig: &Rig, rounds: usize, budget: &Budget, results: &mut Results) {
-    let seconds = budget.scenario_seconds(LOADS.len() * rounds);
+/// What credentials and TLS cost.
+async fn measure_guarded(rig: &Rig, rounds: usize, seconds: f64, results: &mut Results) {
+    results.rounds = rounds;
+    pairs::measure(rig, rounds, seconds, results).await;
+    match held::measure(rig).await {
+        Ok(held) => results.held = Some(held),
+        Err(error) => failed(results, "the memory of connections", &error),
+    }
+}
+
+async fn measure_latencies(
+    rig: &Rig,
+    rounds: usize,
+    budget: &Budget,
+    seconds: f64,
+    results: &mut Results,
+) {
     results.took(seconds);
     for round in 0..rounds {
         for (target, percent) in LOADS {
@@ -372,9 +406,9 @@ mod tests {
     }
 
     #[test]
-    fn the_last_round_of_rates_leaves_time_for_all_latencies() {
-        assert_eq!(scenarios_left(20, 3, 0), 60 + 12);
-        assert_eq!(scenarios_left(20, 3, 2), 20 + 12);
+    fn the_last_round_of_rates_leaves_time_for_what_follows() {
+        assert_eq!(scenarios_left(20, 3, 0), 60 + 12 + 20);
+        assert_eq!(scenarios_left(20, 3, 2), 20 + 12 + 20);
     }
 
     #[test]
@@ -399,6 +433,9 @@ mod tests {
         }
         for target in Target::ALL {
             assert!(target.connections().contains(&LOAD_CONNECTIONS));
+        }
+        for target in [Target::Bearer, Target::Signed, Target::Https] {
+            assert!(Target::GUARDED.contains(&target));
         }
         for target in [Target::EndToEnd, Target::Bare] {
             assert!(LOADS.contains(&(target, HALF_PERCENT)));

@@ -22,7 +22,7 @@ use anyhow::{Context, Result};
 use rustix::event::{Timespec, epoll};
 
 use self::connection::{Connection, State, WRITABLE, open, watch, would_block};
-pub(crate) use self::stream::Endpoint;
+pub(crate) use self::stream::{Endpoint, Stream};
 use crate::requests::Requests;
 use crate::response::{self, Answer, Parsed};
 use crate::tally::Tally;

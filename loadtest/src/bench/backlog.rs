@@ -16,6 +16,7 @@ use super::process;
 use super::scenarios::{Job, Rig};
 use super::scratch::Place;
 use super::target::Target;
+use crate::client::Endpoint;
 use crate::proc::{self, Cost, Costs, Part};
 use crate::tickets::{self, Template};
 
@@ -90,7 +91,7 @@ pub(super) async fn drain(rig: &Rig, tickets: u64) -> Result<Backlog> {
 
 async fn consume(rig: &Rig, place: &Place, tickets: u64) -> Result<Backlog> {
     let unused = process::free_address()?;
-    let (server, admin) = rig.spawn_ticketd("consume", place, &unused, &[])?;
+    let (server, admin) = rig.spawn_ticketd(("consume", Target::Split), place, &unused)?;
     let pid = server.pid();
     let parts: Vec<_> = rig
         .parts(Target::Split, std::slice::from_ref(&server))
@@ -231,7 +232,7 @@ fn ticket_id(now: Duration, number: u64) -> u128 {
 /// Looks at what a process has stored until it has stored so much. Each time it lets the caller look too, who tells the
 /// load generator's CPU seconds, where there is one.
 async fn watch(
-    admin: &str,
+    admin: &Endpoint,
     pid: u32,
     tickets: u64,
     mut look: impl FnMut() -> Option<f64>,

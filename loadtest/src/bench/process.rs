@@ -12,10 +12,13 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
-use ticketd_testing::{Answer, Process, ask_once};
+use ticketd_testing::{Answer, Process};
 use tokio::net::TcpStream;
 use tokio::process::Command;
+use tokio::task::spawn_blocking;
 use tokio::time::{Instant, sleep, timeout};
+
+use crate::client::Endpoint;
 
 /// Maximum wait for a server to be ready, and for it to drain and end.
 const START_TIMEOUT: Duration = Duration::from_secs(30);
@@ -64,14 +67,14 @@ impl Server {
     }
 
     /// Waits until it answers `path` with 200 and names no part that is down or, without a path, until it listens.
-    pub(super) async fn ready(&mut self, address: &str, path: Option<&str>) -> Result<()> {
+    pub(super) async fn ready(&mut self, server: &Endpoint, path: Option<&str>) -> Result<()> {
         let deadline = Instant::now() + START_TIMEOUT;
         loop {
             let ready = match path {
-                Some(path) => ask(address, path)
+                Some(path) => ask(server, path)
                     .await
                     .is_ok_and(|answer| answer.lacks_nothing()),
-                None => TcpStream::connect(address).await.is_ok(),
+                None => TcpStream::connect(server.address()).await.is_ok(),
             };
             if ready {
                 return Ok(());
@@ -123,17 +126,25 @@ pub(super) fn free_address() -> Result<String> {
 }
 
 /// The body of a page that was answered 200.
-pub(super) async fn get(address: &str, path: &str) -> Result<String> {
-    let answer = ask(address, path).await?;
+pub(super) async fn get(server: &Endpoint, path: &str) -> Result<String> {
+    let answer = ask(server, path).await?;
     ensure!(answer.status == 200, "{path}: {}", answer.status);
     Ok(answer.text().to_owned())
 }
 
-async fn ask(address: &str, path: &str) -> Result<Answer> {
+async fn ask(server: &Endpoint, path: &str) -> Result<Answer> {
     let request = ticketd_testing::get(path);
-    ask_once(address.parse()?, &request, ASK_TIMEOUT)
-        .await
-        .with_context(|| format!("no answer from {address}{path}"))
+    let asked = server.clone();
+    let asked = spawn_blocking(move || asked.connect()?.ask(&request));
+    let (status, body) = timeout(ASK_TIMEOUT, asked)
+        .await?
+        .map_err(anyhow::Error::from)?
+        .with_context(|| format!("no answer from {}{path}", server.address()))?;
+    Ok(Answer {
+        status,
+        headers: Vec::new(),
+        body: body.into_bytes(),
+    })
 }
 
 /// The share of an open loop's time in which connections, caches and plans are still new to the servers.
@@ -141,7 +152,8 @@ pub(super) const WARMUP_SHARE: f64 = 1.0 / 6.0;
 
 /// A run of the load generator.
 pub(super) struct Load<'a> {
-    pub(super) address: &'a str,
+    /// Arguments that say where the tickets go, and how they prove who sends them.
+    pub(super) sender: Vec<String>,
     pub(super) connections: u32,
     pub(super) seconds: f64,
     /// Tickets per second of an open loop.
@@ -182,10 +194,10 @@ impl Load<'_> {
     fn arguments(&self) -> Vec<String> {
         let mut arguments = vec![
             "run".to_owned(),
-            format!("--url=http://{}/ticket", self.address),
             format!("--connections={}", self.connections),
             format!("--duration={:.3}s", self.seconds),
         ];
+        arguments.extend_from_slice(&self.sender);
         if let Some(rate) = self.rate {
             arguments.push(format!("--rate={rate:.1}"));
             arguments.push(format!("--warmup={:.3}s", self.seconds * WARMUP_SHARE));

@@ -3,7 +3,9 @@
 use super::HALF_PERCENT;
 use super::backlog::{Backlog, Soak};
 use super::ceiling::BATCH_ROWS;
+use super::held::Held;
 use super::outcome::Outcome;
+use super::pairs::Pair;
 use super::target::Target;
 
 /// ticketd's default of `BATCH_AGE`.
@@ -24,6 +26,11 @@ pub(super) struct Results {
     pub(super) closed: Vec<(Target, u32, Outcome)>,
     /// A target at a percentage of its highest rate, and the rate that this is.
     pub(super) open: Vec<(Target, u32, f64, Outcome)>,
+    /// What credentials and TLS cost, and for how long each measurement of these lasted.
+    pub(super) pairs: Vec<Pair>,
+    pub(super) pair_seconds: Option<f64>,
+    /// What connections hold.
+    pub(super) held: Option<Held>,
     pub(super) backlog: Option<Backlog>,
     pub(super) soak: Option<Soak>,
     /// What could not be measured, and why.
@@ -74,6 +81,11 @@ impl Results {
         scenarios.filter_map(move |(its_target, its_connections, outcome)| {
             (*its_target == target && *its_connections == connections).then_some(outcome)
         })
+    }
+
+    /// The pairs of a target.
+    pub(super) fn pairs_of(&self, target: Target) -> impl Iterator<Item = &Pair> {
+        self.pairs.iter().filter(move |pair| pair.target == target)
     }
 
     /// What the rounds gave for a target at a percentage of its highest rate.
@@ -151,6 +163,7 @@ impl Results {
     /// Every threshold with what was measured.
     pub(super) fn thresholds(&self) -> Vec<Threshold> {
         let mut thresholds = self.rate_thresholds();
+        thresholds.extend(self.pair_thresholds());
         thresholds.extend(self.latency_thresholds());
         thresholds.extend(self.long_thresholds());
         thresholds
@@ -196,6 +209,30 @@ impl Results {
                 50.0,
             ),
         ]
+    }
+
+    fn pair_thresholds(&self) -> impl Iterator<Item = Threshold> {
+        let guarded = [
+            (
+                "End to end with a bearer token over without",
+                Target::Bearer,
+                0.97,
+            ),
+            (
+                "End to end with signatures over without",
+                Target::Signed,
+                0.90,
+            ),
+            ("End to end over HTTPS over plain HTTP", Target::Https, 0.70),
+        ];
+        guarded
+            .into_iter()
+            .map(|(measure, target, bound)| Threshold {
+                measure,
+                value: median(self.pairs_of(target).filter_map(Pair::ratio)),
+                bound: Bound::AtLeast(bound),
+                unit: "",
+            })
     }
 
     fn latency_thresholds(&self) -> Vec<Threshold> {

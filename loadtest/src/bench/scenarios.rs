@@ -6,10 +6,12 @@ use std::path::PathBuf;
 use anyhow::{Result, ensure};
 use ticketd_testing::metrics;
 
+use super::access::{self, Certificates};
 use super::outcome::Outcome;
 use super::process::{self, Load, Server};
 use super::scratch::{Place, Scratch};
 use super::target::Target;
+use crate::client::Endpoint;
 
 /// What a baseline pipeline is taken to store before one was measured.
 const BASELINE_PER_SECOND: f64 = 1000.0;
@@ -38,6 +40,7 @@ pub(super) struct Rig {
     /// The processes of PostgreSQL and RabbitMQ.
     pub(super) stack: Vec<(String, u32)>,
     pub(super) scratch: Scratch,
+    pub(super) certificates: Certificates,
     /// A folder for logs.
     pub(super) logs: PathBuf,
     places_made: Cell<usize>,
@@ -50,8 +53,8 @@ pub(super) struct Running {
     /// Where tickets go.
     pub(super) address: String,
     /// Where /metrics is, of the accepting and of the storing process.
-    pub(super) accept_admin: String,
-    pub(super) store_admin: String,
+    pub(super) accept_admin: Endpoint,
+    pub(super) store_admin: Endpoint,
     /// The process of the load generator, once it runs.
     pub(super) generator: Cell<Option<u32>>,
 }
@@ -62,7 +65,7 @@ impl Rig {
         programs: (PathBuf, PathBuf),
         amqp_url: String,
         stack: Vec<(String, u32)>,
-        scratch: Scratch,
+        (scratch, certificates): (Scratch, Certificates),
         logs: PathBuf,
     ) -> Self {
         Self {
@@ -71,6 +74,7 @@ impl Rig {
             amqp_url,
             stack,
             scratch,
+            certificates,
             logs,
             places_made: Cell::new(0),
             baseline_per_second: Cell::new(BASELINE_PER_SECOND),
@@ -125,7 +129,7 @@ impl Rig {
                 outcome.committed_p99_ms = bound.map(|seconds| seconds * 1e3);
             }
             Target::Baseline => self.baseline_per_second.set(outcome.per_second),
-            Target::Bare | Target::Split | Target::Ungrouped => {}
+            _ => {}
         }
         Ok(())
     }
@@ -146,7 +150,7 @@ impl Rig {
             _ => job.tickets,
         };
         let load = Load {
-            address: &running.address,
+            sender: access::arguments(job.target, &running.address, &self.certificates.ca()),
             connections: job.connections,
             seconds: job.seconds,
             rate: job.rate,
@@ -178,8 +182,8 @@ impl Rig {
     pub(super) async fn start(&self, target: Target, place: &Place) -> Result<Running> {
         let address = process::free_address()?;
         let mut servers = Vec::new();
-        let mut accept_admin = address.clone();
-        let mut store_admin = address.clone();
+        let mut accept_admin = self.endpoint(target, &address)?;
+        let mut store_admin = accept_admin.clone();
         match target {
             Target::Bare => {
                 let listen = ["bare", "--listen", &address];
@@ -194,24 +198,20 @@ impl Rig {
                 servers.push(self.own("baseline", &arguments, &environment).await?);
             }
             Target::Accept => {
-                let server = self.ticketd("accept", place, &address, &[]).await?;
+                let server = self.ticketd(("accept", target), place, &address).await?;
                 accept_admin = server.1;
                 servers.push(server.0);
             }
-            Target::EndToEnd | Target::Ungrouped => {
-                let group_max = match target {
-                    Target::Ungrouped => &[("PUBLISH_GROUP_MAX", "1")] as &[_],
-                    _ => &[],
-                };
-                let server = self.ticketd("serve", place, &address, group_max).await?;
-                (accept_admin, store_admin) = (server.1.clone(), server.1);
-                servers.push(server.0);
-            }
             Target::Split => {
-                let store = self.ticketd("consume", place, &address, &[]).await?;
-                let accept = self.ticketd("accept", place, &address, &[]).await?;
+                let store = self.ticketd(("consume", target), place, &address).await?;
+                let accept = self.ticketd(("accept", target), place, &address).await?;
                 (accept_admin, store_admin) = (accept.1, store.1);
                 servers.extend([accept.0, store.0]);
+            }
+            _ => {
+                let server = self.ticketd(("serve", target), place, &address).await?;
+                (accept_admin, store_admin) = (server.1.clone(), server.1);
+                servers.push(server.0);
             }
         }
         Ok(Running {
@@ -223,6 +223,18 @@ impl Rig {
         })
     }
 
+    /// How a target is spoken to at this address.
+    pub(super) fn endpoint(&self, target: Target, address: &str) -> Result<Endpoint> {
+        let address = address.parse()?;
+        match target {
+            Target::Https => {
+                access::settings(target, &self.certificates)?;
+                Endpoint::encrypted(address, access::HOST, &self.certificates.ca())
+            }
+            _ => Ok(Endpoint::plain(address)),
+        }
+    }
+
     async fn own(
         &self,
         name: &'static str,
@@ -231,39 +243,40 @@ impl Rig {
     ) -> Result<Server> {
         let address = arguments.get(2).copied().unwrap_or_default();
         let mut server = Server::start(name, &self.loadtest, arguments, environment, &self.logs)?;
-        server.ready(address, None).await?;
+        server
+            .ready(&Endpoint::plain(address.parse()?), None)
+            .await?;
         Ok(server)
     }
 
     /// A role of ticketd that is ready, and where its metrics are.
     async fn ticketd(
         &self,
-        role: &'static str,
+        of: (&'static str, Target),
         place: &Place,
         address: &str,
-        more: &[(&str, &str)],
-    ) -> Result<(Server, String)> {
-        let (mut server, admin) = self.spawn_ticketd(role, place, address, more)?;
+    ) -> Result<(Server, Endpoint)> {
+        let (mut server, admin) = self.spawn_ticketd(of, place, address)?;
         server.ready(&admin, Some("/readyz")).await?;
         Ok((server, admin))
     }
 
-    /// A role of ticketd that is about to start, and where its metrics will be.
+    /// A role of ticketd that is about to start, as a target has it, and where its metrics will be.
     pub(super) fn spawn_ticketd(
         &self,
-        role: &'static str,
+        (role, target): (&'static str, Target),
         place: &Place,
         address: &str,
-        more: &[(&str, &str)],
-    ) -> Result<(Server, String)> {
+    ) -> Result<(Server, Endpoint)> {
         let admin = process::free_address()?;
+        let settings = access::settings(target, &self.certificates)?;
         let mut environment = vec![
             ("AMQP_URL", self.amqp_url.as_str()),
             ("QUEUE", &place.name),
             ("ADMIN_LISTEN", &admin),
             ("LAME_DUCK", "0"),
         ];
-        environment.extend_from_slice(more);
+        environment.extend(settings.iter().map(|(name, value)| (*name, value.as_str())));
         if role != "consume" {
             environment.push(("LISTEN", address));
         }
@@ -271,7 +284,7 @@ impl Rig {
             environment.push(("DATABASE_URL", &place.database_url));
         }
         let server = Server::start(role, &self.ticketd, &[role], &environment, &self.logs)?;
-        Ok((server, admin))
+        Ok((server, self.endpoint(target, &admin)?))
     }
 
     /// Without a consumer, every accepted ticket must be counted as such and every group be in the queue.

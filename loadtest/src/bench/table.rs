@@ -1,6 +1,7 @@
 //! The results as Markdown, and the plots beside it.
 
 mod long;
+mod pairs;
 mod plots;
 
 use std::fmt::Write as _;
@@ -91,6 +92,7 @@ fn markdown(results: &Results) -> String {
         rates(results),
         latencies(results),
         loads(results),
+        pairs::section(results),
         long::section(results),
         costs(results),
         checks(results),
@@ -128,6 +130,7 @@ fn meanings(results: &Results) -> String {
          compared at the same number of connections; p99 with each of the two at half of its own highest rate, so that \
          both leave the machine as much to spare.\n\
          - Over PUBLISH_GROUP_MAX=1: ticketd itself with one message for each ticket.\n\
+         - With over without: the same process with and without credentials or TLS, in pairs.\n\
          - Over the baseline pipeline: one message, one transaction and one acknowledgement for each ticket.\n\
          - From received to committed: over what a ticket may have to wait for however fast ticketd is, {ceiling}: \
          BATCH_AGE until its own batch is written, a wait that is asked for, and PostgreSQL's COPY of the full batch \
@@ -293,7 +296,10 @@ fn costs(results: &Results) -> String {
 fn checks(results: &Results) -> String {
     let outcomes = || {
         let closed = results.closed.iter().map(|(_, _, outcome)| outcome);
-        closed.chain(results.open.iter().map(|(.., outcome)| outcome))
+        let pairs = results.pairs.iter();
+        closed
+            .chain(results.open.iter().map(|(.., outcome)| outcome))
+            .chain(pairs.flat_map(|pair| [&pair.outcome, &pair.plain]))
     };
     let storing = || outcomes().filter_map(|outcome| Some((outcome, outcome.stored?)));
     let accepted: u64 = storing().map(|(outcome, _)| outcome.accepted).sum();
@@ -350,9 +356,20 @@ mod tests {
                     .collect()
             })
             .collect();
-        assert_eq!(widths.len(), 7, "{text}");
+        assert_eq!(widths.len(), 8, "{text}");
         for widths in widths {
             assert!(widths.iter().all(|width| *width == widths[0]), "{widths:?}");
+        }
+    }
+
+    #[test]
+    fn a_pair_tells_both_rates_and_their_ratio() {
+        let text = markdown(&results());
+        for row in [
+            "| a bearer token | 49,000 (47,000–90,000) | 50,000 (50,000–90,000) | 0.98 (0.94–1.00) | 8.50 | 8.50 | – | – |",
+            "| HTTPS, kept alive | – | – | – | – | – | – | – |",
+        ] {
+            assert!(text.contains(row), "{row}\n{text}");
         }
     }
 

@@ -15,10 +15,18 @@ pub(super) enum Target {
     Split,
     /// One message and one transaction for each ticket.
     Baseline,
+    /// Both roles in one process, and an Idempotency-Key with each ticket.
+    Keyed,
+    /// The same with a bearer token, and no keys.
+    Bearer,
+    /// The same with a signature, which brings a key.
+    Signed,
+    /// The same over TLS, without credentials or keys.
+    Https,
 }
 
 impl Target {
-    /// In the order of the table.
+    /// In the order of the tables.
     pub(super) const ALL: [Self; 6] = [
         Self::Bare,
         Self::Accept,
@@ -31,6 +39,9 @@ impl Target {
     /// Those of which much hangs on a ratio at the largest number of connections: measured twice there in each round.
     pub(super) const TWICE: [Self; 3] = [Self::Bare, Self::Accept, Self::EndToEnd];
 
+    /// Those that are measured in pairs with end to end, and nowhere else.
+    pub(super) const GUARDED: [Self; 4] = [Self::Bearer, Self::Keyed, Self::Signed, Self::Https];
+
     /// What the table calls it.
     pub(super) fn label(self) -> &'static str {
         match self {
@@ -40,6 +51,10 @@ impl Target {
             Self::Split => "ticketd accept + consume",
             Self::Ungrouped => "ticketd, PUBLISH_GROUP_MAX=1",
             Self::Baseline => "baseline pipeline",
+            Self::Keyed => "an Idempotency-Key",
+            Self::Bearer => "a bearer token",
+            Self::Signed => "a Standard Webhooks signature",
+            Self::Https => "HTTPS, kept alive",
         }
     }
 
@@ -47,7 +62,7 @@ impl Target {
     pub(super) fn connections(self) -> &'static [u32] {
         match self {
             Self::Bare | Self::Accept => &[1, 64, 128, 256, 1000],
-            Self::Split => &[1000],
+            Self::Split | Self::Keyed | Self::Bearer | Self::Signed | Self::Https => &[1000],
             Self::EndToEnd | Self::Ungrouped | Self::Baseline => &[1, 64, 256, 1000],
         }
     }
@@ -56,8 +71,8 @@ impl Target {
     pub(super) fn table(self) -> Option<&'static str> {
         match self {
             Self::Bare | Self::Accept => None,
-            Self::EndToEnd | Self::Split | Self::Ungrouped => Some("tickets"),
             Self::Baseline => Some("baseline_tickets"),
+            _ => Some("tickets"),
         }
     }
 }

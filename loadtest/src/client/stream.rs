@@ -11,6 +11,8 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
 
+use crate::response::{self, Parsed};
+
 /// Maximum wait for a connection to open, and for each of the server's words while it blocks.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
@@ -93,6 +95,33 @@ impl Stream {
             Self::Tls(stream) => !stream.conn.wants_write(),
         }
     }
+}
+
+impl Stream {
+    /// Sends a request and waits for its answer, on a connection that blocks: its status and its body.
+    pub(crate) fn ask(&mut self, request: &[u8]) -> Result<(u16, String)> {
+        self.write_all(request)?;
+        self.flush()?;
+        let (mut inbox, mut buffer) = (Vec::new(), [0; 4096]);
+        loop {
+            match self.read(&mut buffer)? {
+                0 => return Err(ErrorKind::UnexpectedEof.into()),
+                length => inbox.extend(buffer.iter().take(length)),
+            }
+            match response::parse(&inbox) {
+                Parsed::Complete(answer) => return Ok((answer.status, body(&inbox))),
+                Parsed::Malformed => return Err(ErrorKind::InvalidData.into()),
+                Parsed::Partial => {}
+            }
+        }
+    }
+}
+
+/// What stands behind an answer's head.
+fn body(answer: &[u8]) -> String {
+    let text = String::from_utf8_lossy(answer);
+    let body = text.split_once("\r\n\r\n").map(|(_, body)| body);
+    body.unwrap_or_default().to_owned()
 }
 
 impl Read for Stream {

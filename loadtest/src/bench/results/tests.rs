@@ -60,6 +60,12 @@ pub(in crate::bench) fn results() -> Results {
             (Target::EndToEnd, 50, 35_000.0, outcome(35_000.0, 3.0)),
             (Target::Bare, 50, 50_000.0, outcome(50_000.0, 1.0)),
         ],
+        pairs: vec![
+            pair(Target::Bearer, 49_000.0, 50_000.0),
+            pair(Target::Bearer, 47_000.0, 50_000.0),
+            pair(Target::Bearer, 90_000.0, 90_000.0),
+            pair(Target::Signed, 44_000.0, 50_000.0),
+        ],
         backlog: Some(Backlog {
             tickets: 1_000_000,
             per_second: 90_000.0,
@@ -72,6 +78,14 @@ pub(in crate::bench) fn results() -> Results {
         rounds: 3,
         seconds: Some((4.0, 4.5)),
         ..Results::default()
+    }
+}
+
+fn pair(target: Target, with: f64, without: f64) -> Pair {
+    Pair {
+        target,
+        outcome: outcome(with, 1.0),
+        plain: outcome(without, 1.0),
     }
 }
 
@@ -111,6 +125,16 @@ fn bars_are_ratios_of_medians_in_one_run() {
         (Some(70.0), Some(true))
     );
     assert_eq!(threshold("Accept alone"), (None, None));
+    // The median of the pairs' ratios, 0.98, 0.94 and 1.
+    assert_eq!(
+        threshold("End to end with a bearer"),
+        (Some(0.98), Some(true))
+    );
+    assert_eq!(
+        threshold("End to end with signatures"),
+        (Some(0.88), Some(false))
+    );
+    assert_eq!(threshold("End to end over HTTPS"), (None, None));
     assert_eq!(threshold("Median latency"), (Some(0.8), Some(true)));
     assert_eq!(threshold("p99 until accepted"), (Some(3.0), Some(true)));
     // 40 ms, and 8,192 rows at 100,000/s.
@@ -137,7 +161,9 @@ fn no_bar_hangs_on_the_speed_of_the_machine() {
     let before = results.thresholds();
     let closed = results.closed.iter_mut().map(|scenario| &mut scenario.2);
     let open = results.open.iter_mut().map(|scenario| &mut scenario.3);
-    for outcome in closed.chain(open) {
+    let pairs = results.pairs.iter_mut();
+    let pairs = pairs.flat_map(|pair| [&mut pair.outcome, &mut pair.plain]);
+    for outcome in closed.chain(open).chain(pairs) {
         slower(&mut outcome.per_second);
         outcome.p50_ms *= 3.0;
         outcome.p99_ms *= 3.0;
