@@ -7,6 +7,7 @@
 
 mod access;
 mod backlog;
+mod budget;
 mod ceiling;
 mod held;
 mod machine;
@@ -30,6 +31,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::{Instant, timeout};
 
 use access::Certificates;
+use budget::Budget;
 use outcome::Outcome;
 use results::Results;
 use scenarios::{Job, Rig};
@@ -51,21 +53,11 @@ const LOAD_CONNECTIONS: u32 = 1000;
 const MINUTES_FOR_ROUNDS: f64 = 4.0;
 const ROUNDS: usize = 3;
 
-/// How long one measurement loads its server.
-const SCENARIO_SECONDS_MIN: f64 = 0.5;
-const SCENARIO_SECONDS_MAX: f64 = 20.0;
-
-/// What a measurement takes besides, before it is known: start, drain, count, clean-up.
-const SCENARIO_EXTRA_SECONDS: f64 = 0.5;
-
 /// Tickets of the backlog in a run of ten minutes, and how long a ticket of it takes to publish, drain,
 /// count, read and copy.
 const BACKLOG_TICKETS: f64 = 2_000_000.0;
 const BACKLOG_MINUTES: f64 = 10.0;
 const BACKLOG_TICKET_SECONDS: f64 = 30e-6;
-
-/// How far a run may go beyond its time before it leaves the rest out.
-const OVERTIME: f64 = 1.2;
 
 /// Maximum duration of a soak; ten million at 80,000/s take two minutes.
 const SOAK_SECONDS: f64 = 1800.0;
@@ -172,45 +164,12 @@ async fn interrupted() -> Result<()> {
     bail!("interrupted: nothing was written")
 }
 
-/// The time that is left, shared out over the measurements still to come.
-struct Budget {
-    started: Instant,
-    seconds: f64,
-    extra_seconds: f64,
-}
-
-impl Budget {
-    fn spent(&self) -> f64 {
-        self.started.elapsed().as_secs_f64()
-    }
-
-    fn is_overdrawn(&self) -> bool {
-        self.spent() > self.seconds * OVERTIME
-    }
-
-    /// How long each of so many measurements may load its server.
-    fn scenario_seconds(&self, scenarios: usize) -> f64 {
-        let share = (self.seconds - self.spent()) / scenarios.max(1) as f64;
-        (share - self.extra_seconds).clamp(SCENARIO_SECONDS_MIN, SCENARIO_SECONDS_MAX)
-    }
-
-    /// Learns from a round what its measurements took besides.
-    fn learn(&mut self, round_started: Instant, scenarios: usize, scenario_seconds: f64) {
-        let each = round_started.elapsed().as_secs_f64() / scenarios.max(1) as f64;
-        self.extra_seconds = (each - scenario_seconds).max(0.1);
-    }
-}
-
 async fn measure(rig: &Rig, options: &Options, results: &mut Results) {
     let seconds = options.minutes * 60.0;
     let backlog = options
         .backlog
         .unwrap_or_else(|| (BACKLOG_TICKETS * (options.minutes / BACKLOG_MINUTES).min(1.0)) as u64);
-    let mut budget = Budget {
-        started: Instant::now(),
-        seconds: seconds - backlog as f64 * BACKLOG_TICKET_SECONDS,
-        extra_seconds: SCENARIO_EXTRA_SECONDS,
-    };
+    let mut budget = Budget::new(seconds - backlog as f64 * BACKLOG_TICKET_SECONDS);
     let rounds = if options.minutes < MINUTES_FOR_ROUNDS {
         1
     } else {
@@ -218,12 +177,12 @@ async fn measure(rig: &Rig, options: &Options, results: &mut Results) {
     };
     if options.guarded_only {
         let seconds = budget.scenario_seconds(pairs::scenarios(rounds));
-        return measure_guarded(rig, rounds, seconds, results).await;
+        return measure_guarded(rig, rounds, (&budget, seconds), results).await;
     }
     measure_rates(rig, rounds, &mut budget, results).await;
     let seconds = budget.scenario_seconds(LOADS.len() * rounds + pairs::scenarios(rounds));
     measure_latencies(rig, rounds, &budget, seconds, results).await;
-    measure_guarded(rig, rounds, seconds, results).await;
+    measure_guarded(rig, rounds, (&budget, seconds), results).await;
     if backlog > 0 {
         match backlog::drain(rig, backlog).await {
             Ok(backlog) => {
@@ -292,9 +251,9 @@ async fn measure_rates(rig: &Rig, rounds: usize, budget: &mut Budget, results: &
 }
 
 /// What credentials and TLS cost.
-async fn measure_guarded(rig: &Rig, rounds: usize, seconds: f64, results: &mut Results) {
+async fn measure_guarded(rig: &Rig, rounds: usize, time: (&Budget, f64), results: &mut Results) {
     results.rounds = rounds;
-    pairs::measure(rig, rounds, seconds, results).await;
+    pairs::measure(rig, rounds, time, results).await;
     match held::measure(rig).await {
         Ok(held) => results.held = Some(held),
         Err(error) => failed(results, "the memory of connections", &error),
@@ -387,23 +346,6 @@ fn minutes(text: &str) -> Result<f64> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn the_time_left_is_shared_out() {
-        let mut budget = Budget {
-            started: Instant::now(),
-            seconds: 100.0,
-            extra_seconds: 2.0,
-        };
-        assert!((budget.scenario_seconds(20) - 3.0).abs() < 0.1);
-        assert!((budget.scenario_seconds(1) - SCENARIO_SECONDS_MAX).abs() < 0.1);
-        assert!((budget.scenario_seconds(1000) - SCENARIO_SECONDS_MIN).abs() < 0.1);
-        budget.learn(Instant::now() - Duration::from_secs(50), 10, 3.0);
-        assert!((budget.extra_seconds - 2.0).abs() < 0.1);
-        assert!(!budget.is_overdrawn());
-        budget.seconds = -1.0;
-        assert!(budget.is_overdrawn());
-    }
 
     #[test]
     fn the_last_round_of_rates_leaves_time_for_what_follows() {

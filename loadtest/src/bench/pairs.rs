@@ -3,6 +3,7 @@
 //! The bounds are a few percent, and a machine's speed moves by more within minutes. So each is measured right beside
 //! its own twin without it, several times, and what is told is the median of the ratios.
 
+use super::budget::Budget;
 use super::outcome::Outcome;
 use super::results::{Results, quotient};
 use super::scenarios::{Job, Rig};
@@ -43,12 +44,21 @@ pub(super) fn scenarios(rounds: usize) -> usize {
 }
 
 /// Measures all pairs, every other time in reverse order.
-pub(super) async fn measure(rig: &Rig, rounds: usize, seconds: f64, results: &mut Results) {
+pub(super) async fn measure(
+    rig: &Rig,
+    rounds: usize,
+    (budget, seconds): (&Budget, f64),
+    results: &mut Results,
+) {
     let seconds = seconds * TIME_SHARE;
     results.pair_seconds = Some(seconds);
     let mut targets = Target::GUARDED;
     for round in 0..pairs(rounds) {
         for target in targets {
+            if budget.is_overdrawn() {
+                failed(results, target.label(), &anyhow::anyhow!("out of time"));
+                continue;
+            }
             match pair(rig, target, seconds, round % 2 == 1).await {
                 Ok(pair) => {
                     say_pair((round, pairs(rounds)), &pair);
