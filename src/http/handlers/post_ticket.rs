@@ -3,6 +3,9 @@
 //! A body is never read as a ticket here: it is checked only for what cannot be
 //! stored at all.
 
+mod identity;
+mod rejection;
+
 use std::pin::Pin;
 use std::sync::Arc;
 
@@ -12,23 +15,24 @@ use hyper::header::{HeaderValue, LOCATION};
 use hyper::{Request, StatusCode};
 use tokio::sync::oneshot;
 use tokio::sync::oneshot::error::RecvError;
-use tracing::debug;
 use uuid::Uuid;
 use uuid::fmt::Hyphenated;
 
 use crate::clock::now_us;
 use crate::health::Health;
-use crate::http::auth::{Claim, Sender, Senders, SignedClaim, Unauthorized};
+use crate::http::auth::{Sender, Senders};
 use crate::http::body::{Bodies, BodyError, BodyStart};
-use crate::http::idempotency::{KeyError, id_of_key, ticket_id};
+use crate::http::idempotency::ticket_id;
 use crate::http::issued_at::{IssuedAtError, issued_at_us};
 use crate::http::problem;
 use crate::http::response::{FullResponse, JSON, closing, response, unread_body};
 use crate::message::Record;
-use crate::metrics::{HttpMetrics, Rejected};
+use crate::metrics::HttpMetrics;
 use crate::publisher::{PublishError, PublishResult, Publisher};
 use crate::source::Origin;
-use crate::ticket::{TextError, text};
+use crate::ticket::text;
+use identity::{Refused, TicketIdentity};
+use rejection::Rejection;
 
 const BEFORE_ID: &[u8] = b"{\"id\":\"";
 const AFTER_ID: &[u8] = b"\"}";
@@ -52,7 +56,7 @@ pub(crate) struct PostTicket {
 
 /// What the head of a ticket's request tells.
 pub(crate) struct TicketHead {
-    identity: Identity,
+    identity: TicketIdentity,
     times: Times,
 }
 
@@ -61,16 +65,6 @@ pub(crate) struct TicketHead {
 struct Times {
     received_at_us: i64,
     issued_at_us: Result<Option<i64>, IssuedAtError>,
-}
-
-/// Whose ticket it is, and its id, as far as the head tells.
-enum Identity {
-    /// All of it; there is no sender where anyone may send.
-    Known(Result<Uuid, KeyError>, Option<Arc<Sender>>),
-    /// The body will tell whether the signature is right, and its message's id is the key.
-    Signed(Box<SignedClaim>),
-    /// It is not accepted, whatever its body is.
-    Rejected(Rejection, Option<Arc<Sender>>),
 }
 
 /// A ticket on its way.
@@ -91,89 +85,14 @@ pub(crate) enum Progress {
     Rejected(FullResponse),
 }
 
-/// A ticket that is rejected, and whose, where that is known.
-struct Refused {
-    sender: Option<Arc<Sender>>,
-    rejection: Rejection,
-}
-
-/// Why a ticket is rejected.
-#[derive(Clone, Copy)]
-enum Rejection {
-    Unauthorized,
-    /// So many seconds are to pass.
-    RateLimited(u32),
-    BadKey(KeyError),
-    BadIssuedAt(IssuedAtError),
-    NotText(TextError),
-    Body(BodyError),
-    NotPublished(PublishError),
-}
-
 impl TicketHead {
     /// Whether there is nothing to wait for, and the client not to be told to send the body.
     fn is_unauthorized(&self) -> bool {
         matches!(
             self.identity,
-            Identity::Rejected(Rejection::Unauthorized, _)
+            TicketIdentity::Rejected(Rejection::Unauthorized, _)
         )
     }
-}
-
-impl Identity {
-    /// Reads the head of a request to those senders.
-    fn of<B>(senders: &Senders, request: &Request<B>, now_us: i64) -> Self {
-        match senders.claim(request.headers(), request.uri().query(), now_us) {
-            Ok(Claim::Signed(claim)) => Self::Signed(claim),
-            Ok(Claim::Sender(sender)) => match admit(&sender) {
-                Ok(()) => Self::Known(
-                    ticket_id(Some(&sender.source), request.headers()),
-                    Some(sender),
-                ),
-                Err(rejection) => Self::Rejected(rejection, Some(sender)),
-            },
-            Err(why) => Self::Rejected(unauthorized(why), None),
-        }
-    }
-
-    /// Whose ticket this body is, and its id or what is wrong with it.
-    fn resolve(self, body: &[u8]) -> (Option<Arc<Sender>>, Result<Uuid, Rejection>) {
-        match self {
-            Self::Known(id, sender) => (sender, id.map_err(Rejection::BadKey)),
-            Self::Rejected(rejection, sender) => (sender, Err(rejection)),
-            Self::Signed(claim) => match claim.verify(body) {
-                Ok(sender) => {
-                    let id =
-                        admit(sender).map(|()| id_of_key(Some(&sender.source), claim.message_id()));
-                    (Some(sender.clone()), id)
-                }
-                Err(why) => (None, Err(unauthorized(why))),
-            },
-        }
-    }
-
-    /// That the body did not come, and whose it would have been as far as the head tells.
-    fn without_body(self, error: BodyError) -> Refused {
-        let sender = match self {
-            Self::Known(_, sender) | Self::Rejected(_, sender) => sender,
-            Self::Signed(_) => None,
-        };
-        let rejection = Rejection::Body(error);
-        Refused { sender, rejection }
-    }
-}
-
-fn unauthorized(Unauthorized(why): Unauthorized) -> Rejection {
-    debug!(why, "a ticket without a valid credential");
-    Rejection::Unauthorized
-}
-
-/// Counts a ticket against its sender's limit.
-fn admit(sender: &Sender) -> Result<(), Rejection> {
-    sender.admit().map_err(|wait| {
-        let seconds = wait.as_nanos().div_ceil(1_000_000_000);
-        Rejection::RateLimited(u32::try_from(seconds).unwrap_or(u32::MAX))
-    })
 }
 
 impl PostTicket {
@@ -181,8 +100,8 @@ impl PostTicket {
     pub(crate) fn head<B>(&self, request: &Request<B>) -> TicketHead {
         let received_at_us = now_us();
         let identity = match &self.senders {
-            None => Identity::Known(ticket_id(None, request.headers()), None),
-            Some(senders) => Identity::of(senders, request, received_at_us),
+            None => TicketIdentity::Known(ticket_id(None, request.headers()), None),
+            Some(senders) => TicketIdentity::of(senders, request, received_at_us),
         };
         let issued_at_us = issued_at_us(request.headers());
         TicketHead {
@@ -204,7 +123,7 @@ impl PostTicket {
         let submitted = match self.bodies.start(&mut body) {
             Ok(BodyStart::Complete(body)) => self.submit(head, &body),
             Ok(BodyStart::Partial(first)) => match head.identity {
-                Identity::Rejected(rejection, sender) => {
+                TicketIdentity::Rejected(rejection, sender) => {
                     let response = self.reject(sender.as_deref(), rejection);
                     return Progress::Rejected(closing(response));
                 }
@@ -336,31 +255,6 @@ impl PostTicket {
             closing(response)
         } else {
             response
-        }
-    }
-}
-
-impl Rejection {
-    fn reason(&self) -> Rejected {
-        match self {
-            Self::Unauthorized => Rejected::Unauthorized,
-            Self::RateLimited(_) => Rejected::RateLimited,
-            Self::BadKey(_) => Rejected::BadKey,
-            Self::BadIssuedAt(_) => Rejected::BadIssuedAt,
-            Self::NotText(_) => Rejected::NotText,
-            Self::Body(BodyError::TooLarge) => Rejected::TooLarge,
-            Self::Body(BodyError::Timeout) => Rejected::TooSlow,
-            Self::Body(BodyError::Incomplete) => Rejected::BrokenBody,
-            Self::Body(BodyError::TooMany) => Rejected::Overloaded,
-            Self::NotPublished(error) => match error {
-                PublishError::Unavailable => Rejected::BrokerAway,
-                PublishError::Blocked => Rejected::BrokerBlocked,
-                PublishError::Nacked => Rejected::Nack,
-                PublishError::Returned => Rejected::Returned,
-                PublishError::Timeout => Rejected::ConfirmTimeout,
-                PublishError::Overloaded => Rejected::Overloaded,
-                PublishError::Draining => Rejected::Draining,
-            },
         }
     }
 }

@@ -1,0 +1,53 @@
+//! Why a ticket is rejected.
+
+use crate::http::body::BodyError;
+use crate::http::idempotency::KeyError;
+use crate::http::issued_at::IssuedAtError;
+use crate::metrics::Rejected;
+use crate::publisher::PublishError;
+use crate::ticket::TextError;
+
+/// Why a ticket is rejected.
+#[derive(Clone, Copy)]
+pub(super) enum Rejection {
+    /// Nothing proves who sends it.
+    Unauthorized,
+    /// Its sender is over its limit, for so many seconds.
+    RateLimited(u32),
+    /// Its key is none.
+    BadKey(KeyError),
+    /// Its time of issue is none.
+    BadIssuedAt(IssuedAtError),
+    /// It cannot be stored.
+    NotText(TextError),
+    /// It did not come.
+    Body(BodyError),
+    /// RabbitMQ has not confirmed it.
+    NotPublished(PublishError),
+}
+
+impl Rejection {
+    /// The reason that it is counted by.
+    pub(super) fn reason(&self) -> Rejected {
+        match self {
+            Self::Unauthorized => Rejected::Unauthorized,
+            Self::RateLimited(_) => Rejected::RateLimited,
+            Self::BadKey(_) => Rejected::BadKey,
+            Self::BadIssuedAt(_) => Rejected::BadIssuedAt,
+            Self::NotText(_) => Rejected::NotText,
+            Self::Body(BodyError::TooLarge) => Rejected::TooLarge,
+            Self::Body(BodyError::Timeout) => Rejected::TooSlow,
+            Self::Body(BodyError::Incomplete) => Rejected::BrokenBody,
+            Self::Body(BodyError::TooMany) => Rejected::Overloaded,
+            Self::NotPublished(error) => match error {
+                PublishError::Unavailable => Rejected::BrokerAway,
+                PublishError::Blocked => Rejected::BrokerBlocked,
+                PublishError::Nacked => Rejected::Nack,
+                PublishError::Returned => Rejected::Returned,
+                PublishError::Timeout => Rejected::ConfirmTimeout,
+                PublishError::Overloaded => Rejected::Overloaded,
+                PublishError::Draining => Rejected::Draining,
+            },
+        }
+    }
+}
