@@ -12,6 +12,7 @@
 //! | too large | 413, connection closed |
 //! | too slow | 408, connection closed |
 //! | known path, other method | 405 with `Allow` |
+//! | compressed | 415 with `Accept-Encoding` |
 //! | its source is over its limit | 429 with `Retry-After` |
 //! | not confirmed, for any reason | 503 with `Retry-After` |
 //!
@@ -20,6 +21,7 @@
 mod auth;
 mod body;
 mod connection;
+mod encoding;
 mod handle;
 mod handlers;
 mod handshake;

@@ -1,15 +1,21 @@
 //! Errors as problem documents (RFC 9457).
 
-use hyper::StatusCode;
-use hyper::header::{ALLOW, HeaderName, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE};
+use std::ops::RangeInclusive;
 
+use hyper::StatusCode;
+use hyper::header::{
+    ACCEPT_ENCODING, ALLOW, HeaderName, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE,
+};
+
+use super::encoding::ACCEPTED;
 use super::response::{FullResponse, closing, response, with};
 use crate::publisher::PublishError;
 
 const PROBLEM: HeaderValue = HeaderValue::from_static("application/problem+json");
 
-/// A restarted broker is back in seconds; much later would only make senders queue up.
-const RETRY: (HeaderName, HeaderValue) = (RETRY_AFTER, HeaderValue::from_static("1"));
+/// When to retry, in seconds. A restarted broker is back in seconds; much later would only make
+/// senders queue up, and all at the same time would be the next outage.
+const RETRY_SECONDS: RangeInclusive<u16> = 1..=5;
 
 /// 400: something in the request is wrong for good.
 pub(super) fn bad_request(detail: &str) -> FullResponse {
@@ -86,6 +92,16 @@ pub(super) fn too_large(bytes_max: usize) -> FullResponse {
     closing(problem(StatusCode::PAYLOAD_TOO_LARGE, &detail))
 }
 
+/// 415: the body is said to be in a coding (RFC 9110 section 12.5.3).
+pub(super) fn encoded() -> FullResponse {
+    let detail = "a ticket is sent as it is, without Content-Encoding";
+    let accepted = (ACCEPT_ENCODING, HeaderValue::from_static(ACCEPTED));
+    with(
+        problem(StatusCode::UNSUPPORTED_MEDIA_TYPE, detail),
+        accepted,
+    )
+}
+
 /// 429: the source is over its limit for so many seconds.
 pub(super) fn rate_limited(seconds: u32) -> FullResponse {
     let problem = problem(
@@ -112,7 +128,9 @@ pub(super) fn not_published(error: PublishError) -> FullResponse {
 
 /// 503: it may work after a retry.
 pub(super) fn unavailable(detail: &str) -> FullResponse {
-    with(problem(StatusCode::SERVICE_UNAVAILABLE, detail), RETRY)
+    let seconds = fastrand::u16(RETRY_SECONDS);
+    let retry: (HeaderName, HeaderValue) = (RETRY_AFTER, seconds.into());
+    with(problem(StatusCode::SERVICE_UNAVAILABLE, detail), retry)
 }
 
 fn problem(status: StatusCode, detail: &str) -> FullResponse {

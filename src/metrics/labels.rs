@@ -39,6 +39,8 @@ label! {
         BrokerBlocked = "broker_blocked",
         /// RabbitMQ did not confirm it in time.
         ConfirmTimeout = "confirm_timeout",
+        /// Its body is said to be compressed.
+        ContentEncoding = "content_encoding",
         /// The process is shutting down.
         Draining = "draining",
         /// RabbitMQ refused it.

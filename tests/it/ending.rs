@@ -297,7 +297,7 @@ async fn a_draining_process_takes_nothing_new() {
     assert!(idle.is_closed().await, "an idle connection");
     let answer = held.ask("!").await;
     answer.problem(503);
-    assert_eq!(answer.header("retry-after"), Some("1"));
+    assert!((1..=5).contains(&answer.retry_after()), "{answer:?}");
     let ended = ticketd.ended().await;
     assert_eq!(ended.code(), Some(0), "{}", ended.log);
     assert_eq!(namespace.count("tickets").await, 0);

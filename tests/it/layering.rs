@@ -68,7 +68,7 @@ const FOREIGN: &[(&str, &[&str])] = &[
     ("bytes", &["http", "store"]),
     ("chrono", &["http"]),
     ("clap", &["config"]),
-    ("fastrand", &["backoff", "consumer"]),
+    ("fastrand", &["backoff", "consumer", "http"]),
     ("foldhash", &["consumer"]),
     ("getrandom", &["commands"]),
     ("hashbrown", &["consumer"]),

@@ -22,6 +22,7 @@ use crate::clock::now_us;
 use crate::health::Health;
 use crate::http::auth::{Sender, Senders};
 use crate::http::body::{Bodies, BodyError, BodyStart};
+use crate::http::encoding::is_encoded;
 use crate::http::idempotency::ticket_id;
 use crate::http::issued_at::{IssuedAtError, issued_at_us};
 use crate::http::problem;
@@ -86,12 +87,15 @@ pub(crate) enum Progress {
 }
 
 impl TicketHead {
-    /// Whether there is nothing to wait for, and the client not to be told to send the body.
-    fn is_unauthorized(&self) -> bool {
-        matches!(
-            self.identity,
-            TicketIdentity::Rejected(Rejection::Unauthorized, _)
-        )
+    /// Why it is rejected without a look at its body, which the client is not told to send either.
+    fn rejected_unread(&self) -> Option<(Rejection, Option<&Sender>)> {
+        match &self.identity {
+            TicketIdentity::Rejected(
+                why @ (Rejection::Unauthorized | Rejection::Encoded),
+                sender,
+            ) => Some((*why, sender.as_deref())),
+            _ => None,
+        }
     }
 }
 
@@ -102,6 +106,11 @@ impl PostTicket {
         let identity = match &self.senders {
             None => TicketIdentity::Known(ticket_id(None, request.headers()), None),
             Some(senders) => TicketIdentity::of(senders, request, received_at_us),
+        };
+        let identity = if is_encoded(request.headers()) {
+            identity.encoded()
+        } else {
+            identity
         };
         let issued_at_us = issued_at_us(request.headers());
         TicketHead {
@@ -116,8 +125,8 @@ impl PostTicket {
     /// Takes a first look at the body, which nearly always is complete, and hands
     /// the ticket to the publisher.
     pub(crate) fn start(self: &Arc<Self>, head: TicketHead, mut body: Incoming) -> Progress {
-        if head.is_unauthorized() {
-            let response = self.reject(None, Rejection::Unauthorized);
+        if let Some((rejection, sender)) = head.rejected_unread() {
+            let response = self.reject(sender, rejection);
             return Progress::Rejected(unread_body(&body, response));
         }
         let submitted = match self.bodies.start(&mut body) {
@@ -234,6 +243,7 @@ impl PostTicket {
     fn problem(&self, rejection: Rejection) -> FullResponse {
         match rejection {
             Rejection::Unauthorized => problem::unauthorized(),
+            Rejection::Encoded => problem::encoded(),
             Rejection::RateLimited(seconds) => problem::rate_limited(seconds),
             Rejection::BadKey(error) => problem::bad_request(error.detail()),
             Rejection::BadIssuedAt(error) => problem::bad_request(error.detail()),

@@ -135,6 +135,7 @@ async fn of_requests(namespace: &Namespace) -> BTreeSet<Problem> {
         post(&[&long], EXAMPLE),
         post(&["webhook-id: 1", "webhook-id: 2"], EXAMPLE),
         post(&["ticket-issued-at: 1"], EXAMPLE),
+        post(&["content-encoding: gzip"], EXAMPLE),
         post(&["ticket-issued-at: 1", "ticket-issued-at: 2"], EXAMPLE),
         unfinished.into(),
         head(&[], 65_537).into_bytes(),

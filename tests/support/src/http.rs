@@ -242,6 +242,13 @@ impl Answer {
         self.status == 200 && !self.text().contains("\"down\"")
     }
 
+    /// After how many seconds it asks for a retry.
+    #[track_caller]
+    pub fn retry_after(&self) -> u32 {
+        let seconds = self.header("retry-after").expect("Retry-After");
+        seconds.parse().expect("seconds")
+    }
+
     /// Whether the server says that it closes the connection.
     pub fn closes(&self) -> bool {
         self.header("connection") == Some("close")

@@ -45,6 +45,15 @@ impl TicketIdentity {
         }
     }
 
+    /// The same of a body that is said to be in a coding, unless something else is wrong already.
+    pub(super) fn encoded(self) -> Self {
+        match self {
+            Self::Known(_, sender) => Self::Rejected(Rejection::Encoded, sender),
+            Self::Signed(_) => Self::Rejected(Rejection::Encoded, None),
+            rejected @ Self::Rejected(..) => rejected,
+        }
+    }
+
     /// Whose ticket this body is, and its id or what is wrong with it.
     pub(super) fn resolve(self, body: &[u8]) -> (Option<Arc<Sender>>, Result<Uuid, Rejection>) {
         match self {

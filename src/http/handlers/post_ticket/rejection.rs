@@ -12,6 +12,8 @@ use crate::ticket::TextError;
 pub(super) enum Rejection {
     /// Nothing proves who sends it.
     Unauthorized,
+    /// Its body is said to be in a coding.
+    Encoded,
     /// Its sender is over its limit, for so many seconds.
     RateLimited(u32),
     /// Its key is none.
@@ -31,6 +33,7 @@ impl Rejection {
     pub(super) fn reason(&self) -> Rejected {
         match self {
             Self::Unauthorized => Rejected::Unauthorized,
+            Self::Encoded => Rejected::ContentEncoding,
             Self::RateLimited(_) => Rejected::RateLimited,
             Self::BadKey(_) => Rejected::BadKey,
             Self::BadIssuedAt(_) => Rejected::BadIssuedAt,
