@@ -6,6 +6,7 @@
 mod depth;
 mod error;
 mod link;
+mod name;
 mod refusal;
 mod socket;
 mod topology;
@@ -14,6 +15,7 @@ mod wire;
 pub(crate) use depth::watch as watch_depth;
 pub(crate) use error::BrokerError;
 pub(crate) use link::{Link, within};
+pub(crate) use name::client_name;
 
 use std::io::ErrorKind;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -113,8 +115,8 @@ impl Broker {
             Some(tls) => encrypted(tls, &self.uri.authority.host, socket).await?,
         };
         let wire = Mutex::new(Some(wire));
-        let properties = ConnectionProperties::default()
-            .with_connection_name(format!("ticketd {purpose} {}", std::process::id()).into());
+        let properties =
+            ConnectionProperties::default().with_connection_name(client_name(purpose).into());
         let connection = Connection::connector(
             (*self.uri).clone(),
             runtime(),

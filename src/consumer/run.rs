@@ -13,7 +13,7 @@ use super::batch::BatchLimits;
 use super::error::SubscriptionError;
 use super::received_at::AnomalyLog;
 use super::schema;
-use super::subscription::{Deliveries, Subscription, subscribe};
+use super::subscription::{Deliveries, PURPOSE, Subscription, subscribe};
 use super::writer_pool::WriterPool;
 use crate::backoff::Backoff;
 use crate::broker::{Broker, BrokerError, Link, watch_depth};
@@ -101,7 +101,7 @@ impl Consumer {
     /// Subscribes, once there is a writer that could store what is delivered.
     async fn open(&mut self) -> Result<(Link, Subscription, Deliveries), BrokerError> {
         self.writers.wait_for_idle().await;
-        let link = self.broker.connect("consume").await?;
+        let link = self.broker.connect(PURPOSE).await?;
         let channel = link.channel().await?;
         let mut streams = Vec::new();
         let prefetches = [self.settings.prefetch, UNROUTED_PREFETCH];

@@ -18,10 +18,13 @@ use super::delivery::{Delivered, DeliveredMessage};
 use super::error::SubscriptionError;
 use super::job::{Job, StoredBatch};
 use super::received_at::AnomalyLog;
-use crate::broker::{BrokerError, within};
+use crate::broker::{BrokerError, client_name, within};
 
 /// A subscription that lasted for so long worked, even if there was nothing to store.
 const LASTING: Duration = Duration::from_secs(60);
+
+/// What its connection and its consumers are for, in RabbitMQ's own tools.
+pub(super) const PURPOSE: &str = "consume";
 
 /// The deliveries of all queues of a subscription.
 pub(super) type Deliveries = SelectAll<BoxStream<'static, Delivered>>;
@@ -36,7 +39,9 @@ pub(super) async fn subscribe(
 ) -> Result<BoxStream<'static, Delivered>, BrokerError> {
     within(channel.basic_qos(prefetch, BasicQosOptions::default())).await?;
     let (options, arguments) = (BasicConsumeOptions::default(), FieldTable::default());
-    let consumer = within(channel.basic_consume(queue, "".into(), options, arguments)).await?;
+    // On one channel, each tag is another.
+    let tag = format!("{} {}", client_name(PURPOSE), at + 1).into();
+    let consumer = within(channel.basic_consume(queue, tag, options, arguments)).await?;
     // The stream of a consumer that RabbitMQ cancels just ends: say so.
     let ended = once(std::future::ready(Delivered::Ended(
         SubscriptionError::Cancelled,

@@ -1,5 +1,6 @@
 //! How ticketd reads its queues: how soon it comes back to them, and what it tells of them.
 
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use uuid::Uuid;
@@ -87,6 +88,42 @@ async fn the_depth_of_each_queue_is_told() {
     namespace.row(id).await;
     let ended = ticketd.drained().await;
     assert_eq!(ended.log.matches("consuming from RabbitMQ").count(), 1);
+}
+
+/// Whoever looks at RabbitMQ sees which process of which machine a connection and a consumer belong
+/// to: asks rabbitmqctl.
+#[tokio::test]
+async fn rabbitmq_shows_whose_connections_and_consumers_they_are() {
+    let namespace = Namespace::new(TICKETD).await;
+    let ticketd = namespace.ready("serve", &[]).await;
+    let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap();
+    let of = |purpose: &str| format!("ticketd {purpose}@{} {}", host.trim(), ticketd.pid());
+    let connections = ctl(&["list_connections", "client_properties"]);
+    for purpose in ["publish", "consume"] {
+        let name = format!("{{\"connection_name\",\"{}\"}}", of(purpose));
+        assert!(connections.contains(&name), "{name}: {connections}");
+    }
+    let consumers = ctl(&["list_consumers", "queue_name", "consumer_tag"]);
+    for (number, queue) in [(1, namespace.queue()), (2, &namespace.unrouted())] {
+        let line = format!("{queue}\t{} {number}", of("consume"));
+        assert!(
+            consumers.lines().any(|it| it == line),
+            "{line}: {consumers}"
+        );
+    }
+    ticketd.drained().await;
+}
+
+/// What rabbitmqctl of this checkout's RabbitMQ says.
+fn ctl(args: &[&str]) -> String {
+    let mut command = Command::new(concat!(env!("CARGO_MANIFEST_DIR"), "/deploy/stack.sh"));
+    let ended = command
+        .args(["ctl", "--quiet"])
+        .args(args)
+        .output()
+        .unwrap();
+    assert!(ended.status.success(), "{ended:?}");
+    String::from_utf8(ended.stdout).unwrap()
 }
 
 /// What is stored is compared with what comes in no more memory than that takes: stores large

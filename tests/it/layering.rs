@@ -89,6 +89,7 @@ const FOREIGN: &[(&str, &[&str])] = &[
     // Tokens are hashed where they are read and where they are presented.
     ("serde_json", &["ticket", "commands"]),
     ("sha2", &["config", "http"]),
+    ("rustix", &["broker"]),
     ("slab", &["consumer"]),
     ("socket2", &["http", "broker"]),
     // config checks its URL, so that a wrong one stops the start.
