@@ -6,10 +6,12 @@
 
 mod labels;
 mod link_guard;
+mod route;
 mod sources;
 
-pub(crate) use labels::{FlushFailed, Handshake, PublishFailed, QueueLabel, Rejected};
+pub(crate) use labels::{FlushFailed, Handshake, PublishFailed, QueueLabel, Rejected, RouteLabel};
 pub(crate) use link_guard::LinkGuard;
+pub(crate) use route::RouteMetrics;
 pub(crate) use sources::{SourceCounters, SourceMetrics};
 
 use std::time::Duration;
@@ -53,11 +55,11 @@ pub fn install() -> Result<Prometheus, BuildError> {
 fn describe() {
     describe_counter!(
         "ticketd_http_requests_total",
-        "Requests answered, by status code."
+        "Requests answered, by status code and route."
     );
     describe_histogram!(
         "ticketd_http_request_duration_seconds",
-        "From a request's head to its answer."
+        "From a request's head to its answer, by route."
     );
     describe_counter!(
         "ticketd_tls_handshakes_total",
@@ -120,9 +122,6 @@ fn describe() {
 
 /// What http counts.
 pub(crate) struct HttpMetrics {
-    requests: [Counter; CODES.len()],
-    /// From a request's head to its response.
-    pub duration: Histogram,
     /// Tickets answered 202.
     pub accepted: Counter,
     /// In the order of [`Rejected::ALL`].
@@ -143,20 +142,9 @@ impl HttpMetrics {
             counter
         };
         Self {
-            requests: CODES.map(requests),
-            duration: histogram!("ticketd_http_request_duration_seconds"),
             accepted: counter!("ticketd_accepted_total"),
             rejected: Rejected::ALL.iter().map(rejected).collect(),
             handshakes: Handshake::ALL.iter().map(shaken).collect(),
-        }
-    }
-
-    /// Counts a response.
-    pub(crate) fn answered(&self, code: u16) {
-        let known = CODES.iter().position(|&known| known == code);
-        match known.and_then(|at| self.requests.get(at)) {
-            Some(counter) => counter.increment(1),
-            None => requests(code).increment(1),
         }
     }
 
@@ -173,10 +161,6 @@ impl HttpMetrics {
             counter.increment(1);
         }
     }
-}
-
-fn requests(code: u16) -> Counter {
-    counter!("ticketd_http_requests_total", "code" => code.to_string())
 }
 
 /// A counter that is there before anything is counted.
@@ -357,20 +341,6 @@ mod tests {
                 let count = if other == reason { count } else { 0 };
                 assert!(text.contains(&series(other, count)), "{other:?}: {text}");
             }
-        }
-    }
-
-    #[test]
-    fn a_status_that_is_not_listed_is_counted_too() {
-        let text = rendered(|metrics| metrics.answered(418));
-        assert!(
-            text.contains("ticketd_http_requests_total{code=\"418\"} 1\n"),
-            "{text}"
-        );
-        for code in CODES {
-            let text = rendered(|metrics| metrics.answered(code));
-            let series = format!("ticketd_http_requests_total{{code=\"{code}\"}} 1\n");
-            assert!(text.contains(&series), "{text}");
         }
     }
 }

@@ -46,7 +46,7 @@ enum Next {
 
 /// Serves requests until the client or a command ends that.
 pub(super) async fn serve(stream: Stream, router: Arc<Router>, handle: Arc<ConnectionHandle>) {
-    let metrics = router.metrics().clone();
+    let metrics = router.other().clone();
     let mut socket = Socket::new(stream, handle.clone());
     let mut responses = responses(router, handle.clone());
     let mut commands = CommandReceiver::new(handle);
@@ -105,7 +105,7 @@ pub(super) async fn serve(stream: Stream, router: Arc<Router>, handle: Arc<Conne
 
 /// Tells a client that does not speak TLS that it has to here.
 pub(super) async fn refuse_plain(stream: TcpStream, router: &Router) {
-    router.metrics().answered(400);
+    router.other().answered(400);
     Box::pin(close(Stream::Plain(stream), &problem::plain_http())).await;
 }
 

@@ -13,11 +13,11 @@ use hyper::body::Incoming;
 
 use super::handlers::{PostTicket, Progress, Submitted, TicketHead};
 use super::response::FullResponse;
-use crate::metrics::HttpMetrics;
+use crate::metrics::RouteMetrics;
 
 /// The response to one request, counted and timed when it is there.
 pub(crate) struct PendingResponse {
-    metrics: Arc<HttpMetrics>,
+    metrics: Arc<RouteMetrics>,
     started: Instant,
     state: State,
 }
@@ -58,7 +58,7 @@ impl State {
 
 impl PendingResponse {
     /// The response to a request that was received at this time.
-    pub(crate) fn new(metrics: Arc<HttpMetrics>, started: Instant, state: State) -> Self {
+    pub(crate) fn new(metrics: Arc<RouteMetrics>, started: Instant, state: State) -> Self {
         Self {
             metrics,
             started,
@@ -81,8 +81,8 @@ impl Future for PendingResponse {
             State::Boxed(response) => ready!(response.as_mut().poll(cx)),
             State::ReadBody(..) | State::Done => return Poll::Pending,
         };
-        this.metrics.answered(response.status().as_u16());
-        this.metrics.duration.record(this.started.elapsed());
+        let code = response.status().as_u16();
+        this.metrics.responded(code, this.started.elapsed());
         Poll::Ready(response)
     }
 }

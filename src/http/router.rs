@@ -10,18 +10,21 @@ use uuid::Uuid;
 use super::handlers::{Operators, PostTicket, Probes, TicketState};
 use super::pending::{PendingResponse, State};
 use super::problem;
-use super::response::unread_body;
-use crate::metrics::HttpMetrics;
+use super::response::{FullResponse, unread_body};
+use crate::metrics::{HttpMetrics, RouteLabel, RouteMetrics};
 
 /// The routes of one listener, and what counts their responses; one for each worker.
 pub(crate) struct Router {
     routes: Vec<Route>,
     metrics: Arc<HttpMetrics>,
+    /// What counts the responses that are of no route.
+    other: Arc<RouteMetrics>,
 }
 
 struct Route {
     path: Path,
     endpoint: Endpoint,
+    metrics: Arc<RouteMetrics>,
 }
 
 enum Path {
@@ -50,20 +53,20 @@ pub(crate) fn public(
     let metrics = post_ticket.metrics.clone();
     let post_ticket = Endpoint::PostTicket(Arc::new(post_ticket));
     let mut routes = vec![Route::exact("/ticket", post_ticket)];
-    routes.extend(ticket_state.map(|handler| Route {
-        path: Path::WithId("/ticket/"),
-        endpoint: Endpoint::TicketState(handler),
+    routes.extend(ticket_state.map(|handler| {
+        let endpoint = Endpoint::TicketState(handler);
+        Route::new(Path::WithId("/ticket/"), endpoint)
     }));
     routes.extend(probe_routes(probes));
     routes.extend(operators.map(|operators| operator_route(probes, operators)));
-    Router { routes, metrics }
+    Router::new(routes, metrics)
 }
 
 /// What `ADMIN_LISTEN` answers: probes, and what is the operator's.
 pub(crate) fn admin(probes: &Probes, metrics: Arc<HttpMetrics>) -> Router {
     let mut routes = Vec::from(probe_routes(probes));
     routes.push(operator_route(probes, Operators::Anyone));
-    Router { routes, metrics }
+    Router::new(routes, metrics)
 }
 
 fn operator_route(probes: &Probes, operators: Operators) -> Route {
@@ -80,36 +83,67 @@ fn probe_routes(probes: &Probes) -> [Route; 3] {
 }
 
 impl Router {
-    /// What counts the responses.
+    fn new(routes: Vec<Route>, metrics: Arc<HttpMetrics>) -> Self {
+        Self {
+            routes,
+            metrics,
+            other: Arc::new(RouteMetrics::new(RouteLabel::Other)),
+        }
+    }
+
+    /// What counts tickets and handshakes.
     pub(crate) fn metrics(&self) -> &Arc<HttpMetrics> {
         &self.metrics
+    }
+
+    /// What counts the responses that are of no route.
+    pub(crate) fn other(&self) -> &Arc<RouteMetrics> {
+        &self.other
     }
 
     /// Starts to answer a request.
     pub(crate) fn respond(&self, request: Request<Incoming>) -> PendingResponse {
         let started = Instant::now();
-        PendingResponse::new(self.metrics.clone(), started, self.route(request))
+        let (metrics, state) = self.route(request);
+        PendingResponse::new(metrics.clone(), started, state)
     }
 
-    fn route(&self, request: Request<Incoming>) -> State {
+    fn route(&self, request: Request<Incoming>) -> (&Arc<RouteMetrics>, State) {
         let path = request.uri().path();
         let mut matches = self.routes.iter();
         let Some(route) = matches.find(|route| route.path.matches(path)) else {
-            return State::known(unread_body(request.body(), problem::no_such_path()));
+            return self.rejected(&request, problem::no_such_path());
         };
         if !route.endpoint.takes(request.method()) {
             let problem = problem::method_not_allowed(route.endpoint.allowed());
-            return State::known(unread_body(request.body(), problem));
+            return self.rejected(&request, problem);
         }
-        route.endpoint.start(request)
+        (&route.metrics, route.endpoint.start(request))
+    }
+
+    fn rejected(
+        &self,
+        request: &Request<Incoming>,
+        problem: FullResponse,
+    ) -> (&Arc<RouteMetrics>, State) {
+        (
+            &self.other,
+            State::known(unread_body(request.body(), problem)),
+        )
     }
 }
 
 impl Route {
     fn exact(path: &'static str, endpoint: Endpoint) -> Self {
+        Self::new(Path::Exact(path), endpoint)
+    }
+
+    fn new(path: Path, endpoint: Endpoint) -> Self {
+        let metrics = Arc::new(RouteMetrics::new(endpoint.label()));
         Self {
-            path: Path::Exact(path),
+            path,
             endpoint,
+            metrics,
         }
     }
 }
@@ -124,6 +158,16 @@ impl Path {
 }
 
 impl Endpoint {
+    fn label(&self) -> RouteLabel {
+        match self {
+            Self::PostTicket(_) => RouteLabel::Ticket,
+            Self::TicketState(_) => RouteLabel::TicketState,
+            Self::Live(_) => RouteLabel::Live,
+            Self::Ready(_) => RouteLabel::Ready,
+            Self::Metrics(..) => RouteLabel::Metrics,
+        }
+    }
+
     /// The methods it takes, as `Allow` lists them (RFC 9110 section 10.2.1).
     fn allowed(&self) -> &'static str {
         match self {

@@ -12,6 +12,7 @@ macro_rules! label {
 
         impl $name {
             /// Every value, in the order of their numbers.
+            #[allow(dead_code, reason = "where each value's series is made by whoever has it")]
             pub(crate) const ALL: &[Self] = &[$(Self::$value,)+];
 
             /// The value as it stands in the metric.
@@ -59,6 +60,24 @@ label! {
         TooSlow = "too_slow",
         /// Nothing proves who sends it.
         Unauthorized = "unauthorized",
+    }
+}
+
+label! {
+    /// Which route a response is of.
+    RouteLabel {
+        /// POST /ticket.
+        Ticket = "/ticket",
+        /// GET /ticket/{id}.
+        TicketState = "/ticket/{id}",
+        /// GET /metrics.
+        Metrics = "/metrics",
+        /// GET /livez.
+        Live = "/livez",
+        /// GET /readyz, by either of its names.
+        Ready = "/readyz",
+        /// None: there is no such path, it does not take the method, or it was no whole request.
+        Other = "other",
     }
 }
 

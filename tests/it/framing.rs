@@ -135,7 +135,7 @@ async fn answers_that_nobody_reads_are_kept() {
     let namespace = Namespace::new(TICKETD).await;
     let mut ticketd = namespace.ready("accept", &[]).await;
     let mut other = ticketd.client().await;
-    let answered = "ticketd_http_requests_total{code=\"200\"}";
+    let answered = "ticketd_http_requests_total{code=\"200\",route=\"/metrics\"}";
     let mut pages = async || {
         let page = other.ask(get("/metrics")).await;
         metric(page.text(), answered).unwrap()

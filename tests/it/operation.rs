@@ -26,8 +26,18 @@ async fn every_metric_is_served() {
     namespace.accepted(&mut client, &[], "invalid").await;
     client.ask(post(&[], "")).await.problem(400);
     let counts = [
-        ("ticketd_http_requests_total{code=\"202\"}", 4.0),
-        ("ticketd_http_requests_total{code=\"400\"}", 1.0),
+        (
+            "ticketd_http_requests_total{code=\"202\",route=\"/ticket\"}",
+            4.0,
+        ),
+        (
+            "ticketd_http_requests_total{code=\"400\",route=\"/ticket\"}",
+            1.0,
+        ),
+        (
+            "ticketd_http_request_duration_seconds_count{route=\"/ticket\"}",
+            5.0,
+        ),
         ("ticketd_accepted_total", 4.0),
         ("ticketd_rejected_total{reason=\"not_text\"}", 1.0),
         ("ticketd_publish_groups_total", 4.0),
@@ -65,6 +75,64 @@ async fn every_metric_is_served() {
     for stage in ["encode", "copy", "merge", "commit"] {
         let series = format!("ticketd_flush_seconds_count{{stage=\"{stage}\"}}");
         assert!(metric(text, &series).is_some_and(|n| n >= 1.0), "{series}");
+    }
+}
+
+/// Scrapes, probes and what is asked for by mistake do not count as tickets, neither in number nor in
+/// time: asks for each of them, on both listeners.
+#[tokio::test]
+async fn each_route_is_counted_for_itself() {
+    let namespace = Namespace::new(TICKETD).await;
+    let admin = [("ADMIN_LISTEN", "127.0.0.1:0")];
+    let mut ticketd = namespace.ready("serve", &admin).await;
+    let (mut client, mut admin) = (ticketd.client().await, ticketd.admin().await);
+    let id = namespace.accepted(&mut client, &[], EXAMPLE).await;
+    namespace.row(id).await;
+    let before = admin.ask(get("/metrics")).await;
+    let asked = [
+        ("/ticket/{id}", vec![get(&format!("/ticket/{id}")); 2]),
+        ("/metrics", vec![get("/metrics"); 3]),
+        ("/livez", vec![get("/livez"); 4]),
+        ("/readyz", vec![get("/readyz"), get("/healthz")]),
+        (
+            "other",
+            vec![get("/ticket"), get("/ticket/x"), request("POST", "/livez")],
+        ),
+    ];
+    for (route, request) in asked
+        .iter()
+        .flat_map(|(route, requests)| requests.iter().map(move |request| (route, request)))
+    {
+        let asked = match *route {
+            "/metrics" => &mut admin,
+            _ => &mut client,
+        };
+        asked.ask(request).await;
+    }
+    // With this one.
+    let after = admin.ask(get("/metrics")).await;
+    let more = |route: &str| {
+        let series = format!("ticketd_http_request_duration_seconds_count{{route=\"{route}\"}}");
+        let count = |page: &str| metric(page, &series).unwrap();
+        let requests = |page: &str| {
+            let of = format!(",route=\"{route}\"}} ");
+            let lines = page.lines().filter(|line| line.contains(&of));
+            lines
+                .map(|line| line.split_once("} ").unwrap().1.parse::<f64>().unwrap())
+                .sum::<f64>()
+        };
+        let (timed, counted) = (
+            count(after.text()) - count(before.text()),
+            requests(after.text()) - requests(before.text()),
+        );
+        assert!(timed == counted, "{route}: {timed} {counted}");
+        counted
+    };
+    assert!(more("/ticket") == 0.0);
+    for (route, requests) in &asked {
+        // The first scrape is not in itself.
+        let own = if *route == "/metrics" { 1.0 } else { 0.0 };
+        assert!(more(route) == requests.len() as f64 + own, "{route}");
     }
 }
 

@@ -92,7 +92,7 @@ fn metrics(text: &str) -> Metrics {
             .filter(|base| metrics.contains_key(*base))
             .unwrap_or(series);
         let metric = metrics.get_mut(name).expect("a series has a type");
-        let (labels, _) = labels.split_once('}').unwrap();
+        let (labels, _) = labels.rsplit_once('}').unwrap();
         for (label, value) in labels.split(',').map(|pair| pair.split_once('=').unwrap()) {
             if label != "le" {
                 let values = metric.labels.entry(label.into()).or_default();
@@ -116,11 +116,12 @@ fn documented(role: Option<&str>) -> Metrics {
     let rows = rows_of("metrics", "metric").into_iter();
     rows.filter(|row| role.is_none_or(|role| row[2].split(", ").any(|of| of == role)))
         .map(|row| {
-            let label = codes(&row[3]);
             let mut labels = BTreeMap::new();
-            if let Some((name, values)) = label.split_first() {
-                let values = values.iter().map(ToString::to_string).collect();
-                labels.insert(name.to_string(), values);
+            for label in row[3].split("; ") {
+                if let Some((name, values)) = codes(label).split_first() {
+                    let values = values.iter().map(ToString::to_string).collect();
+                    labels.insert(name.to_string(), values);
+                }
             }
             let kind = row[1].clone();
             (codes(&row[0])[0].to_owned(), Metric { kind, labels })
