@@ -26,8 +26,10 @@ RUN mkdir -p src benches loadtest/src tests/support/src && touch src/lib.rs test
     echo 'fn main() {}' >src/main.rs && cp src/main.rs benches/tickets.rs && cp src/main.rs loadtest/src/main.rs && \
     cargo build --release --locked --bin ticketd
 COPY . .
+# What `ticketd --version` and /version say of the source: git is not here to ask.
+ARG REVISION=unknown
 # cargo goes by times, and these files may be older than what stood in their place.
-RUN touch src/lib.rs src/main.rs && cargo build --release --locked --bin ticketd
+RUN touch src/lib.rs src/main.rs && TICKETD_REVISION=$REVISION cargo build --release --locked --bin ticketd
 
 FROM debian:bookworm-20261005-slim AS ticketd
 COPY --from=build /build/target/release/ticketd /usr/local/bin/ticketd
@@ -44,11 +46,13 @@ STOPSIGNAL SIGTERM
 HEALTHCHECK --interval=5s --timeout=5s --start-period=30s --retries=3 CMD ["ticketd", "healthcheck"]
 ENTRYPOINT ["ticketd"]
 CMD ["serve"]
-# For a release: --build-arg REVISION="$(git rev-parse HEAD)"
+# For a release: --build-arg REVISION="$(git rev-parse HEAD)" --build-arg SOURCE=URL, where the source is to be had.
 ARG VERSION=0.1.0
 ARG REVISION=unknown
+ARG SOURCE=
 LABEL org.opencontainers.image.title="ticketd" \
       org.opencontainers.image.description="Takes sales receipts over HTTP and puts each one into PostgreSQL exactly once, through RabbitMQ." \
       org.opencontainers.image.licenses="MIT" \
+      org.opencontainers.image.source="${SOURCE}" \
       org.opencontainers.image.version="${VERSION}" \
       org.opencontainers.image.revision="${REVISION}"

@@ -217,7 +217,7 @@ binary_is_stripped() {
 is_labelled() {
   local name found
   found=$(compose exec -T ticketd ticketd --version </dev/null)
-  is 'label version' "${found#ticketd }" "$(label version)"
+  is 'label version and revision' "${found#ticketd }" "$(label version) ($(label revision))"
   for name in title description licenses revision; do [[ -n $(label "$name") ]] || die "no label $name"; done
   say "the image has its labels"
 }

@@ -16,6 +16,7 @@ mod secret;
 mod store;
 mod tls;
 mod units;
+mod version;
 
 pub use auth::{AuthSettings, CredentialSettings};
 pub use broker::{AmqpTls, AmqpUrl, BrokerSettings, TopologyMode};
@@ -36,6 +37,7 @@ pub use publish::{GROUP_BYTES_MAX, INFLIGHT_BYTES_MAX, PublishSettings};
 pub use rate::RateLimit;
 pub use store::StoreSettings;
 pub use tls::{Authorities, ListenTlsSettings, PeerCheck, TlsFile, TlsIdentity};
+pub use version::{REVISION, VERSION};
 
 #[cfg(test)]
 mod tests;

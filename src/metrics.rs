@@ -22,6 +22,8 @@ use ::metrics::{
 };
 use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder};
 
+use crate::config::{REVISION, VERSION};
+
 /// Renders the metrics in Prometheus' text format.
 pub(crate) use metrics_exporter_prometheus::PrometheusHandle as Prometheus;
 
@@ -48,7 +50,7 @@ pub fn install() -> Result<Prometheus, BuildError> {
         .set_buckets_for_metric(Matcher::Suffix("_rows".into()), COUNTS)?
         .install_recorder()?;
     describe();
-    gauge!("ticketd_build_info", "version" => env!("CARGO_PKG_VERSION")).set(1.0);
+    gauge!("ticketd_build_info", "version" => VERSION, "revision" => REVISION).set(1.0);
     Ok(handle)
 }
 
@@ -117,7 +119,10 @@ fn describe() {
         "ticketd_pg_refusing",
         "Tickets held because the tables in PostgreSQL refuse them and take no other."
     );
-    describe_gauge!("ticketd_build_info", "1, with the version as a label.");
+    describe_gauge!(
+        "ticketd_build_info",
+        "1, with version and revision as labels."
+    );
 }
 
 /// What http counts.

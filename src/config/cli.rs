@@ -18,11 +18,12 @@ use super::secret::without_secrets;
 use super::store::StoreSettings;
 use super::tls::ListenTlsSettings;
 use super::units::duration_at_least;
+use super::version::VERSION_AND_REVISION;
 use crate::source::Source;
 
 /// The command line.
 #[derive(Debug, Parser)]
-#[command(name = "ticketd", version, about, max_term_width = 100)]
+#[command(name = "ticketd", version = VERSION_AND_REVISION, about, max_term_width = 100)]
 pub struct Cli {
     /// What to do.
     #[command(subcommand)]
@@ -210,7 +211,7 @@ pub struct ConsumeSettings {
     /// What both roles have.
     #[command(flatten)]
     pub common: CommonSettings,
-    /// Where /metrics, /livez and /readyz answer [default: 127.0.0.1:8081 where that is free]
+    /// Where /metrics, /livez, /readyz and /version answer [default: 127.0.0.1:8081 where that is free]
     #[arg(
         long,
         env = "ADMIN_LISTEN",

@@ -28,7 +28,7 @@ pub struct ListenSettings {
         value_name = "ADDRESS:PORT"
     )]
     pub listen: SocketAddr,
-    /// Where /metrics answers instead of on LISTEN, and /livez and /readyz as well, so that load cannot block them; none by default
+    /// Where /metrics and /version answer instead of on LISTEN, and /livez and /readyz as well, so that load cannot block them; none by default
     #[arg(long, env = "ADMIN_LISTEN", value_name = "ADDRESS:PORT")]
     pub admin_listen: Option<SocketAddr>,
     /// Their TLS.

@@ -5,5 +5,5 @@ mod probes;
 mod ticket_state;
 
 pub(crate) use post_ticket::{PostTicket, Progress, Submitted, TicketHead};
-pub(crate) use probes::{Operators, Probes};
+pub(crate) use probes::{Operators, Probes, version};
 pub(crate) use ticket_state::TicketState;

@@ -7,7 +7,7 @@ use hyper::body::Incoming;
 use hyper::{Method, Request};
 use uuid::Uuid;
 
-use super::handlers::{Operators, PostTicket, Probes, TicketState};
+use super::handlers::{Operators, PostTicket, Probes, TicketState, version};
 use super::pending::{PendingResponse, State};
 use super::problem;
 use super::response::{FullResponse, unread_body};
@@ -40,6 +40,7 @@ enum Endpoint {
     Live(Probes),
     Ready(Probes),
     Metrics(Probes, Operators),
+    Version(Operators),
 }
 
 /// What `LISTEN` answers: tickets, what became of them if there is a database to
@@ -58,19 +59,27 @@ pub(crate) fn public(
         Route::new(Path::WithId("/ticket/"), endpoint)
     }));
     routes.extend(probe_routes(probes));
-    routes.extend(operators.map(|operators| operator_route(probes, operators)));
+    routes.extend(
+        operators
+            .into_iter()
+            .flat_map(|operators| operator_routes(probes, operators)),
+    );
     Router::new(routes, metrics)
 }
 
 /// What `ADMIN_LISTEN` answers: probes, and what is the operator's.
 pub(crate) fn admin(probes: &Probes, metrics: Arc<HttpMetrics>) -> Router {
     let mut routes = Vec::from(probe_routes(probes));
-    routes.push(operator_route(probes, Operators::Anyone));
+    routes.extend(operator_routes(probes, Operators::Anyone));
     Router::new(routes, metrics)
 }
 
-fn operator_route(probes: &Probes, operators: Operators) -> Route {
-    Route::exact("/metrics", Endpoint::Metrics(probes.clone(), operators))
+fn operator_routes(probes: &Probes, operators: Operators) -> [Route; 2] {
+    let metrics = Endpoint::Metrics(probes.clone(), operators.clone());
+    [
+        Route::exact("/metrics", metrics),
+        Route::exact("/version", Endpoint::Version(operators)),
+    ]
 }
 
 fn probe_routes(probes: &Probes) -> [Route; 3] {
@@ -165,6 +174,7 @@ impl Endpoint {
             Self::Live(_) => RouteLabel::Live,
             Self::Ready(_) => RouteLabel::Ready,
             Self::Metrics(..) => RouteLabel::Metrics,
+            Self::Version(_) => RouteLabel::Version,
         }
     }
 
@@ -202,6 +212,10 @@ impl Endpoint {
             Self::Ready(probes) => State::known(probes.ready()),
             Self::Metrics(probes, operators) => match operators.admit(request.headers()) {
                 Ok(()) => State::known(probes.metrics()),
+                Err(_) => State::known(unread_body(request.body(), problem::unauthorized())),
+            },
+            Self::Version(operators) => match operators.admit(request.headers()) {
+                Ok(()) => State::known(version()),
                 Err(_) => State::known(unread_body(request.body(), problem::unauthorized())),
             },
         }

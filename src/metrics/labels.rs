@@ -76,6 +76,8 @@ label! {
         Live = "/livez",
         /// GET /readyz, by either of its names.
         Ready = "/readyz",
+        /// GET /version.
+        Version = "/version",
         /// None: there is no such path, it does not take the method, or it was no whole request.
         Other = "other",
     }

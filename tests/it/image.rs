@@ -88,10 +88,24 @@ fn the_labels_are_those_of_the_crate() {
         ("licenses", env!("CARGO_PKG_LICENSE")),
         ("version", "${VERSION}"),
         ("revision", "${REVISION}"),
+        ("source", "${SOURCE}"),
     ] {
         let label = format!("org.opencontainers.image.{label}=\"{value}\"");
         assert!(DOCKERFILE.contains(&label), "{label}");
     }
+}
+
+/// The binary is told the revision that the label says, after the dependencies are built, which another
+/// commit leaves as they are: looks at the order of the steps.
+#[test]
+fn the_binary_in_the_image_knows_its_revision() {
+    let (build, image) = DOCKERFILE.split_once(" AS ticketd\n").unwrap();
+    let told = "\nARG REVISION=unknown\n";
+    let (dependencies, binary) = build.split_once(told).expect("told to the build");
+    assert!(dependencies.contains("cargo build ") && dependencies.contains("\nCOPY . .\n"));
+    assert!(binary.contains("TICKETD_REVISION=$REVISION cargo build "));
+    assert!(image.contains(told), "told to the label");
+    assert!(lines(IGNORE, "!").any(|kept| kept == "build.rs"));
 }
 
 /// The servers can read their settings though nobody else can read the checkout: looks for what is

@@ -38,3 +38,4 @@ mod secrets;
 mod senders;
 mod start_order;
 mod upgrade;
+mod version;

@@ -36,7 +36,9 @@ async fn metrics_beside_tickets_are_for_operators() {
     let namespace = Namespace::new(TICKETD).await;
     let mut ticketd = namespace.ready("serve", &[("CREDENTIALS", LINES)]).await;
     let mut client = ticketd.client().await;
-    assert_eq!(client.ask(get_with("/metrics", OPERATOR)).await.status, 200);
+    for path in ["/metrics", "/version"] {
+        assert_eq!(client.ask(get_with(path, OPERATOR)).await.status, 200);
+    }
     client
         .send(get_with("/metrics", OPERATOR).replacen("GET", "HEAD", 1))
         .await;
@@ -54,9 +56,11 @@ async fn metrics_beside_tickets_are_for_operators() {
         &OPERATOR.replace("token", "Token"),
         &format!("{OPERATOR}\r\n{OPERATOR}"),
     ] {
-        let answer = client.ask(get_with("/metrics", header)).await;
-        assert_unauthorized(&answer, header);
-        assert!(!answer.closes(), "the connection is good");
+        for path in ["/metrics", "/version"] {
+            let answer = client.ask(get_with(path, header)).await;
+            assert_unauthorized(&answer, header);
+            assert!(!answer.closes(), "the connection is good");
+        }
     }
     for path in ["/livez", "/readyz"] {
         assert_eq!(client.ask(get(path)).await.status, 200, "{path}");

@@ -1,4 +1,4 @@
-//! GET /livez, /readyz and /metrics.
+//! GET /livez, /readyz, /metrics and /version.
 
 use std::sync::Arc;
 
@@ -7,6 +7,7 @@ use hyper::StatusCode;
 use hyper::header::{HeaderMap, HeaderValue};
 use tracing::debug;
 
+use crate::config::{REVISION, VERSION};
 use crate::health::{Health, Readiness};
 use crate::http::auth::{Senders, Unauthorized};
 use crate::http::response::{FullResponse, JSON, response};
@@ -60,6 +61,12 @@ impl Probes {
     pub(crate) fn metrics(&self) -> FullResponse {
         response(StatusCode::OK, PROMETHEUS, self.prometheus.render().into())
     }
+}
+
+/// GET /version: which ticketd this is.
+pub(crate) fn version() -> FullResponse {
+    let json = format!("{{\"version\":\"{VERSION}\",\"revision\":\"{REVISION}\"}}");
+    response(StatusCode::OK, JSON, json.into())
 }
 
 fn ready(readiness: Readiness) -> FullResponse {

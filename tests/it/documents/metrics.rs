@@ -43,6 +43,7 @@ async fn every_label_and_bucket_is_in_the_reference() {
     let mut served = metrics(&text);
     for (name, label) in [
         ("ticketd_build_info", "version"),
+        ("ticketd_build_info", "revision"),
         ("ticketd_source_accepted_total", "source"),
         ("ticketd_source_rejected_total", "source"),
     ] {
