@@ -1,4 +1,5 @@
-//! Every metric's name, labels and buckets; nothing else names a metric.
+//! Every metric's name, labels and buckets; nothing else names a metric, but for `process_*`, which a
+//! library has.
 //!
 //! Names follow Prometheus' practice (<https://prometheus.io/docs/practices/naming/>):
 //! base units, `_total` for counters, labels of a few fixed values. Handles are
@@ -6,11 +7,13 @@
 
 mod labels;
 mod link_guard;
+mod prometheus;
 mod route;
 mod sources;
 
 pub(crate) use labels::{FlushFailed, Handshake, PublishFailed, QueueLabel, Rejected, RouteLabel};
 pub(crate) use link_guard::LinkGuard;
+pub(crate) use prometheus::Prometheus;
 pub(crate) use route::RouteMetrics;
 pub(crate) use sources::{SourceCounters, SourceMetrics};
 
@@ -23,9 +26,6 @@ use ::metrics::{
 use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder};
 
 use crate::config::{REVISION, VERSION};
-
-/// Renders the metrics in Prometheus' text format.
-pub(crate) use metrics_exporter_prometheus::PrometheusHandle as Prometheus;
 
 /// How often histograms are folded into their buckets, so that they do not grow between scrapes.
 pub(crate) const UPKEEP_EVERY: Duration = Duration::from_secs(1);
@@ -51,7 +51,7 @@ pub fn install() -> Result<Prometheus, BuildError> {
         .install_recorder()?;
     describe();
     gauge!("ticketd_build_info", "version" => VERSION, "revision" => REVISION).set(1.0);
-    Ok(handle)
+    Ok(Prometheus::new(handle))
 }
 
 fn describe() {

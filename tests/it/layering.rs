@@ -82,6 +82,7 @@ const FOREIGN: &[(&str, &[&str])] = &[
     ("memchr", &["ticket"]),
     ("metrics", &["metrics"]),
     ("metrics_exporter_prometheus", &["metrics"]),
+    ("metrics_process", &["metrics"]),
     ("percent_encoding", &["config"]),
     ("rlimit", &["http"]),
     ("rustls_native_certs", &["tls"]),

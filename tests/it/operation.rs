@@ -1,6 +1,6 @@
 //! What operators rely on: metrics, health, the admin listener and the health check.
 
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, UNIX_EPOCH};
 
 use ticketd_testing::*;
 
@@ -132,6 +132,60 @@ async fn each_route_is_counted_for_itself() {
         // The first scrape is not in itself.
         let own = if *route == "/metrics" { 1.0 } else { 0.0 };
         assert!(more(route) == requests.len() as f64 + own, "{route}");
+    }
+}
+
+/// A process tells what it uses of its machine: compares that with what the kernel says of it.
+#[tokio::test]
+async fn the_process_tells_what_it_uses() {
+    let namespace = Namespace::new(TICKETD).await;
+    let mut ticketd = namespace.ready("accept", &[]).await;
+    let mut client = ticketd.client().await;
+    // Seen in the number of files.
+    let mut others = Vec::new();
+    for _ in 0..50 {
+        let mut other = ticketd.client().await;
+        other.ask(get("/livez")).await;
+        others.push(other);
+    }
+    let page = client.ask(get("/metrics")).await;
+    let told = |name: &str| metric(page.text(), &format!("process_{name}")).expect(name);
+    let of = |what: &str| format!("/proc/{}/{what}", ticketd.pid());
+    let entries = |what: &str| std::fs::read_dir(of(what)).unwrap().count() as f64;
+    assert!((told("open_fds") - entries("fd")).abs() <= 2.0);
+    assert!(told("threads") == entries("task"));
+    let status = std::fs::read_to_string(of("status")).unwrap();
+    let bytes = |name: &str| {
+        let line = status.lines().find_map(|line| line.strip_prefix(name));
+        let kib = line.unwrap().trim().trim_end_matches(" kB");
+        kib.parse::<f64>().unwrap() * 1024.0
+    };
+    let is_near = |told: f64, real: f64| (told - real).abs() < real / 4.0;
+    assert!(is_near(told("resident_memory_bytes"), bytes("VmRSS:")));
+    assert!(is_near(told("virtual_memory_bytes"), bytes("VmSize:")));
+    let limits = std::fs::read_to_string(of("limits")).unwrap();
+    let files = limits
+        .lines()
+        .find_map(|line| line.strip_prefix("Max open files"));
+    let files = files.unwrap().split_whitespace().next().unwrap();
+    assert!(told("max_fds") == files.parse::<f64>().unwrap());
+    let now = UNIX_EPOCH.elapsed().unwrap().as_secs_f64();
+    assert!((now - told("start_time_seconds")).abs() < 60.0);
+}
+
+/// Processor time counts: has a process answer until it has used a second of it.
+#[tokio::test]
+async fn processor_time_is_counted() {
+    let namespace = Namespace::new(TICKETD).await;
+    let mut ticketd = namespace.ready("accept", &[]).await;
+    let mut client = ticketd.client().await;
+    let begun = Instant::now();
+    loop {
+        let page = client.ask(get("/metrics")).await;
+        if metric(page.text(), "process_cpu_seconds_total").unwrap() >= 1.0 {
+            break;
+        }
+        assert!(begun.elapsed() < Duration::from_secs(60));
     }
 }
 
