@@ -37,7 +37,7 @@ mod socket;
 mod stream;
 mod worker;
 
-pub(crate) use auth::{CredentialsFile, Senders};
+pub(crate) use auth::{CredentialsFile, Senders, UNNAMED_KEYS_MAX};
 pub(crate) use body::Bodies;
 pub(crate) use handlers::{Operators, PostTicket, Probes, TicketState};
 pub(crate) use listener::Listener;

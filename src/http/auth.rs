@@ -28,6 +28,7 @@ use webhook::{Signed, Webhooks};
 
 pub(crate) use bearer::TokenHolder;
 pub(crate) use file::CredentialsFile;
+pub(crate) use webhook::UNNAMED_KEYS_MAX;
 
 /// Who may send tickets, and who may see what is the operator's; shared by all workers, and replaced as a whole.
 pub(crate) struct Senders {

@@ -3,10 +3,10 @@
 use std::sync::Arc;
 
 use anyhow::Context;
-use tracing::{error, info};
+use tracing::{error, info, warn};
 
-use crate::config::{AuthSettings, CredentialSettings};
-use crate::http::{CredentialsFile, Senders};
+use crate::config::{AuthSettings, CredentialSettings, Credentials};
+use crate::http::{CredentialsFile, Senders, UNNAMED_KEYS_MAX};
 
 /// The senders that are known, and where from; by default anyone.
 #[derive(Clone, Default)]
@@ -34,6 +34,7 @@ impl KnownSenders {
                 sources = credentials.sources.len(),
                 "only who has a credential may send tickets"
             );
+            warn_of_unnamed(credentials);
             Arc::new(Senders::new(credentials, settings.rate_limit))
         });
         Ok(Self { senders, file })
@@ -53,11 +54,25 @@ impl KnownSenders {
                 senders.replace(&credentials);
                 let sources = credentials.sources.len();
                 info!(sources, "CREDENTIALS_FILE was read again");
+                warn_of_unnamed(&credentials);
             }
             Err(error) => {
                 let path = file.path().display();
                 error!(%path, error, "CREDENTIALS_FILE is wrong; the credentials stay as they were");
             }
         }
+    }
+}
+
+/// One secret more, and requests are refused whose senders have changed nothing.
+fn warn_of_unnamed(credentials: &Credentials) {
+    let sources = credentials.sources.values();
+    let secrets: usize = sources.map(|source| source.webhook_keys.len()).sum();
+    if secrets > UNNAMED_KEYS_MAX {
+        warn!(
+            secrets,
+            at_most = UNNAMED_KEYS_MAX,
+            "there are more webhook secrets than a request without ?source=NAME is compared with: it is answered 401"
+        );
     }
 }

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 use ticketd_testing::*;
 
 use crate::TICKETD;
-use crate::senders::{KEY_3, LINES, SHOP_1, signed};
+use crate::senders::{KEY_3, LINES, SHOP_1, post_to, signed};
 
 const NONE: [(&str, &str); 0] = [];
 
@@ -335,6 +335,42 @@ async fn a_rotation_refuses_nothing() {
     let header = format!("authorization: Bearer {old}");
     client.ask(post(&[&header], EXAMPLE)).await.problem(401);
     namespace.stored(sent.load(Ordering::Relaxed) as i64).await;
+}
+
+/// One webhook secret too many for requests that do not name their source is told by the log, as
+/// their senders are answered 401 from then on: adds it, and takes it out again.
+#[tokio::test]
+async fn too_many_secrets_for_unnamed_sources_are_warned_of() {
+    use base64::Engine;
+    let namespace = Namespace::new(TICKETD).await;
+    let key = |n: u8| [n; 24];
+    let line = |n: u8| {
+        let secret = base64::engine::general_purpose::STANDARD.encode(key(n));
+        format!("shop-{n} webhook whsec_{secret}\n")
+    };
+    let file = Lines::new(&(0..8).map(line).collect::<String>());
+    let mut ticketd = namespace
+        .ready("serve", &[("CREDENTIALS_FILE", file.path())])
+        .await;
+    let address = ticketd.address("LISTEN").await;
+    let ask = async |id: &str, query: &str| {
+        let headers = signed(&key(0), id, now_us() / 1_000_000, EXAMPLE);
+        let mut client = Client::connect(address).await.unwrap();
+        client.ask(post_to(query, &headers, EXAMPLE)).await
+    };
+    const WARNING: &str =
+        "more webhook secrets than a request without ?source=NAME is compared with";
+    ask("m1", "").await.id();
+    assert!(!ticketd.log().contains(WARNING));
+    file.write((0..9).map(line).collect::<String>());
+    ticketd.signal("HUP");
+    ticketd.logged(WARNING).await;
+    ask("m2", "").await.problem(401);
+    ask("m3", "?source=shop-0").await.id();
+    let again = namespace
+        .ready("accept", &[("CREDENTIALS_FILE", file.path())])
+        .await;
+    again.logged(WARNING).await;
 }
 
 /// No secret, no token and no hash of one is logged at any level or shown by any help: sends right

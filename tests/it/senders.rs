@@ -63,7 +63,7 @@ fn refs(lines: &[String]) -> Vec<&str> {
 }
 
 /// A POST with these header lines, and this behind the path.
-fn post_to(query: &str, headers: &[String], body: &str) -> Vec<u8> {
+pub(crate) fn post_to(query: &str, headers: &[String], body: &str) -> Vec<u8> {
     let text = String::from_utf8(post(&refs(headers), body)).unwrap();
     text.replacen("/ticket ", &format!("/ticket{query} "), 1)
         .into_bytes()
