@@ -6,9 +6,11 @@ mod credential;
 mod dead;
 mod healthcheck;
 mod migrate;
+mod show_settings;
 
 pub use check::check;
 pub use credential::credential;
 pub use dead::dead;
 pub use healthcheck::healthcheck;
 pub use migrate::migrate;
+pub use show_settings::show_settings;

@@ -1,7 +1,6 @@
 //! Every setting, its default and the reason for it.
 //!
-//! A setting is a flag, else an environment variable, else its default. A wrong
-//! value stops the start with a message that names the setting.
+//! A setting is a flag, else an environment variable, else its default; some have other names besides. A wrong value stops the start with a message that names the setting.
 
 mod auth;
 mod broker;
@@ -12,7 +11,9 @@ mod http;
 mod logs;
 mod publish;
 mod rate;
+mod read;
 mod secret;
+mod shown;
 mod store;
 mod tls;
 mod units;
@@ -35,6 +36,7 @@ pub use database::{
 pub use http::{CONSUMER_ADMIN_LISTEN, HttpSettings, ListenSettings};
 pub use publish::{GROUP_BYTES_MAX, INFLIGHT_BYTES_MAX, PublishSettings};
 pub use rate::RateLimit;
+pub use shown::ShownSetting;
 pub use store::StoreSettings;
 pub use tls::{Authorities, ListenTlsSettings, PeerCheck, TlsFile, TlsIdentity};
 pub use version::{REVISION, VERSION};

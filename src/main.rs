@@ -75,6 +75,7 @@ async fn run(command: Command, output: &mut Output) -> anyhow::Result<ExitCode> 
         }
         Command::Migrate(settings) => ticketd::migrate(&settings).await?,
         Command::Dead(settings) => ticketd::dead(&settings, output).await?,
+        Command::Config { settings } => ticketd::show_settings(&settings, output)?,
         Command::Credential(settings) => ticketd::credential(&settings.action, output)?,
         Command::Healthcheck(settings) => ticketd::healthcheck(&settings).await?,
         Command::Check(CheckArguments { format, files }) => {

@@ -8,7 +8,7 @@ use std::str::FromStr;
 use clap::{Args, ValueEnum};
 use lapin::uri::{AMQPScheme, AMQPUri};
 
-use super::secret::Secret;
+use super::secret::{MASK, Secret, encoded, host};
 use super::tls::{Authorities, PeerCheck, TlsFile, TlsIdentity};
 use super::units::amqp_name;
 
@@ -22,9 +22,6 @@ pub struct BrokerSettings {
     /// RabbitMQ, as amqp://user:password@host:port/vhost (%2f is the vhost "/"), or amqps:// for TLS; RABBITMQ_URL is used if this is not set [default: amqp://127.0.0.1:5672/%2f]
     #[arg(long, env = "AMQP_URL", value_parser = Secret(amqp_url), hide_env_values = true)]
     amqp_url: Option<AmqpUrl>,
-    /// The name that other software uses for AMQP_URL
-    #[arg(long, env = "RABBITMQ_URL", value_parser = Secret(amqp_url), hide_env_values = true, hide = true)]
-    rabbitmq_url: Option<AmqpUrl>,
     /// The CAs (PEM) that count for RabbitMQ's certificate with amqps:// [default: the machine's]
     #[arg(long, env = "AMQP_TLS_CA", value_name = "FILE")]
     amqp_tls_ca: Option<PathBuf>,
@@ -47,7 +44,7 @@ pub struct BrokerSettings {
     /// The queue that tickets wait in
     #[arg(long, env = "QUEUE", default_value = "tickets", value_parser = amqp_name)]
     pub queue: String,
-    /// The exchange that tickets are published to [default: the name of the queue]
+    /// The exchange that tickets are published to [default: {QUEUE}]
     #[arg(long, env = "EXCHANGE", value_parser = amqp_name)]
     exchange: Option<String>,
     /// The queue for tickets that the exchange could not route, consumed like QUEUE [default: {QUEUE}.unrouted]
@@ -101,6 +98,17 @@ impl Default for AmqpUrl {
 }
 
 impl AmqpUrl {
+    /// As it may be shown: without its password, and without what follows a question mark.
+    pub(super) fn masked(&self) -> String {
+        let Self(uri) = self;
+        let (user, vhost) = (
+            encoded(&uri.authority.userinfo.username),
+            encoded(&uri.vhost),
+        );
+        let (host, port) = (host(&uri.authority.host), uri.authority.port);
+        format!("{}://{user}:{MASK}@{host}:{port}/{vhost}", uri.scheme)
+    }
+
     /// What the URL leaves open is set to what suits ticketd.
     fn with_limits(mut uri: AMQPUri) -> Self {
         // 128 KiB is RabbitMQ's own default; left open on both sides, the client would size its buffers for 4 GiB frames.
@@ -121,7 +129,7 @@ pub struct AmqpTls {
 }
 
 /// Reads RabbitMQ's URL.
-fn amqp_url(text: &str) -> Result<AmqpUrl, String> {
+pub(super) fn amqp_url(text: &str) -> Result<AmqpUrl, String> {
     let (scheme, rest) = text.split_once("://").unwrap_or_default();
     if !["amqp", "amqps"]
         .iter()
@@ -157,8 +165,7 @@ fn amqp_form(error: &str) -> String {
 impl BrokerSettings {
     /// RabbitMQ's address.
     pub fn url(&self) -> AmqpUrl {
-        let url = self.amqp_url.as_ref().or(self.rabbitmq_url.as_ref());
-        url.cloned().unwrap_or_default()
+        self.amqp_url.clone().unwrap_or_default()
     }
 
     /// How the connection is protected; none where it is plain. Fails where it would be plain

@@ -14,7 +14,7 @@ use super::database::{DatabaseSettings, OptionalDatabaseSettings};
 use super::http::{HttpSettings, ListenSettings};
 use super::logs::{self, log_filter};
 use super::publish::PublishSettings;
-use super::secret::without_secrets;
+use super::shown::ShownSetting;
 use super::store::StoreSettings;
 use super::tls::ListenTlsSettings;
 use super::units::duration_at_least;
@@ -55,6 +55,12 @@ pub enum Command {
     Dead(Box<DeadSettings>),
     /// Make a sender's credential
     Credential(CredentialArguments),
+    /// Show the settings that a command has here, and where each comes from
+    Config {
+        /// All of them, as they were read.
+        #[arg(skip)]
+        settings: Vec<ShownSetting>,
+    },
     /// Exit 0 if the ticketd with these settings answers that it is alive, else 1
     Healthcheck(ListenSettings),
 }
@@ -238,15 +244,6 @@ pub struct ShutdownSettings {
 }
 
 impl Cli {
-    /// Reads the command line and the environment. The error says what is
-    /// wrong with them, and shows nothing that may be a password.
-    pub fn read() -> Result<Self, clap::Error> {
-        let arguments = std::env::args_os().map(|argument| argument.to_string_lossy().into_owned());
-        Self::try_parse()
-            .and_then(Self::checked)
-            .map_err(|error| without_secrets(error, &arguments.collect::<Vec<_>>()))
-    }
-
     /// Checks what is wrong only together.
     pub(super) fn checked(self) -> Result<Self, clap::Error> {
         let (broker, database) = match &self.command {
@@ -266,7 +263,10 @@ impl Cli {
             Command::Dead(settings) => {
                 (settings.broker.tls(), settings.database.config().map(drop))
             }
-            Command::Check(_) | Command::Credential(_) | Command::Healthcheck(_) => {
+            Command::Check(_)
+            | Command::Config { .. }
+            | Command::Credential(_)
+            | Command::Healthcheck(_) => {
                 return Ok(self);
             }
         };

@@ -12,8 +12,11 @@ use tokio_postgres::config::{Host, SslMode as DriverMode};
 pub(crate) use tls::DatabaseTlsSettings;
 pub use tls::{DatabaseTls, SslMode};
 
-use super::secret::Secret;
+use super::secret::{MASK, Secret, encoded, host};
 use ssl_options::SslOptions;
+
+/// PostgreSQL's port where none is said.
+const PORT: u16 = 5432;
 
 /// PostgreSQL.
 #[derive(Debug, Clone, Args)]
@@ -53,6 +56,51 @@ pub struct DatabaseConfig {
     pub driver: Config,
     /// TLS.
     pub tls: DatabaseTls,
+}
+
+impl DatabaseUrl {
+    /// As it may be shown: without its password, and of its options only those of TLS.
+    pub(super) fn masked(&self) -> String {
+        let user = self.driver.get_user().map(encoded).unwrap_or_default();
+        let password = self
+            .driver
+            .get_password()
+            .map_or(String::new(), |_| format!(":{MASK}"));
+        let at = if user.is_empty() && password.is_empty() {
+            ""
+        } else {
+            "@"
+        };
+        let database = self.driver.get_dbname().map(encoded).unwrap_or_default();
+        let options = self.ssl.shown();
+        format!(
+            "postgres://{user}{password}{at}{}/{database}{options}",
+            self.servers()
+        )
+    }
+
+    /// Hosts and ports, with commas between.
+    fn servers(&self) -> String {
+        let hosts = self.driver.get_hosts().iter().map(|name| match name {
+            Host::Tcp(name) => host(name),
+            Host::Unix(path) => encoded(&path.to_string_lossy()),
+        });
+        let addresses = self.driver.get_hostaddrs().iter();
+        let addresses = addresses.map(|address| host(&address.to_string()));
+        let hosts: Vec<_> = hosts.collect();
+        let hosts = if hosts.is_empty() {
+            addresses.collect()
+        } else {
+            hosts
+        };
+        let ports = self.driver.get_ports();
+        let port = |at: usize| ports.get(at).or(ports.first()).copied().unwrap_or(PORT);
+        let servers = hosts.iter().enumerate();
+        let servers: Vec<_> = servers
+            .map(|(at, host)| format!("{host}:{}", port(at)))
+            .collect();
+        servers.join(",")
+    }
 }
 
 impl DatabaseSettings {

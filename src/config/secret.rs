@@ -5,8 +5,32 @@ use std::ffi::OsStr;
 
 use clap::builder::TypedValueParser;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
 use super::credentials::{HASH_PREFIX, TOKEN_PREFIX, WEBHOOK_PREFIX};
+
+/// What stands for what is not shown.
+pub(super) const MASK: &str = "***";
+
+/// What may stand in a URL as it is; else it is encoded.
+const ENCODED: &AsciiSet = &NON_ALPHANUMERIC
+    .remove(b'-')
+    .remove(b'.')
+    .remove(b'_')
+    .remove(b'~');
+
+/// A part of a URL.
+pub(super) fn encoded(part: &str) -> String {
+    utf8_percent_encode(part, ENCODED).to_string()
+}
+
+/// A host in a URL: an IPv6 address stands in brackets.
+pub(super) fn host(name: &str) -> String {
+    if name.contains(':') {
+        return format!("[{name}]");
+    }
+    encoded(name)
+}
 
 /// Reads a setting that holds a password; clap's own parsers show a value that they refuse.
 #[derive(Clone)]
@@ -55,7 +79,7 @@ pub(super) fn without_secrets(error: clap::Error, arguments: &[String]) -> clap:
 }
 
 /// Whether it looks like a URL, like a setting of libpq's, or like a credential.
-fn holds_secret(text: &str) -> bool {
+pub(super) fn holds_secret(text: &str) -> bool {
     let marks = ["://", "password", WEBHOOK_PREFIX, HASH_PREFIX, TOKEN_PREFIX];
     marks.iter().any(|mark| text.contains(mark))
 }

@@ -1,13 +1,11 @@
 //! Settings as they are read.
 
-use clap::Parser;
-
 use super::*;
 
 fn parse(args: &[&str]) -> Result<Cli, String> {
-    Cli::try_parse_from([&["ticketd"], args].concat())
-        .and_then(Cli::checked)
-        .map_err(|error| error.to_string())
+    let arguments = [&["ticketd"], args].concat();
+    let arguments = arguments.into_iter().map(Into::into).collect();
+    Cli::read_from(arguments).map_err(|error| error.to_string())
 }
 
 #[test]
@@ -158,8 +156,7 @@ fn every_bound_is_where_it_is_said_to_be() {
 
 #[test]
 fn every_setting_is_among_the_bounded_or_the_others() {
-    use clap::CommandFactory;
-    let mut command = Cli::command();
+    let mut command = read::command();
     command.build();
     for role in ["serve", "accept", "consume", "migrate", "dead"] {
         let role = command.find_subcommand(role).expect("a role");

@@ -36,6 +36,7 @@ mod products;
 mod refused;
 mod secrets;
 mod senders;
+mod settings;
 mod start_order;
 mod upgrade;
 mod version;

@@ -4,6 +4,8 @@ use std::borrow::Cow;
 
 use percent_encoding::percent_decode_str;
 
+use crate::config::secret::encoded;
+
 /// TLS options, as they are written.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct SslOptions {
@@ -26,6 +28,27 @@ impl SslOptions {
             "sslcert" => Some(&mut self.cert),
             "sslkey" => Some(&mut self.key),
             _ => None,
+        }
+    }
+
+    /// Those that are set, as they stand in a URL.
+    pub(crate) fn shown(&self) -> String {
+        let options = [
+            ("sslmode", &self.mode),
+            ("sslrootcert", &self.root_cert),
+            ("sslcert", &self.cert),
+            ("sslkey", &self.key),
+        ];
+        let set = options
+            .iter()
+            .filter_map(|(name, value)| Some((name, value.as_ref()?)));
+        let set: Vec<_> = set
+            .map(|(name, value)| format!("{name}={}", encoded(value)))
+            .collect();
+        if set.is_empty() {
+            String::new()
+        } else {
+            format!("?{}", set.join("&"))
         }
     }
 

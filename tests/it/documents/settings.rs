@@ -30,6 +30,31 @@ async fn every_setting_is_in_the_reference() {
     );
 }
 
+/// The defaults of the page are what counts where nothing is set: compares them with what `config` shows
+/// of each command that it takes.
+#[tokio::test]
+async fn every_default_in_the_reference_counts() {
+    let database = [("DATABASE_URL", "postgres://db/x")];
+    let commands = ["serve", "accept", "consume", "migrate", "healthcheck"];
+    for command in commands {
+        let settings = if command == "accept" {
+            &database[..0]
+        } else {
+            &database
+        };
+        let shown = Process::run(TICKETD, &["config", command], settings).await;
+        for (_, name, default) in documented().filter(|(of, ..)| of == command) {
+            let value = default.replace("{QUEUE}", "tickets");
+            let line = format!("{name}\t{value}\tdefault\n");
+            let is_required = value == "required";
+            assert!(
+                is_required || shown.text().contains(&line),
+                "{command} {line}"
+            );
+        }
+    }
+}
+
 /// A setting's bounds are those of the page, and each amount has some: gives each the values at its
 /// bounds, and those beyond.
 #[tokio::test]
