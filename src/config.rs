@@ -1,12 +1,14 @@
 //! Every setting, its default and the reason for it.
 //!
-//! A setting is a flag, else an environment variable, else its default; some have other names besides. A wrong value stops the start with a message that names the setting.
+//! A setting is a flag, else an environment variable, else its default; some have other names besides,
+//! and secrets may be in files. A wrong value stops the start with a message that names the setting.
 
 mod auth;
 mod broker;
 mod cli;
 mod credentials;
 mod database;
+mod file;
 mod http;
 mod logs;
 mod publish;

@@ -1,17 +1,20 @@
-//! Reading settings: a value may be given under several names.
+//! Reading settings: a value may be given under several names, and a secret also in a file.
 //!
 //! The command line is parsed twice: first to learn what was given by which name, then with each
 //! value under the setting's own name.
 
 use std::ffi::OsString;
+use std::path::Path;
 
 use clap::builder::ValueParser;
+use clap::error::ErrorKind;
 use clap::parser::ValueSource;
-use clap::{Arg, ArgMatches, CommandFactory, FromArgMatches};
+use clap::{Arg, ArgMatches, CommandFactory, FromArgMatches, value_parser};
 
 use super::broker::amqp_url;
 use super::cli::{Cli, Command};
-use super::secret::{Secret, without_secrets};
+use super::file;
+use super::secret::{MASK, Secret, holds_secret, without_secrets};
 use super::shown::{self, ShownSetting};
 
 /// Names under which other software has RabbitMQ's URL; the first that is set counts.
@@ -29,7 +32,7 @@ struct Found {
 }
 
 impl Cli {
-    /// Reads the command line and the environment. The error says what is
+    /// Reads the command line and the environment, and the files of secrets. The error says what is
     /// wrong with them, and shows nothing that may be a password.
     pub fn read() -> Result<Self, clap::Error> {
         let arguments: Vec<_> = std::env::args_os().collect();
@@ -44,13 +47,18 @@ impl Cli {
 impl Cli {
     /// Reads these arguments, the first of which is the program.
     pub(super) fn read_from(arguments: Vec<OsString>) -> Result<Self, clap::Error> {
-        let mut parsed = command();
-        parsed.build();
-        let first = parsed.try_get_matches_from_mut(&arguments)?;
-        let Some(role) = Role::of(&parsed, &first) else {
+        let mut lenient = command().mut_subcommands(without_requirements);
+        lenient.build();
+        let first = match lenient.try_get_matches_from_mut(&arguments) {
+            Err(error) if error.kind() == ErrorKind::DisplayHelp => {
+                return Self::of(&command().try_get_matches_from(arguments)?);
+            }
+            first => first?,
+        };
+        let Some(role) = Role::of(&lenient, &first) else {
             return Self::of(&first);
         };
-        let found = role.found();
+        let found = role.found()?;
         let second = command().try_get_matches_from(role.with(arguments, &found))?;
         let mut cli = Self::of(&second)?;
         if let (Command::Config { settings }, Some(of)) = (&mut cli.command, role_in(&second)) {
@@ -97,7 +105,18 @@ fn with_other_names(mut command: clap::Command) -> clap::Command {
     if argument(&command, "amqp_url").is_some() {
         command = command.args(AMQP_URLS.map(other_amqp_url));
     }
-    command
+    let secrets = command
+        .get_arguments()
+        .filter(|argument| is_secret(argument));
+    let files: Vec<_> = secrets
+        .filter_map(|secret| file_of(&command, secret))
+        .collect();
+    command.args(files)
+}
+
+/// That of a setting, for what belongs to it.
+fn heading(of: &Arg) -> String {
+    of.get_help_heading().unwrap_or("Options").to_owned()
 }
 
 fn other_amqp_url(id: &'static str) -> Arg {
@@ -111,6 +130,46 @@ fn other_amqp_url(id: &'static str) -> Arg {
         .value_parser(parser)
         .hide_env_values(true)
         .hide(true)
+}
+
+/// The file of a secret; none where the secret has one that is more than another way to give it.
+fn file_of(command: &clap::Command, secret: &Arg) -> Option<Arg> {
+    let (long, name) = (secret.get_long()?, secret.get_env()?.to_str()?);
+    let long = format!("{long}-file");
+    if command
+        .get_arguments()
+        .any(|argument| argument.get_long() == Some(&long))
+    {
+        return None;
+    }
+    let file = Arg::new(file_id(secret))
+        .long(long)
+        .env(format!("{name}_FILE"));
+    let file = file
+        .value_name("FILE")
+        .value_parser(value_parser!(OsString));
+    let file = file.help(format!("A file with {name}, instead of {name} itself"));
+    Some(
+        file.help_heading(heading(secret))
+            .hide(secret.is_hide_set()),
+    )
+}
+
+fn file_id(secret: &Arg) -> String {
+    format!("{}.file", secret.get_id())
+}
+
+/// A secret may be in its file, which is not known yet.
+fn without_requirements(command: clap::Command) -> clap::Command {
+    let command = command.mut_subcommands(without_requirements);
+    command.mut_args(|argument| match is_secret(&argument) {
+        true => argument.required(false),
+        false => argument,
+    })
+}
+
+fn is_secret(argument: &Arg) -> bool {
+    argument.is_hide_env_values_set()
 }
 
 fn argument<'a>(command: &'a clap::Command, id: &str) -> Option<&'a Arg> {
@@ -141,18 +200,66 @@ impl<'a> Role<'a> {
     }
 
     /// The values that were given by another name than their own.
-    fn found(&self) -> Vec<Found> {
-        let own = argument(self.command, "amqp_url").filter(|own| !self.is_given(own));
-        let mut others = AMQP_URLS.iter().filter_map(|id| argument(self.command, id));
-        let found = own.and_then(|own| others.find_map(|other| self.named(own, other)));
-        found.into_iter().collect()
+    fn found(&self) -> Result<Vec<Found>, clap::Error> {
+        let mut found = Vec::new();
+        for secret in self
+            .command
+            .get_arguments()
+            .filter(|argument| is_secret(argument))
+        {
+            found.extend(self.in_file(secret)?);
+        }
+        let amqp_url = argument(self.command, "amqp_url").filter(|own| !self.is_known(own, &found));
+        if let Some(own) = amqp_url {
+            let mut others = AMQP_URLS.iter().filter_map(|id| argument(self.command, id));
+            found.extend(others.find_map(|other| self.named(own, other, &found)));
+        }
+        Ok(found)
+    }
+
+    /// A secret in its file.
+    fn in_file(&self, secret: &Arg) -> Result<Option<Found>, clap::Error> {
+        let Some(file) = argument(self.command, &file_id(secret)) else {
+            return Ok(None);
+        };
+        let Some(path) = self.raw(file) else {
+            return Ok(None);
+        };
+        let (own, other) = (variable(secret), variable(file));
+        if self.is_given(secret) {
+            return Err(wrong(
+                file,
+                &format!("{own} and {other} are both set, and only one may be"),
+            ));
+        }
+        let path = Path::new(&path);
+        let shown = path.display().to_string();
+        let shown = if holds_secret(&shown) { MASK } else { &shown };
+        match file::secret(path) {
+            Ok(value) => Ok(Some(Found {
+                id: secret.get_id().to_string(),
+                value: value.into(),
+                origin: format!("file {shown} ({})", self.origin(file)),
+            })),
+            Err(why) => Err(wrong(file, &format!("{other}: {shown}: {why}"))),
+        }
     }
 
     /// A setting's value by another name, if it was given by that.
-    fn named(&self, own: &Arg, other: &Arg) -> Option<Found> {
-        let (value, origin) = (self.raw(other)?, self.origin(other));
+    fn named(&self, own: &Arg, other: &Arg, found: &[Found]) -> Option<Found> {
+        let in_file = found
+            .iter()
+            .find(|found| found.id == other.get_id().as_str());
+        let (value, origin) = match in_file {
+            Some(in_file) => (in_file.value.clone(), in_file.origin.clone()),
+            None => (self.raw(other)?, self.origin(other)),
+        };
         let id = own.get_id().to_string();
         Some(Found { id, value, origin })
+    }
+
+    fn is_known(&self, own: &Arg, found: &[Found]) -> bool {
+        self.is_given(own) || found.iter().any(|found| found.id == own.get_id().as_str())
     }
 
     /// Whether a value was given, and it is not just the default.
@@ -229,4 +336,9 @@ fn variable(argument: &Arg) -> String {
         .unwrap_or_default()
         .to_string_lossy()
         .into_owned()
+}
+
+fn wrong(argument: &Arg, why: &str) -> clap::Error {
+    let message = format!("invalid value for '{argument}': {why}\n");
+    clap::Error::raw(ErrorKind::ValueValidation, message).with_cmd(&Cli::command())
 }

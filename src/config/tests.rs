@@ -106,6 +106,9 @@ const BOUNDS: &[(&str, Option<&str>, &str, &str, &str)] = &[
 const UNBOUNDED: &[&str] = &[
     "amqp-url",
     "rabbitmq-url",
+    "amqp-url-file",
+    "rabbitmq-url-file",
+    "database-url-file",
     "database-url",
     "topology",
     "listen",

@@ -1,6 +1,8 @@
-//! `config`, which shows what settings count, and where they come from.
+//! Where settings come from: files of secrets, and `config`, which shows what counts.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::{Path, PathBuf};
 
 use ticketd_testing::*;
 
@@ -11,6 +13,28 @@ const SECRET: &str = "Xq7ZvJ9wKr2Y";
 
 /// The commands that `config` takes.
 const COMMANDS: [&str; 5] = ["serve", "accept", "consume", "migrate", "healthcheck"];
+
+/// A file with this content, in a folder of its own that goes with it.
+struct TestFile(PathBuf);
+
+impl TestFile {
+    fn new(content: impl AsRef<[u8]>) -> Self {
+        let name = format!("settings-{}", uuid::Uuid::now_v7());
+        let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
+        fs::write(&path, content).unwrap();
+        Self(path)
+    }
+
+    fn path(&self) -> &str {
+        self.0.to_str().unwrap()
+    }
+}
+
+impl Drop for TestFile {
+    fn drop(&mut self) {
+        let _removed = fs::remove_file(&self.0);
+    }
+}
 
 /// Nothing has four letters in a row of the password.
 fn assert_hidden(ended: &Ended, of: &str) {
@@ -34,6 +58,115 @@ async fn config(args: &[&str], settings: &[(&str, &str)]) -> BTreeMap<String, (S
     let settings: BTreeMap<_, _> = lines.clone().map(setting).collect();
     assert_eq!(settings.len(), lines.count(), "a setting twice");
     settings
+}
+
+/// A process starts with its secrets in files, as an orchestrator mounts them, with a line end behind
+/// each: has a ticket stored.
+#[tokio::test]
+async fn secrets_are_read_from_files() {
+    let namespace = Namespace::new(TICKETD).await;
+    let database = TestFile::new(format!("{}\n", namespace.database_url()));
+    let broker = TestFile::new(format!("{}\r\n", namespace.amqp_url()));
+    let files = [
+        ("DATABASE_URL_FILE", database.path()),
+        ("AMQP_URL_FILE", broker.path()),
+    ];
+    let settings = namespace.settings("serve", &[]).into_iter();
+    let settings = settings.filter(|(name, _)| !["DATABASE_URL", "AMQP_URL"].contains(name));
+    let files = files.map(|(name, path)| (name, path.to_owned()));
+    let settings: Vec<_> = settings.chain(files).collect();
+    let mut ticketd = Process::start(TICKETD, &["serve"], &settings);
+    ticketd.ready().await;
+    let id = namespace
+        .accepted(&mut ticketd.client().await, &[], EXAMPLE)
+        .await;
+    namespace.row(id).await;
+    ticketd.drained().await;
+}
+
+/// A secret's file that cannot be used stops the start with the names of the setting and of the file,
+/// and with nothing of what is in it: gives each such file for each secret.
+#[tokio::test]
+async fn a_wrong_file_is_named_and_not_shown() {
+    let files = [
+        (TestFile::new(""), "it is empty"),
+        (TestFile::new("\n"), "it is empty"),
+        (
+            TestFile::new([SECRET.as_bytes(), b"\xff"].concat()),
+            "it is not UTF-8",
+        ),
+        (
+            TestFile::new(SECRET.repeat(10_000)),
+            "more than 65536 bytes",
+        ),
+    ];
+    let files = files.iter().map(|(file, why)| (file.path(), *why));
+    let others = [("/nothing/there", "No such file"), ("/tmp", "directory")];
+    let files: Vec<_> = files.chain(others).collect();
+    for (role, name) in secrets().await {
+        let name = format!("{name}_FILE");
+        for (path, why) in &files {
+            let ended = Process::run(TICKETD, &[&role], &[(&name, path)]).await;
+            assert_eq!(ended.code(), Some(2), "{name} {path}: {}", ended.log);
+            for part in [&*name, path, why] {
+                assert!(ended.log.contains(part), "{part}: {}", ended.log);
+            }
+            assert_hidden(&ended, path);
+        }
+        let url = format!("postgres://till:{SECRET}@db/x");
+        let ended = Process::run(TICKETD, &[&role], &[(&name, &url)]).await;
+        assert_eq!(ended.code(), Some(2), "{name}: {}", ended.log);
+        assert_hidden(&ended, "a secret for a name");
+    }
+}
+
+/// A secret that is given twice stops the start, by whichever way, with both names: gives each secret
+/// and its file.
+#[tokio::test]
+async fn a_secret_and_its_file_are_not_both_taken() {
+    let file = TestFile::new(format!("amqp://till:{SECRET}@rabbit/%2f"));
+    for (role, name) in secrets().await {
+        let scheme = if name == "DATABASE_URL" {
+            "postgres"
+        } else {
+            "amqp"
+        };
+        let url = format!("{scheme}://till:{SECRET}@rabbit/x");
+        let other = format!("{name}_FILE");
+        let flag = |name: &str| format!("--{}", name.to_lowercase().replace('_', "-"));
+        let (by_flag, by_other) = (
+            format!("{}={url}", flag(&name)),
+            format!("{}={}", flag(&other), file.path()),
+        );
+        let (own, its) = ((&*name, &*url), (&*other, file.path()));
+        for (args, settings) in [
+            (vec![&*role], vec![own, its]),
+            (vec![&*role, &by_flag], vec![its]),
+            (vec![&*role, &by_other], vec![own]),
+            (vec![&*role, &by_other, &by_flag], vec![]),
+        ] {
+            let ended = Process::run(TICKETD, &args, &settings).await;
+            assert_eq!(ended.code(), Some(2), "{name}: {}", ended.log);
+            let both = format!("{name} and {other} are both set");
+            assert!(ended.log.contains(&both), "{}", ended.log);
+            assert_hidden(&ended, &name);
+        }
+    }
+}
+
+/// The secrets that have a file, each with a command: those that `config` finds a name for. CREDENTIALS
+/// has a file of its own kind, which is read again.
+async fn secrets() -> Vec<(String, String)> {
+    let shown = config(&["accept"], &[]).await;
+    let files = shown.keys().filter_map(|name| name.strip_suffix("_FILE"));
+    let files = files.filter(|name| *name != "CREDENTIALS");
+    let hidden = ["RABBITMQ_URL"].map(str::to_owned);
+    let secrets: Vec<_> = files.map(str::to_owned).chain(hidden).collect();
+    assert!(secrets.len() >= 3, "{secrets:?}");
+    secrets
+        .into_iter()
+        .map(|name| ("accept".into(), name))
+        .collect()
 }
 
 /// `config` shows every setting that `--help` of the command has, and no secret of any: sets each one
@@ -79,17 +212,18 @@ async fn every_setting_is_shown() {
 /// Each value comes with its origin: sets settings in each way.
 #[tokio::test]
 async fn values_are_shown_with_their_origin() {
-    let database = "host=db,other user=till password=Xq7ZvJ9wKr2Y dbname=x port=1,2";
+    let file = TestFile::new("host=db,other user=till password=Xq7ZvJ9wKr2Y dbname=x port=1,2");
     let args = ["consume", "--prefetch=7", "--queue", "till"];
-    let settings = [("DATABASE_URL", database), ("WRITERS", "2")];
+    let settings = [("DATABASE_URL_FILE", file.path()), ("WRITERS", "2")];
     let shown = config(&args, &settings).await;
+    let from_file = format!("file {} (environment DATABASE_URL_FILE)", file.path());
     for (name, value, origin) in [
         ("PREFETCH", "7", "flag --prefetch"),
         ("WRITERS", "2", "environment WRITERS"),
         (
             "DATABASE_URL",
             "postgres://till:***@db:1,other:2/x",
-            "environment DATABASE_URL",
+            &*from_file,
         ),
         ("BATCH_AGE", "40ms", "default"),
         ("QUEUE", "till", "flag --queue"),
@@ -113,6 +247,7 @@ async fn wrong_settings_are_told_as_by_the_command() {
         (vec!["migrate", "now"], vec![]),
         (vec!["accept"], vec![("AMQP_TLS_CA", "/ca")]),
         (vec!["accept"], vec![("TLS_CERT", "/cert")]),
+        (vec!["accept"], vec![("AMQP_URL_FILE", "/nothing")]),
     ] {
         let own = Process::run(TICKETD, &args, &settings).await;
         let shown = Process::run(TICKETD, &[&["config"], &*args].concat(), &settings).await;
