@@ -37,8 +37,9 @@ COPY --from=build /build/target/release/ticketd /usr/local/bin/ticketd
 COPY --from=build /etc/ssl/certs/ca-certificates.crt /etc/ssl/certs/ca-certificates.crt
 # A number, so that an orchestrator can check that it is not root; the process writes no files.
 USER 10001:10001
-# Other containers and the host reach the service from outside; the default of the binary is loopback.
-ENV LISTEN=0.0.0.0:8080
+# Other containers and the host reach the service from outside; the default of the binary is loopback. Not LISTEN, which
+# would count more than the port that a platform sets.
+ENV PORT=8080
 EXPOSE 8080
 # Drains: no new tickets, open confirms awaited, batches stored, then the exit.
 STOPSIGNAL SIGTERM

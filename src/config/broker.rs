@@ -19,7 +19,7 @@ const AMQP_FORM_ERRORS: [&str; 3] = ["invalid port number", "empty host", "inval
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "RabbitMQ")]
 pub struct BrokerSettings {
-    /// RabbitMQ, as amqp://user:password@host:port/vhost (%2f is the vhost "/"), or amqps:// for TLS; RABBITMQ_URL is used if this is not set [default: amqp://127.0.0.1:5672/%2f]
+    /// RabbitMQ, as amqp://user:password@host:port/vhost (%2f is the vhost "/"), or amqps:// for TLS; RABBITMQ_URL or CLOUDAMQP_URL is used if this is not set [default: amqp://127.0.0.1:5672/%2f]
     #[arg(long, env = "AMQP_URL", value_parser = Secret(amqp_url), hide_env_values = true)]
     amqp_url: Option<AmqpUrl>,
     /// The CAs (PEM) that count for RabbitMQ's certificate with amqps:// [default: the machine's]

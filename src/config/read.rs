@@ -18,7 +18,7 @@ use super::secret::{MASK, Secret, holds_secret, without_secrets};
 use super::shown::{self, ShownSetting};
 
 /// Names under which other software has RabbitMQ's URL; the first that is set counts.
-const AMQP_URLS: [&str; 1] = ["rabbitmq_url"];
+const AMQP_URLS: [&str; 2] = ["rabbitmq_url", "cloudamqp_url"];
 
 /// The commands whose settings `config` shows.
 const CONFIGURED: [&str; 5] = ["serve", "accept", "consume", "migrate", "healthcheck"];
@@ -102,6 +102,13 @@ pub(super) fn command() -> clap::Command {
 }
 
 fn with_other_names(mut command: clap::Command) -> clap::Command {
+    if let Some(listen) = argument(&command, "listen") {
+        let port = Arg::new("port").long("port").env("PORT").value_name("PORT");
+        let port = port.value_parser(value_parser!(u16).range(1..));
+        let port = port.help("The port of 0.0.0.0 where POST /ticket answers, if LISTEN is not set: what platforms set");
+        let heading = heading(listen);
+        command = command.arg(port.help_heading(heading));
+    }
     if argument(&command, "amqp_url").is_some() {
         command = command.args(AMQP_URLS.map(other_amqp_url));
     }
@@ -213,6 +220,15 @@ impl<'a> Role<'a> {
         if let Some(own) = amqp_url {
             let mut others = AMQP_URLS.iter().filter_map(|id| argument(self.command, id));
             found.extend(others.find_map(|other| self.named(own, other, &found)));
+        }
+        let listen = argument(self.command, "listen").filter(|own| !self.is_given(own));
+        if let Some((own, port)) = listen.zip(argument(self.command, "port")) {
+            found.extend(self.named(own, port, &[]).map(|mut listen| {
+                let mut address = OsString::from("0.0.0.0:");
+                address.push(&listen.value);
+                listen.value = address;
+                listen
+            }));
         }
         Ok(found)
     }

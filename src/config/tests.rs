@@ -86,6 +86,7 @@ const BOUNDS: &[(&str, Option<&str>, &str, &str, &str)] = &[
     ("exchange", Some("x0"), "x1", "x200", "x201"),
     ("unrouted-queue", Some("x0"), "x1", "x200", "x201"),
     ("dead-queue", Some("x0"), "x1", "x200", "x201"),
+    ("port", Some("0"), "1", "65535", "65536"),
     ("publish-group-max", Some("0"), "1", "16384", "16385"),
     ("wire-format", Some("0"), "1", "2", "3"),
     ("inflight-max", Some("0"), "1", "4194304", "4194305"),
@@ -106,8 +107,10 @@ const BOUNDS: &[(&str, Option<&str>, &str, &str, &str)] = &[
 const UNBOUNDED: &[&str] = &[
     "amqp-url",
     "rabbitmq-url",
+    "cloudamqp-url",
     "amqp-url-file",
     "rabbitmq-url-file",
+    "cloudamqp-url-file",
     "database-url-file",
     "database-url",
     "topology",

@@ -95,6 +95,23 @@ fn the_labels_are_those_of_the_crate() {
     }
 }
 
+/// The image listens where the host and a platform look for it: starts with its settings, and with the
+/// port that a platform sets instead.
+#[tokio::test]
+async fn the_image_listens_on_every_address() {
+    let settings: Vec<_> = lines(DOCKERFILE, "ENV ")
+        .filter(|line| !line.starts_with("CARGO_"))
+        .map(|line| line.split_once('=').unwrap())
+        .collect();
+    for (settings, port) in [(&settings, "8080"), (&vec![("PORT", "5000")], "5000")] {
+        let shown = Process::run(TICKETD, &["config", "accept"], settings).await;
+        let listen = format!("LISTEN\t0.0.0.0:{port}\t");
+        assert!(shown.text().contains(&listen), "{}", shown.text());
+    }
+    assert!(settings.iter().all(|(name, _)| *name != "LISTEN"));
+    assert!(lines(DOCKERFILE, "EXPOSE ").any(|port| port == "8080"));
+}
+
 /// The binary is told the revision that the label says, after the dependencies are built, which another
 /// commit leaves as they are: looks at the order of the steps.
 #[test]

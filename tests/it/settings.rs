@@ -1,7 +1,9 @@
-//! Where settings come from: files of secrets, and `config`, which shows what counts.
+//! Where settings come from: files of secrets, the names that platforms use, and `config`, which shows
+//! what counts.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
+use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 
 use ticketd_testing::*;
@@ -160,13 +162,72 @@ async fn secrets() -> Vec<(String, String)> {
     let shown = config(&["accept"], &[]).await;
     let files = shown.keys().filter_map(|name| name.strip_suffix("_FILE"));
     let files = files.filter(|name| *name != "CREDENTIALS");
-    let hidden = ["RABBITMQ_URL"].map(str::to_owned);
+    let hidden = ["RABBITMQ_URL", "CLOUDAMQP_URL"].map(str::to_owned);
     let secrets: Vec<_> = files.map(str::to_owned).chain(hidden).collect();
-    assert!(secrets.len() >= 3, "{secrets:?}");
+    assert!(secrets.len() >= 4, "{secrets:?}");
     secrets
         .into_iter()
         .map(|name| ("accept".into(), name))
         .collect()
+}
+
+/// Where LISTEN is not set, the port is the one that a platform sets, on every address: starts with
+/// it, and with both.
+#[tokio::test]
+async fn a_platforms_port_is_listened_on() {
+    let port = TcpListener::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap()
+        .port();
+    let port = port.to_string();
+    let mut ticketd = Process::start(TICKETD, &["accept"], &[("PORT", &*port)]);
+    let address = ticketd.address("LISTEN").await;
+    assert_eq!(address.to_string(), format!("0.0.0.0:{port}"));
+    let asked = Process::run(TICKETD, &["healthcheck"], &[("PORT", &*port)]).await;
+    assert_eq!(asked.code(), Some(0), "{}", asked.log);
+
+    let both = [("PORT", &*port), ("LISTEN", "127.0.0.1:9")];
+    let listen = config(&["accept"], &both).await.remove("LISTEN");
+    let own = ("127.0.0.1:9".to_owned(), "environment LISTEN".to_owned());
+    assert_eq!(listen, Some(own));
+    for wrong in ["0", "65536", "http", ""] {
+        let ended = Process::run(TICKETD, &["accept"], &[("PORT", wrong)]).await;
+        assert_eq!(ended.code(), Some(2), "{wrong}: {}", ended.log);
+        assert!(ended.log.contains("--port"), "{}", ended.log);
+    }
+}
+
+/// RabbitMQ's URL is taken under the names that others have for it, its own first, each also from a
+/// file: sets more and more of them.
+#[tokio::test]
+async fn the_brokers_url_has_other_names() {
+    let url = |host: &str| format!("amqp://till:{SECRET}@{host}/v");
+    let file = TestFile::new(url("filed"));
+    let from_file = format!("file {} (environment RABBITMQ_URL_FILE)", file.path());
+    let (cloud, rabbit, own) = (url("cloud"), url("rabbit"), url("own"));
+    let steps = [
+        (
+            ("CLOUDAMQP_URL", &*cloud),
+            "cloud",
+            "environment CLOUDAMQP_URL",
+        ),
+        (("RABBITMQ_URL_FILE", file.path()), "filed", &from_file),
+        (
+            ("RABBITMQ_URL", &*rabbit),
+            "rabbit",
+            "environment RABBITMQ_URL",
+        ),
+        (("AMQP_URL", &*own), "own", "environment AMQP_URL"),
+    ];
+    let mut settings = Vec::new();
+    for (setting, host, origin) in steps {
+        settings.retain(|(name, _)| *name != "RABBITMQ_URL_FILE");
+        settings.push(setting);
+        let shown = config(&["accept"], &settings).await.remove("AMQP_URL");
+        let value = format!("amqp://till:***@{host}:5672/v");
+        assert_eq!(shown, Some((value, origin.to_owned())));
+    }
 }
 
 /// `config` shows every setting that `--help` of the command has, and no secret of any: sets each one
@@ -180,6 +241,7 @@ async fn every_setting_is_shown() {
         ("DATABASE_URL", &*database),
         ("AMQP_URL", &broker),
         ("RABBITMQ_URL", &broker),
+        ("CLOUDAMQP_URL", &broker),
         ("CREDENTIALS", &credentials),
         // By mistake.
         ("QUEUE", &broker),
@@ -191,7 +253,7 @@ async fn every_setting_is_shown() {
         let mut names: BTreeSet<_> = names.collect();
         let shown = config(&[command], &secrets).await;
         if shown.contains_key("AMQP_URL") {
-            names.insert("RABBITMQ_URL".to_owned());
+            names.extend(["RABBITMQ_URL", "CLOUDAMQP_URL"].map(str::to_owned));
         }
         assert_eq!(
             shown.keys().cloned().collect::<BTreeSet<_>>(),
