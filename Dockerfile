@@ -11,6 +11,13 @@ FROM rabbitmq:4.3.6 AS rabbitmq
 COPY --chmod=644 deploy/conf/rabbitmq.conf /etc/rabbitmq/conf.d/20-ticketd.conf
 COPY --chmod=644 deploy/conf/advanced.config /etc/rabbitmq/advanced.config
 
+# The same for the profile tls, which mounts the certificates.
+FROM postgres AS postgres-tls
+COPY --chmod=644 deploy/conf/pg_hba-tls.conf /etc/postgresql-hba.conf
+
+FROM rabbitmq AS rabbitmq-tls
+COPY --chmod=644 deploy/conf/rabbitmq-tls.conf /etc/rabbitmq/conf.d/30-tls.conf
+
 # Of the same Debian release as what the binary runs on, so that it finds the C library it was built with.
 FROM rust:1.95.0-bookworm AS build
 WORKDIR /build

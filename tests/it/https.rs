@@ -18,12 +18,12 @@ const SILENCE: Duration = Duration::from_secs(12);
 
 /// What curl printed, and the code it ended with.
 #[derive(Debug)]
-struct Curled {
-    code: i32,
-    out: String,
+pub(crate) struct Curled {
+    pub(crate) code: i32,
+    pub(crate) out: String,
 }
 
-async fn curl(args: &[&str]) -> Curled {
+pub(crate) async fn curl(args: &[&str]) -> Curled {
     let mut curl = Command::new("curl");
     curl.args(["--silent", "--show-error", "--max-time", "30"]);
     curl.args(args);

@@ -1,11 +1,16 @@
 //! The images and docker-compose.yml, as far as they can be read without an engine; `make compose_check` runs them.
 
 use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::time::Duration;
 
+use ticketd_testing::servers::{amqps_url, stack_certificate};
 use ticketd_testing::*;
 
 use crate::TICKETD;
+use crate::https::curl;
 
 const DOCKERFILE: &str = include_str!("../../Dockerfile");
 const IGNORE: &str = include_str!("../../.dockerignore");
@@ -16,10 +21,11 @@ fn lines<'a>(text: &'a str, word: &'a str) -> impl Iterator<Item = &'a str> {
     text.lines().filter_map(move |line| line.strip_prefix(word))
 }
 
-/// The images that ours are made from, and their tags.
+/// The images that ours are made from, and their tags; not those of the file itself.
 fn bases() -> BTreeMap<&'static str, &'static str> {
     lines(DOCKERFILE, "FROM ")
         .map(|from| from.split_whitespace().next().unwrap())
+        .filter(|image| !DOCKERFILE.contains(&format!(" AS {image}\n")))
         .map(|image| image.split_once(':').expect("an image and its tag"))
         .collect()
 }
@@ -133,7 +139,7 @@ fn settings_do_not_depend_on_the_umask() {
     let copied: Vec<_> = lines(DOCKERFILE, "COPY ")
         .filter(|copy| copy.contains("deploy/"))
         .collect();
-    assert_eq!(copied.len(), 3, "{copied:?}");
+    assert_eq!(copied.len(), 5, "{copied:?}");
     for copy in copied {
         let words: Vec<_> = copy.split_whitespace().collect();
         let [mode, from, to] = words[..] else {
@@ -178,7 +184,7 @@ fn every_manifest_is_copied() {
 #[test]
 fn every_service_is_built_bounded_and_restarted() {
     let services = services();
-    assert_eq!(services.len(), 3, "{services:?}");
+    assert_eq!(services.len(), 6, "{services:?}");
     for (name, lines) in &services {
         for needed in [
             "pull_policy: build",
@@ -191,7 +197,9 @@ fn every_service_is_built_bounded_and_restarted() {
             !lines.iter().any(|line| line.starts_with("nofile")),
             "{name}"
         );
-        assert!(DOCKERFILE.contains(&format!(" AS {name}\n")), "{name}");
+        let target = lines.iter().find_map(|line| line.strip_prefix("target: "));
+        let stage = format!(" AS {}\n", target.expect("a stage"));
+        assert!(DOCKERFILE.contains(&stage), "{name}");
     }
     assert!(COMPOSE.contains("\n    max-size: ") && COMPOSE.contains("\n    max-file: "));
 }
@@ -208,6 +216,131 @@ async fn the_drain_may_last_as_long_as_it_does_at_most() {
         seconds(rest, "[default")
     };
     let most = default("LAME_DUCK") + default("SHUTDOWN_GRACE");
-    let ticketd = services()["ticketd"].join("\n");
-    assert!(seconds(&ticketd, "stop_grace_period") >= most + Duration::from_secs(5));
+    for name in ["ticketd", "ticketd-tls"] {
+        let ticketd = services()[name].join("\n");
+        assert!(seconds(&ticketd, "stop_grace_period") >= most + Duration::from_secs(5));
+    }
+}
+
+/// The value of a key among the lines of a service.
+fn value<'a>(lines: &[&'a str], key: &str) -> &'a str {
+    let mut values = lines.iter().filter_map(|line| line.strip_prefix(key));
+    let value = values.next().expect(key);
+    value.strip_prefix(": ").expect(key)
+}
+
+/// The profile `tls` is apart from the installation without it, has no default password, and encrypts
+/// and checks each link: reads its settings and those of its servers.
+#[test]
+fn the_profile_tls_is_encrypted_and_checked() {
+    let services = services();
+    let secured: Vec<_> = services
+        .iter()
+        .filter(|(_, lines)| lines.contains(&"profiles: [tls]"))
+        .map(|(name, _)| *name)
+        .collect();
+    assert_eq!(secured, ["postgres-tls", "rabbitmq-tls", "ticketd-tls"]);
+    for name in secured {
+        let text = services[name].join("\n");
+        assert!(!text.contains("PASSWORD:-ticketd"), "{name}");
+    }
+    let ticketd = &services["ticketd-tls"];
+    let database = value(ticketd, "DATABASE_URL");
+    assert!(database.contains("@postgres-tls:5432/"), "{database}");
+    assert!(database.ends_with("?sslmode=verify-full&sslrootcert=/etc/ticketd/ca.pem"));
+    let broker = value(ticketd, "AMQP_URL");
+    assert!(broker.starts_with("amqps://") && broker.contains("@rabbitmq-tls:5671/"));
+    let hba = include_str!("../../deploy/conf/pg_hba-tls.conf");
+    assert_eq!(lines(hba, "hostssl ").count(), 1, "{hba}");
+    assert!(!hba.lines().any(|line| line.starts_with("host ")), "{hba}");
+    let rabbitmq = include_str!("../../deploy/conf/rabbitmq-tls.conf");
+    assert_eq!(
+        lines(rabbitmq, "listeners.tcp = ").collect::<Vec<_>>(),
+        ["none"]
+    );
+}
+
+/// What deploy/compose_tls.sh makes, beside what is on this machine. It goes with the value.
+struct Hardened {
+    folder: PathBuf,
+}
+
+impl Hardened {
+    /// With the private servers' CA beside the new one, and one source.
+    fn new(token: &str) -> Self {
+        let name = format!("ticketd-compose-{}", uuid::Uuid::now_v7());
+        let made = Self {
+            folder: std::env::temp_dir().join(name),
+        };
+        let script = concat!(env!("CARGO_MANIFEST_DIR"), "/deploy/compose_tls.sh");
+        let mut script = Command::new(script);
+        let output = script.arg(&made.folder).arg("localhost").output().unwrap();
+        assert!(output.status.success(), "{output:?}");
+        let ca = |path: &Path| fs::read_to_string(path).unwrap();
+        let both = ca(&made.ca()) + &ca(stack_certificate("ca.pem").as_ref());
+        made.write("ca.pem", &both);
+        made.write("credentials", &format!("shop bearer {token}\n"));
+        made
+    }
+
+    fn write(&self, name: &str, text: &str) {
+        let path = self.folder.join("ticketd").join(name);
+        // One that is there cannot be written to.
+        fs::remove_file(&path).ok();
+        fs::write(path, text).unwrap();
+    }
+
+    fn ca(&self) -> PathBuf {
+        self.folder.join("ca/ca.pem")
+    }
+
+    /// A setting of the profile, with this folder in the place of the mounted one.
+    fn setting(&self, name: &str) -> String {
+        let own = format!("{}/", self.folder.join("ticketd").display());
+        value(&services()["ticketd-tls"], name).replace("/etc/ticketd/", &own)
+    }
+}
+
+impl Drop for Hardened {
+    fn drop(&mut self) {
+        // What is left behind is in the folder for such things.
+        let _removed = fs::remove_dir_all(&self.folder);
+    }
+}
+
+/// With what deploy/compose_tls.sh makes, the settings of the profile `tls` take a ticket by HTTPS
+/// from who has a token, and from nobody else: runs both, on the private servers.
+#[tokio::test]
+async fn the_profile_tls_takes_tickets() {
+    let namespace = Namespace::new(TICKETD).await;
+    let token = "t".repeat(40);
+    let made = Hardened::new(&token);
+    let database = made.setting("DATABASE_URL");
+    let (_, options) = database.split_once('?').unwrap();
+    let database = namespace.database_url().replace("127.0.0.1", "localhost");
+    let mut settings = vec![
+        ("ADMIN_LISTEN", "127.0.0.1:0".to_owned()),
+        ("DATABASE_URL", database.replace("sslmode=disable", options)),
+        ("AMQP_URL", amqps_url()),
+    ];
+    assert!(settings[1].1.contains("verify-full"), "{settings:?}");
+    let files = ["TLS_CERT", "TLS_KEY", "CREDENTIALS_FILE", "AMQP_TLS_CA"];
+    settings.extend(files.map(|name| (name, made.setting(name))));
+    let settings: Vec<_> = settings
+        .iter()
+        .map(|(name, value)| (*name, value.as_str()))
+        .collect();
+    let mut ticketd = namespace.start("serve", &settings);
+    ticketd.logged("publishing to RabbitMQ").await;
+    let port = ticketd.address("LISTEN").await.port();
+    let (url, ca) = (format!("https://localhost:{port}/ticket"), made.ca());
+    let mine = format!("authorization: Bearer {token}");
+    let status = ["--output", "/dev/null", "--write-out", "%{http_code}"];
+    for (header, expected) in [(mine.as_str(), "202"), ("x: y", "401")] {
+        let ca = ca.to_str().unwrap();
+        let post = ["--cacert", ca, "--header", header, "--data-binary", EXAMPLE];
+        let curled = curl(&[&status[..], &post, &[&url]].concat()).await;
+        assert_eq!(curled.out, expected, "{header}");
+    }
+    namespace.stored(1).await;
 }
