@@ -7,6 +7,7 @@ mod dead;
 mod healthcheck;
 mod migrate;
 mod show_settings;
+mod status;
 
 pub use check::check;
 pub use credential::credential;
@@ -14,3 +15,4 @@ pub use dead::dead;
 pub use healthcheck::healthcheck;
 pub use migrate::migrate;
 pub use show_settings::show_settings;
+pub use status::status;

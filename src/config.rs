@@ -26,7 +26,7 @@ pub use broker::{AmqpTls, AmqpUrl, BrokerSettings, TopologyMode};
 pub use cli::{
     AcceptRole, AcceptSettings, CheckArguments, CheckFormat, Cli, Command, CommonSettings,
     ConsumeRole, ConsumeSettings, CredentialAction, CredentialArguments, DeadAction, DeadSettings,
-    LogFormat, ServeSettings, ShutdownSettings,
+    LogFormat, ServeSettings, ShutdownSettings, StatusFormat, StatusSettings, TicketName,
 };
 pub use credentials::{
     CredentialKind, Credentials, OTHER_SOURCES, RateOverride, SourceCredentials, TOKEN_PREFIX,

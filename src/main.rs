@@ -78,15 +78,23 @@ async fn run(command: Command, output: &mut Output) -> anyhow::Result<ExitCode> 
         Command::Config { settings } => ticketd::show_settings(&settings, output)?,
         Command::Credential(settings) => ticketd::credential(&settings.action, output)?,
         Command::Healthcheck(settings) => ticketd::healthcheck(&settings).await?,
+        Command::Status(settings) => {
+            return Ok(exit_code(ticketd::status(&settings, output).await?));
+        }
         Command::Check(CheckArguments { format, files }) => {
-            return Ok(if ticketd::check(&files, format, output)? {
-                ExitCode::SUCCESS
-            } else {
-                ExitCode::FAILURE
-            });
+            return Ok(exit_code(ticketd::check(&files, format, output)?));
         }
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// That of a command that found what was hoped for, or did not.
+fn exit_code(found: bool) -> ExitCode {
+    if found {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    }
 }
 
 /// Runs until SIGTERM or SIGINT, and drains; a second signal ends that. SIGHUP has files read

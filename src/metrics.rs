@@ -38,8 +38,8 @@ const LATENCY_SECONDS: &[f64] = &[
 const COUNTS: &[f64] = &[1.0, 4.0, 16.0, 64.0, 256.0, 1024.0, 4096.0, 16384.0];
 
 /// The status codes of http's responses, each with a counter made at start.
-const CODES: [u16; 13] = [
-    200, 202, 400, 401, 404, 405, 408, 413, 415, 429, 431, 500, 503,
+const CODES: [u16; 14] = [
+    200, 202, 400, 401, 403, 404, 405, 408, 413, 415, 429, 431, 500, 503,
 ];
 
 /// Installs the process-wide recorder; fails if there is one already.

@@ -31,11 +31,12 @@ use crate::config::{
 use crate::consumer;
 use crate::health::Health;
 use crate::http::{
-    Bodies, Listener, Operators, PostTicket, Probes, TicketState, Workers, admin, public,
+    Bodies, Hosts, Listener, Operators, PostTicket, Probes, Stored, TicketState, Workers, admin,
+    public,
 };
 use crate::metrics::{HttpMetrics, Prometheus, UPKEEP_EVERY};
 use crate::publisher::{PublishLimits, publishers};
-use crate::store::{check_tls, ticket_states};
+use crate::store::{TicketReader, check_tls};
 use crate::thread::run_on_thread;
 use listen::Listening;
 use senders::KnownSenders;
@@ -178,11 +179,20 @@ impl Service {
         background.spawn(upkeep(probes.prometheus.clone()));
         background.spawn(follow(read_again, self.listening, self.credentials));
 
+        let mut stored = None;
         if let Some(accept) = self.accept {
-            accept.start(&self.broker, &probes, &mut http, &mut background)?;
+            let hosts = Hosts::new(&accept.settings.http.listen.page_hosts);
+            let reader = accept.start(&self.broker, &probes, &mut http, &mut background)?;
+            stored = reader.map(|reader| Stored {
+                state: TicketState {
+                    reader,
+                    senders: None,
+                },
+                listed: Some(hosts),
+            });
         }
         if let Some(listener) = self.admin {
-            let router = admin(&probes, Arc::new(HttpMetrics::new()));
+            let router = admin(&probes, stored, Arc::new(HttpMetrics::new()));
             // Never told to stop: health and metrics answer until the process ends.
             background.spawn(listener.serve(Arc::new(router), CancellationToken::new()));
         }
@@ -225,22 +235,26 @@ impl Accept {
         })
     }
 
-    /// Starts a worker for each core.
+    /// Starts a worker for each core. Returns what asks about stored tickets.
     fn start(
         self,
         broker: &Broker,
         probes: &Probes,
         http: &mut Part,
         background: &mut JoinSet<()>,
-    ) -> anyhow::Result<()> {
-        let operators = self.operators();
-        let ticket_state = self.database.map(|database| {
-            let (states, task) = ticket_states(database);
+    ) -> anyhow::Result<Option<TicketReader>> {
+        let (operators, listed) = (self.operators(), self.listed());
+        let reader = self.database.map(|database| {
+            let (reader, task) = TicketReader::new(database);
             background.spawn(task);
-            TicketState {
-                states,
+            reader
+        });
+        let stored = reader.clone().map(|reader| Stored {
+            state: TicketState {
+                reader,
                 senders: self.credentials.senders.clone(),
-            }
+            },
+            listed,
         });
         let limits = PublishLimits::of(&self.settings.publish);
         let body_bytes_max = self.settings.http.body_max as usize;
@@ -253,17 +267,26 @@ impl Accept {
                 publisher,
                 bodies: bodies.clone(),
                 senders: self.credentials.senders.clone(),
-                has_ticket_state: ticket_state.is_some(),
+                has_ticket_state: stored.is_some(),
                 health: health.clone(),
                 metrics: Arc::new(HttpMetrics::new()),
             };
-            let router = public(post_ticket, ticket_state.clone(), probes, operators.clone());
+            let router = public(post_ticket, stored.clone(), probes, operators.clone());
             (router, task)
         });
         let workers = Workers::start(routers, &http.stop)?;
         let stop = http.stop.clone();
         http.tasks.spawn(self.listener.serve_on(workers, stop));
-        Ok(())
+        Ok(reader)
+    }
+
+    /// By which names tickets are listed on `LISTEN`: not where that is for whoever reaches it and
+    /// more than this machine does, nor for anyone where there is a listener for operators.
+    fn listed(&self) -> Option<Hosts> {
+        let listen = &self.settings.http.listen;
+        let is_local = listen.admin_listen.is_none() && listen.listen.ip().is_loopback();
+        let hosts = Hosts::new(&listen.page_hosts);
+        (is_local || self.credentials.senders.is_some()).then_some(hosts)
     }
 
     /// Who may see on `LISTEN` what is the operator's; none where that has a listener of its own.

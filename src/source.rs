@@ -1,4 +1,8 @@
-//! Who a ticket came from, and when it was made there.
+//! Who a ticket came from, when it was made there, and the id that its sender's key gives it.
+
+mod key;
+
+pub use key::{KEY_BYTES_MAX, id_of_key, is_key};
 
 use std::fmt;
 use std::sync::Arc;

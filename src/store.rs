@@ -6,7 +6,7 @@
 //!   in `chunks`, and the `products` that may have changed.
 //! - `inserts`: the statements that write tickets, with their origins and without.
 //! - `error`: what went wrong, classified by what helps.
-//! - `ticket_state`: one ticket's state by its id.
+//! - `ticket_reader`: questions about tickets, asked by `ticket_queries`.
 //! - `dead_tickets`: those that could not be stored, listed and taken for a replay.
 //! - `migrate`: the tables created, or brought up to date while others write.
 
@@ -19,7 +19,8 @@ mod error;
 mod inserts;
 mod migrate;
 mod products;
-mod ticket_state;
+mod ticket_queries;
+mod ticket_reader;
 mod transaction;
 
 pub(crate) use connect::check_tls;
@@ -27,5 +28,6 @@ pub(crate) use copy::{Dead, Encoded, ProductRow, RECEIVED_AT_MIN_US, Recency, Ro
 pub(crate) use dead_tickets::{DeadTickets, Identity, TakenTicket};
 pub(crate) use error::StoreError;
 pub(crate) use migrate::{Tables, ensure_schema, migrate};
-pub(crate) use ticket_state::{TicketStates, Unavailable, ticket_states};
+pub(crate) use ticket_queries::TicketFilter;
+pub(crate) use ticket_reader::{TicketReader, Unavailable};
 pub(crate) use transaction::{Comparison, Store};

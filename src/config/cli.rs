@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use clap::error::ErrorKind;
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
+use uuid::Uuid;
 
 use super::auth::AuthSettings;
 use super::broker::BrokerSettings;
@@ -19,7 +20,7 @@ use super::store::StoreSettings;
 use super::tls::ListenTlsSettings;
 use super::units::duration_at_least;
 use super::version::VERSION_AND_REVISION;
-use crate::source::Source;
+use crate::source::{Source, is_key};
 
 /// The command line.
 #[derive(Debug, Parser)]
@@ -51,6 +52,8 @@ pub enum Command {
     Migrate(Box<DatabaseSettings>),
     /// Check for each file whether it is a valid ticket, and say why not
     Check(CheckArguments),
+    /// Say what became of a ticket
+    Status(Box<StatusSettings>),
     /// List dead tickets, which could not be stored, show one, or replay one
     Dead(Box<DeadSettings>),
     /// Make a sender's credential
@@ -94,6 +97,48 @@ pub enum DeadAction {
         /// Its number in the list
         number: i64,
     },
+}
+
+/// What follows `status`.
+#[derive(Debug, Args)]
+pub struct StatusSettings {
+    /// The ticket that is asked about.
+    #[command(flatten)]
+    pub ticket: TicketName,
+    /// How what is known is written
+    #[arg(long, value_enum, default_value_t = StatusFormat::Text)]
+    pub format: StatusFormat,
+    /// Where it is looked for.
+    #[command(flatten)]
+    pub database: DatabaseSettings,
+}
+
+/// By what a ticket is known: its id, or its sender's key, of which its id was made.
+#[derive(Debug, Args)]
+pub struct TicketName {
+    /// The id that was answered with 202
+    #[arg(required_unless_present = "key", conflicts_with = "key")]
+    pub id: Option<Uuid>,
+    /// The key that it was sent with: Idempotency-Key, or webhook-id
+    #[arg(long, value_parser = key)]
+    pub key: Option<String>,
+    /// The source whose key that is, where there are credentials
+    #[arg(long, requires = "key", value_parser = Source::parse)]
+    pub source: Option<Source>,
+}
+
+fn key(text: &str) -> Result<String, &'static str> {
+    let key = is_key(text.as_bytes()).then(|| text.to_owned());
+    key.ok_or("a key has 1 to 255 visible ASCII characters")
+}
+
+/// The form of what `status` tells.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum StatusFormat {
+    /// Lines for people.
+    Text,
+    /// The JSON of `GET /ticket/{id}`, for machines.
+    Json,
 }
 
 /// What follows `check`.
@@ -260,6 +305,7 @@ impl Cli {
                 (settings.common.broker.tls(), database)
             }
             Command::Migrate(settings) => (Ok(None), settings.config().map(drop)),
+            Command::Status(settings) => (Ok(None), settings.database.config().map(drop)),
             Command::Dead(settings) => {
                 (settings.broker.tls(), settings.database.config().map(drop))
             }

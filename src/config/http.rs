@@ -31,6 +31,10 @@ pub struct ListenSettings {
     /// Where /metrics and /version answer instead of on LISTEN, and /livez and /readyz as well, so that load cannot block them; none by default
     #[arg(long, env = "ADMIN_LISTEN", value_name = "ADDRESS:PORT")]
     pub admin_listen: Option<SocketAddr>,
+    /// Names by which /tickets may be asked for, beside addresses and localhost; with commas between
+    // So that no web page elsewhere can have its reader's browser ask, by a name that it makes lead here.
+    #[arg(long, env = "PAGE_HOSTS", value_name = "NAMES", value_delimiter = ',')]
+    pub page_hosts: Vec<String>,
     /// Their TLS.
     #[command(flatten)]
     pub tls: ListenTlsSettings,

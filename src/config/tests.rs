@@ -130,6 +130,7 @@ const UNBOUNDED: &[&str] = &[
     "rust-log",
     "credentials-file",
     "credentials",
+    "page-hosts",
     // Its numbers have: see rate.rs.
     "rate-limit",
 ];

@@ -15,7 +15,7 @@ mod webhook;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use hyper::header::{AUTHORIZATION, HeaderMap};
 
@@ -152,12 +152,16 @@ impl Sender {
         }
     }
 
-    /// Counts a ticket against its limit. The error says how long the limit is used up for.
-    pub(crate) fn admit(&self) -> Result<(), Duration> {
-        match &self.limit {
-            Some((_, limiter)) => limiter.admit(Instant::now()),
-            None => Ok(()),
-        }
+    /// Counts a ticket against its limit. The error says for how many seconds, rounded up, that is
+    /// used up.
+    pub(crate) fn admit(&self) -> Result<(), u32> {
+        let Some((_, limiter)) = &self.limit else {
+            return Ok(());
+        };
+        limiter.admit(Instant::now()).map_err(|wait| {
+            let seconds = wait.as_nanos().div_ceil(1_000_000_000);
+            u32::try_from(seconds).unwrap_or(u32::MAX)
+        })
     }
 }
 

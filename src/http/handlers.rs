@@ -1,9 +1,13 @@
 //! The handlers, one file for each; `router` says which of them answers what.
 
+mod check_ticket;
 mod post_ticket;
 mod probes;
+mod ticket_list;
 mod ticket_state;
 
+pub(crate) use check_ticket::CheckTicket;
 pub(crate) use post_ticket::{PostTicket, Progress, Submitted, TicketHead};
 pub(crate) use probes::{Operators, Probes, version};
+pub(crate) use ticket_list::TicketList;
 pub(crate) use ticket_state::TicketState;

@@ -3,14 +3,7 @@
 use hyper::header::HeaderMap;
 use uuid::Uuid;
 
-use crate::source::Source;
-
-/// The namespace of ids made from keys (UUID version 5, RFC 9562 section 5.5).
-/// Changing it would make every repeated ticket a new one.
-const KEY_NAMESPACE: Uuid = Uuid::from_u128(0x7b0d_51b2_6f5c_4e0a_9f8e_1c0d_3a6b_27d4);
-
-/// The longest key, in bytes.
-const KEY_BYTES_MAX: usize = 255;
+use crate::source::{Source, id_of_key, is_key};
 
 /// The headers that make a repetition recognisable: the IETF's draft of
 /// Idempotency-Key, and Standard Webhooks. The first one present counts.
@@ -45,7 +38,7 @@ pub(super) fn ticket_id(source: Option<&Source>, headers: &HeaderMap) -> Result<
         if keys.next().is_some() {
             return Err(KeyError::Several);
         }
-        if key.is_empty() || key.len() > KEY_BYTES_MAX || !key.iter().all(u8::is_ascii_graphic) {
+        if !is_key(key) {
             return Err(KeyError::NoKey);
         }
         return Ok(id_of_key(source, key));
@@ -53,21 +46,10 @@ pub(super) fn ticket_id(source: Option<&Source>, headers: &HeaderMap) -> Result<
     Ok(Uuid::now_v7())
 }
 
-/// The id of a key. Keys belong to their source: neither has a blank, so no other source and key,
-/// and no key without a source, make the same name.
-pub(super) fn id_of_key(source: Option<&Source>, key: &[u8]) -> Uuid {
-    match source {
-        None => Uuid::new_v5(&KEY_NAMESPACE, key),
-        Some(source) => {
-            let name = [source.as_str().as_bytes(), b" ", key].concat();
-            Uuid::new_v5(&KEY_NAMESPACE, &name)
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::source::KEY_BYTES_MAX;
     use hyper::header::HeaderValue;
 
     fn with(name: &'static str, value: &[u8]) -> HeaderMap {
@@ -91,36 +73,6 @@ mod tests {
             ticket_id(None, &with("webhook-id", b"till-7/4712")).expect("a good key")
         );
         assert_eq!(id.get_version_num(), 5);
-    }
-
-    fn of_source(source: Option<&str>, key: &[u8]) -> Uuid {
-        let source = source.map(|name| Source::parse(name).expect("a source"));
-        let id = ticket_id(source.as_ref(), &with("idempotency-key", key));
-        id.expect("a good key")
-    }
-
-    /// Made by Python's uuid.uuid5, so that others can make them too.
-    #[test]
-    fn ids_of_keys_are_the_documented_ones() {
-        let plain = of_source(None, b"till-7/4711").to_string();
-        assert_eq!(plain, "60a157f9-cf37-518c-b6be-d7c484b9bfa6");
-        let of_shop = of_source(Some("shop-1"), b"till-7/4711").to_string();
-        assert_eq!(of_shop, "e52bc03d-bf2a-546e-acb3-d16f6a319ee2");
-    }
-
-    #[test]
-    fn keys_belong_to_their_source() {
-        let ids = [
-            of_source(None, b"a-b-c"),
-            of_source(Some("a"), b"b-c"),
-            of_source(Some("a"), b"-b-c"),
-            of_source(Some("a-b"), b"c"),
-            of_source(Some("b"), b"b-c"),
-            of_source(Some("a"), b"a-b-c"),
-        ];
-        let different: std::collections::HashSet<_> = ids.iter().collect();
-        assert_eq!(different.len(), ids.len());
-        assert_eq!(of_source(Some("a"), b"b-c"), ids[1]);
     }
 
     #[test]

@@ -102,6 +102,12 @@ pub(super) fn encoded() -> FullResponse {
     )
 }
 
+/// 403: the server is asked by a name that anybody may have made.
+pub(super) fn unknown_host() -> FullResponse {
+    let detail = "ask by an address, localhost or a name in PAGE_HOSTS";
+    problem(StatusCode::FORBIDDEN, detail)
+}
+
 /// 429: the source is over its limit for so many seconds.
 pub(super) fn rate_limited(seconds: u32) -> FullResponse {
     let problem = problem(

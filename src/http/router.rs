@@ -7,7 +7,10 @@ use hyper::body::Incoming;
 use hyper::{Method, Request};
 use uuid::Uuid;
 
-use super::handlers::{Operators, PostTicket, Probes, TicketState, version};
+use super::handlers::{
+    CheckTicket, Operators, PostTicket, Probes, TicketList, TicketState, version,
+};
+use super::host::Hosts;
 use super::pending::{PendingResponse, State};
 use super::problem;
 use super::response::{FullResponse, unread_body};
@@ -37,27 +40,40 @@ enum Path {
 enum Endpoint {
     PostTicket(Arc<PostTicket>),
     TicketState(TicketState),
+    TicketList(TicketList, Hosts),
+    CheckTicket(CheckTicket),
     Live(Probes),
     Ready(Probes),
     Metrics(Probes, Operators),
     Version(Operators),
 }
 
+/// What is told of stored tickets on one listener.
+#[derive(Clone)]
+pub(crate) struct Stored {
+    /// One by one.
+    pub state: TicketState,
+    /// As lists, to who asks by one of these names; no lists if there are none.
+    pub listed: Option<Hosts>,
+}
+
 /// What `LISTEN` answers: tickets, what became of them if there is a database to
 /// ask, probes, and what is the operator's unless another listener has that.
 pub(crate) fn public(
     post_ticket: PostTicket,
-    ticket_state: Option<TicketState>,
+    stored: Option<Stored>,
     probes: &Probes,
     operators: Option<Operators>,
 ) -> Router {
     let metrics = post_ticket.metrics.clone();
+    let check_ticket = Endpoint::CheckTicket(CheckTicket {
+        bodies: post_ticket.bodies.clone(),
+        senders: post_ticket.senders.clone(),
+    });
     let post_ticket = Endpoint::PostTicket(Arc::new(post_ticket));
     let mut routes = vec![Route::exact("/ticket", post_ticket)];
-    routes.extend(ticket_state.map(|handler| {
-        let endpoint = Endpoint::TicketState(handler);
-        Route::new(Path::WithId("/ticket/"), endpoint)
-    }));
+    routes.extend(stored.into_iter().flat_map(Stored::routes));
+    routes.push(Route::exact("/check", check_ticket));
     routes.extend(probe_routes(probes));
     routes.extend(
         operators
@@ -68,10 +84,23 @@ pub(crate) fn public(
 }
 
 /// What `ADMIN_LISTEN` answers: probes, and what is the operator's.
-pub(crate) fn admin(probes: &Probes, metrics: Arc<HttpMetrics>) -> Router {
+pub(crate) fn admin(probes: &Probes, stored: Option<Stored>, metrics: Arc<HttpMetrics>) -> Router {
     let mut routes = Vec::from(probe_routes(probes));
     routes.extend(operator_routes(probes, Operators::Anyone));
+    routes.extend(stored.into_iter().flat_map(Stored::routes));
     Router::new(routes, metrics)
+}
+
+impl Stored {
+    fn routes(self) -> impl Iterator<Item = Route> {
+        let Self { state, listed } = self;
+        let list = listed.map(|hosts| {
+            let list = TicketList::new(state.clone());
+            Route::exact("/tickets", Endpoint::TicketList(list, hosts))
+        });
+        let state = Route::new(Path::WithId("/ticket/"), Endpoint::TicketState(state));
+        [state].into_iter().chain(list)
+    }
 }
 
 fn operator_routes(probes: &Probes, operators: Operators) -> [Route; 2] {
@@ -171,6 +200,8 @@ impl Endpoint {
         match self {
             Self::PostTicket(_) => RouteLabel::Ticket,
             Self::TicketState(_) => RouteLabel::TicketState,
+            Self::TicketList(..) => RouteLabel::TicketList,
+            Self::CheckTicket(_) => RouteLabel::CheckTicket,
             Self::Live(_) => RouteLabel::Live,
             Self::Ready(_) => RouteLabel::Ready,
             Self::Metrics(..) => RouteLabel::Metrics,
@@ -181,14 +212,14 @@ impl Endpoint {
     /// The methods it takes, as `Allow` lists them (RFC 9110 section 10.2.1).
     fn allowed(&self) -> &'static str {
         match self {
-            Self::PostTicket(_) => "POST",
+            Self::PostTicket(_) | Self::CheckTicket(_) => "POST",
             _ => "GET, HEAD",
         }
     }
 
     fn takes(&self, method: &Method) -> bool {
         match self {
-            Self::PostTicket(_) => method == Method::POST,
+            Self::PostTicket(_) | Self::CheckTicket(_) => method == Method::POST,
             _ => method == Method::GET || method == Method::HEAD,
         }
     }
@@ -208,6 +239,8 @@ impl Endpoint {
                     None => State::known(problem::no_such_path()),
                 }
             }
+            Self::TicketList(handler, hosts) => list(handler, hosts, &request),
+            Self::CheckTicket(handler) => State::Boxed(Box::pin(handler.clone().post(request))),
             Self::Live(probes) => State::known(probes.live()),
             Self::Ready(probes) => State::known(probes.ready()),
             Self::Metrics(probes, operators) => match operators.admit(request.headers()) {
@@ -220,6 +253,17 @@ impl Endpoint {
             },
         }
     }
+}
+
+fn list(handler: &TicketList, hosts: &Hosts, request: &Request<Incoming>) -> State {
+    if !hosts.admit(request.headers()) {
+        return State::known(unread_body(request.body(), problem::unknown_host()));
+    }
+    let Ok(source) = handler.source(request.headers()) else {
+        return State::known(unread_body(request.body(), problem::unauthorized()));
+    };
+    let query = request.uri().query().map(str::to_owned);
+    State::Boxed(Box::pin(handler.clone().get(query, source)))
 }
 
 fn id(text: &str) -> Option<Uuid> {

@@ -70,6 +70,10 @@ label! {
         Ticket = "/ticket",
         /// GET /ticket/{id}.
         TicketState = "/ticket/{id}",
+        /// GET /tickets.
+        TicketList = "/tickets",
+        /// POST /check.
+        CheckTicket = "/check",
         /// GET /metrics.
         Metrics = "/metrics",
         /// GET /livez.

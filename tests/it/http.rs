@@ -39,10 +39,13 @@ async fn an_accepted_ticket_is_found_under_its_location() {
             "issued_at",
             "order_id",
             "received_at",
+            "set_aside",
             "source",
+            "state",
             "stored_at",
             "total",
-            "valid"
+            "valid",
+            "vat"
         ]
     );
     assert_eq!(state["id"], id.to_string());

@@ -88,7 +88,7 @@ const FOREIGN: &[(&str, &[&str])] = &[
     ("rustls_native_certs", &["tls"]),
     ("rust_decimal", &["ticket", "store", "consumer"]),
     // Tokens are hashed where they are read and where they are presented.
-    ("serde_json", &["ticket", "commands"]),
+    ("serde_json", &["ticket", "commands", "store", "http"]),
     ("sha2", &["config", "http"]),
     ("rustix", &["broker"]),
     ("slab", &["consumer"]),

@@ -38,5 +38,6 @@ mod secrets;
 mod senders;
 mod settings;
 mod start_order;
+mod stored;
 mod upgrade;
 mod version;

@@ -198,7 +198,10 @@ async fn only_a_sender_is_let_in() {
     let page = client.ask(get_with("/metrics", OPERATOR)).await;
     for (series, expected) in [
         ("ticketd_rejected_total{reason=\"unauthorized\"}", refused),
-        ("ticketd_http_requests_total{code=\"401\"}", refused),
+        (
+            "ticketd_http_requests_total{code=\"401\",route=\"/ticket\"}",
+            refused,
+        ),
         ("ticketd_source_accepted_total{source=\"shop-1\"}", 1.0),
         ("ticketd_source_accepted_total{source=\"shop-3\"}", 4.0),
         ("ticketd_source_rejected_total{source=\"shop-3\"}", 0.0),

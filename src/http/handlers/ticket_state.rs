@@ -11,13 +11,13 @@ use crate::http::auth::{Senders, TokenHolder, Unauthorized};
 use crate::http::problem;
 use crate::http::response::{FullResponse, JSON, response};
 use crate::source::Source;
-use crate::store::{TicketStates, Unavailable};
+use crate::store::{TicketReader, Unavailable};
 
 /// Answers GET /ticket/{id}.
 #[derive(Clone)]
 pub(crate) struct TicketState {
     /// Asks the database.
-    pub states: TicketStates,
+    pub reader: TicketReader,
     /// Who may ask; anyone may where there are none.
     pub senders: Option<Arc<Senders>>,
 }
@@ -41,9 +41,9 @@ impl TicketState {
 
     /// The state of the ticket of this id, as JSON. Who asks as a source is told of its own only.
     pub(crate) async fn get(self, id: Uuid, source: Option<Source>) -> FullResponse {
-        match self.states.of(id, source).await {
+        match self.reader.state(id, source).await {
             Ok(Some(json)) => response(StatusCode::OK, JSON, json.into()),
-            Ok(None) => problem::not_found("no such ticket is stored, or not yet"),
+            Ok(None) => problem::not_found("no such ticket is known, or not yet"),
             Err(Unavailable) => problem::unavailable("the database did not answer"),
         }
     }

@@ -9,7 +9,8 @@ use uuid::Uuid;
 use super::rejection::Rejection;
 use crate::http::auth::{Claim, Sender, Senders, SignedClaim, Unauthorized};
 use crate::http::body::BodyError;
-use crate::http::idempotency::{KeyError, id_of_key, ticket_id};
+use crate::http::idempotency::{KeyError, ticket_id};
+use crate::source::id_of_key;
 
 /// Whose ticket it is, and its id, as far as the head tells.
 pub(super) enum TicketIdentity {
@@ -88,8 +89,5 @@ fn unauthorized(Unauthorized(why): Unauthorized) -> Rejection {
 
 /// Counts a ticket against its sender's limit.
 fn admit(sender: &Sender) -> Result<(), Rejection> {
-    sender.admit().map_err(|wait| {
-        let seconds = wait.as_nanos().div_ceil(1_000_000_000);
-        Rejection::RateLimited(u32::try_from(seconds).unwrap_or(u32::MAX))
-    })
+    sender.admit().map_err(Rejection::RateLimited)
 }
