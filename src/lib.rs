@@ -43,7 +43,7 @@ mod tls;
 
 pub use commands::{check, credential, dead, healthcheck, migrate, show_settings, status};
 pub use metrics::install as install_metrics;
-pub use service::Service;
+pub use service::{Service, check_files};
 
 // The way from a body to its row without the servers in between, for `fuzz/` and `benches/`.
 #[doc(hidden)]

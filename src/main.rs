@@ -75,7 +75,10 @@ async fn run(command: Command, output: &mut Output) -> anyhow::Result<ExitCode> 
         }
         Command::Migrate(settings) => ticketd::migrate(&settings).await?,
         Command::Dead(settings) => ticketd::dead(&settings, output).await?,
-        Command::Config { settings } => ticketd::show_settings(&settings, output)?,
+        Command::Config { settings, of } => {
+            ticketd::show_settings(&settings, output)?;
+            of.as_deref().map_or(Ok(()), ticketd::check_files)?;
+        }
         Command::Credential(settings) => ticketd::credential(&settings.action, output)?,
         Command::Healthcheck(settings) => ticketd::healthcheck(&settings).await?,
         Command::Status(settings) => {

@@ -9,8 +9,11 @@
 //! 3. requests in progress get their responses, so every publish its confirm;
 //! 4. the consumer stores and acknowledges what it has begun.
 
+mod check;
 mod listen;
 mod senders;
+
+pub use check::check_files;
 
 use std::sync::Arc;
 use std::thread::available_parallelism;

@@ -63,6 +63,9 @@ pub enum Command {
         /// All of them, as they were read.
         #[arg(skip)]
         settings: Vec<ShownSetting>,
+        /// The command that has them.
+        #[arg(skip)]
+        of: Option<Box<Command>>,
     },
     /// Exit 0 if the ticketd with these settings answers that it is alive, else 1
     Healthcheck(ListenSettings),

@@ -61,7 +61,7 @@ impl Cli {
         let found = role.found()?;
         let second = command().try_get_matches_from(role.with(arguments, &found))?;
         let mut cli = Self::of(&second)?;
-        if let (Command::Config { settings }, Some(of)) = (&mut cli.command, role_in(&second)) {
+        if let (Command::Config { settings, .. }, Some(of)) = (&mut cli.command, role_in(&second)) {
             *settings = role.shown(of.1, &found);
         }
         Ok(cli)
@@ -73,14 +73,13 @@ impl Cli {
         let Some(config) = matches.subcommand_matches("config") else {
             return cli.checked();
         };
-        let command = cli.command;
-        let role = Command::from_arg_matches(config)?;
-        let checked = Self {
-            command: role,
-            ..cli
-        }
-        .checked()?;
-        Ok(Self { command, ..checked })
+        let command = Command::from_arg_matches(config)?;
+        let mut cli = Self { command, ..cli }.checked()?;
+        cli.command = Command::Config {
+            settings: Vec::new(),
+            of: Some(Box::new(cli.command)),
+        };
+        Ok(cli)
     }
 }
 

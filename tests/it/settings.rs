@@ -319,3 +319,41 @@ async fn wrong_settings_are_told_as_by_the_command() {
         assert!(own.len() > 40, "{own}");
     }
 }
+
+/// So are files that cannot be used, after the settings: gives wrong ones, and none that is wrong.
+#[tokio::test]
+async fn wrong_files_are_told_as_by_the_command() {
+    let wrong = TestFile::new(format!("shop bearer {SECRET}"));
+    let urls = [
+        ("AMQP_URL", "amqps://127.0.0.1:1"),
+        ("DATABASE_URL", "host=127.0.0.1 port=1 sslmode=verify-full"),
+    ];
+    let certificate = [("TLS_CERT", wrong.path()), ("TLS_KEY", wrong.path())];
+    for (role, more) in [
+        ("accept", vec![("CREDENTIALS_FILE", wrong.path())]),
+        ("serve", vec![("CREDENTIALS_FILE", "/nothing/there")]),
+        ("serve", certificate.to_vec()),
+        ("consume", certificate.to_vec()),
+        ("consume", vec![("PGSSLROOTCERT", "/nothing/there")]),
+        ("accept", vec![("PGSSLROOTCERT", "/nothing/there")]),
+        ("migrate", vec![("PGSSLROOTCERT", "/nothing/there")]),
+        ("accept", vec![("AMQP_TLS_CA", wrong.path())]),
+    ] {
+        let settings = [&urls[..], &more].concat();
+        let own = Process::run(TICKETD, &[role], &settings).await;
+        let shown = Process::run(TICKETD, &["config", role], &settings).await;
+        assert_eq!(
+            (own.code(), shown.code()),
+            (Some(1), Some(1)),
+            "{role} {more:?}"
+        );
+        let error = |ended: &Ended| {
+            let line = ended.log.lines().last().unwrap_or_default().to_owned();
+            line.split_once("ERROR ").map(|(_, error)| error.to_owned())
+        };
+        assert!(error(&own).is_some_and(|error| !error.is_empty()));
+        assert_eq!(error(&own), error(&shown), "{role} {more:?}");
+        assert!(shown.text().contains(more[0].0), "{}", shown.text());
+        assert_hidden(&shown, role);
+    }
+}
