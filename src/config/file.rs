@@ -24,3 +24,24 @@ pub(super) fn secret(path: &Path) -> Result<String, String> {
     }
     Ok(line.to_owned())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_line_end_is_no_part_of_a_secret() {
+        let path = std::env::temp_dir().join(format!("ticketd-secret-{}", std::process::id()));
+        for (content, read) in [
+            ("s", "s"),
+            ("s\n", "s"),
+            ("s\r\n", "s"),
+            ("s\n\n", "s\n"),
+            (" s \n", " s "),
+        ] {
+            std::fs::write(&path, content).expect("a file");
+            assert_eq!(secret(&path).as_deref(), Ok(read), "{content:?}");
+        }
+        std::fs::remove_file(&path).expect("it is there");
+    }
+}
