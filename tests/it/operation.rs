@@ -239,9 +239,9 @@ async fn health_is_told_in_json() {
     }
 }
 
-/// The admin listener serves metrics and health, and no tickets: asks it for all.
+/// The admin listener serves metrics, health and what became of tickets, and takes none: asks it for all.
 #[tokio::test]
-async fn the_admin_listener_serves_metrics_and_health_alone() {
+async fn the_admin_listener_takes_no_tickets() {
     let namespace = Namespace::new(TICKETD).await;
     let settings = [("ADMIN_LISTEN", "127.0.0.1:0")];
     let mut ticketd = namespace.ready("serve", &settings).await;
@@ -250,11 +250,14 @@ async fn the_admin_listener_serves_metrics_and_health_alone() {
         .await;
     namespace.row(id).await;
     let mut admin = ticketd.admin().await;
-    for path in ["/metrics", "/livez", "/readyz", "/healthz"] {
+    let state = format!("/ticket/{id}");
+    for path in [
+        "/metrics", "/version", "/livez", "/readyz", "/healthz", &state,
+    ] {
         assert_eq!(admin.ask(get(path)).await.status, 200, "{path}");
     }
-    admin.ask(get(&format!("/ticket/{id}"))).await.problem(404);
     admin.ask(post(&[], EXAMPLE)).await.problem(404);
+    assert_eq!(namespace.count("tickets").await, 1);
 }
 
 /// The consume role stores what the accept role takes, and has no listener but the admin one: runs
