@@ -28,6 +28,7 @@ pub use cli::{
     ConsumeRole, ConsumeSettings, CredentialAction, CredentialArguments, DeadAction, DeadSettings,
     LogFormat, ServeSettings, ShutdownSettings, StatusFormat, StatusSettings, TicketName,
 };
+pub(crate) use credentials::credential_name;
 pub use credentials::{
     CredentialKind, Credentials, OTHER_SOURCES, RateOverride, SourceCredentials, TOKEN_PREFIX,
     TokenHash, WEBHOOK_PREFIX, WebhookKey, is_token,

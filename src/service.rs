@@ -222,11 +222,12 @@ impl Service {
 impl Accept {
     fn new(settings: AcceptRole, database: Option<DatabaseConfig>) -> anyhow::Result<Self> {
         let listen = &settings.http.listen;
-        let listening = Listening::read(&listen.tls, settings.http.client_ca())?;
-        let credentials = KnownSenders::read(&settings.auth)?;
+        let client_ca = settings.http.client_ca();
+        let credentials = KnownSenders::read(&settings.auth, client_ca.is_some())?;
+        let listening = Listening::read(&listen.tls, client_ca)?;
         if credentials.senders.is_none() && !listen.listen.ip().is_loopback() {
             warn!(
-                "whoever reaches LISTEN may send tickets: neither CREDENTIALS_FILE nor CREDENTIALS is set"
+                "whoever reaches LISTEN may send tickets: neither CREDENTIALS_FILE nor CREDENTIALS nor TLS_CLIENT_CA is set"
             );
         }
         Ok(Self {
@@ -295,8 +296,7 @@ impl Accept {
     /// Who may see on `LISTEN` what is the operator's; none where that has a listener of its own.
     fn operators(&self) -> Option<Operators> {
         let has_admin = self.settings.http.listen.admin_listen.is_some();
-        let senders = self.credentials.senders.clone();
-        (!has_admin).then(|| senders.map_or(Operators::Anyone, Operators::Known))
+        (!has_admin).then(|| self.credentials.operators())
     }
 }
 

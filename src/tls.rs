@@ -3,13 +3,16 @@
 //!
 //! - `files`: what settings name, as certificates, keys and CAs, or an error that names the setting.
 //! - `server`: the listeners' certificate, which is replaced while they listen.
+//! - `client_name`: the source that a client's certificate names.
 //! - `client`: a connection to a server, whose certificate is checked as far as asked for.
 
 mod client;
+mod client_name;
 mod files;
 mod server;
 
 pub(crate) use client::{ClientTls, explain, wants_certificate};
+pub(crate) use client_name::ClientIdentity;
 pub(crate) use files::TlsError;
 pub(crate) use server::{Clients, ServerFiles, ServerTls};
 

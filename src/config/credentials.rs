@@ -222,7 +222,7 @@ impl LineSecret {
 }
 
 /// Reads the name of a credential.
-pub(super) fn credential_name(text: &str) -> Result<Source, &'static str> {
+pub(crate) fn credential_name(text: &str) -> Result<Source, &'static str> {
     let name = Source::parse(text);
     let name = name.map_err(|_form| "a name has 1 to 64 characters of a-z, 0-9, ., _ and -")?;
     if name.as_str() == OTHER_SOURCES {

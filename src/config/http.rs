@@ -47,13 +47,14 @@ pub struct HttpSettings {
     /// Listeners.
     #[command(flatten)]
     pub listen: ListenSettings,
-    /// CAs (PEM), one of which must have signed the certificate that each client of LISTEN then has to show; read again on SIGHUP
+    /// CAs (PEM), one of which must have signed the certificate that each client of LISTEN then has to show, and which names its source; read again on SIGHUP
     // Not of ADMIN_LISTEN's: probes and scrapes have none.
     #[arg(
         long,
         env = "TLS_CLIENT_CA",
         value_name = "FILE",
-        requires = "tls_cert"
+        requires = "tls_cert",
+        group = "who_sends"
     )]
     tls_client_ca: Option<PathBuf>,
     /// Maximum size of a ticket, in bytes; larger ones are answered 413

@@ -1,7 +1,7 @@
 //! Who sends a request, and whether it may.
 //!
 //! ```text
-//! head -> Claim -> (a signed body) -> Sender -> its limit -> the ticket's id
+//! certificate, head -> Claim -> (a signed body) -> Sender -> its limit -> the ticket's id
 //! ```
 //!
 //! A bearer token is checked from the head, before any of the body is read. A signature covers the
@@ -13,7 +13,7 @@ mod file;
 mod rate;
 mod webhook;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Instant;
 
@@ -22,6 +22,7 @@ use hyper::header::{AUTHORIZATION, HeaderMap};
 use crate::config::{Credentials, RateLimit, RateOverride, SourceCredentials};
 use crate::metrics::{SourceCounters, SourceMetrics};
 use crate::source::Source;
+use crate::tls::ClientIdentity;
 use bearer::Tokens;
 use rate::Limiter;
 use webhook::{Signed, Webhooks};
@@ -37,6 +38,8 @@ pub(crate) struct Senders {
     rate: Option<RateLimit>,
     /// Held while the table is replaced.
     counters: Mutex<SourceCounters>,
+    /// Those that only a certificate names.
+    certified: RwLock<HashMap<Source, Arc<Sender>>>,
 }
 
 /// A sender that has proved who it is.
@@ -72,7 +75,12 @@ struct Table {
     senders: BTreeMap<Source, Arc<Sender>>,
     tokens: Tokens,
     webhooks: Webhooks,
+    /// Whether there are credentials at all; else certificates alone tell who sends.
+    has_credentials: bool,
 }
+
+/// Sources that only certificates name, of which is known how much of their limit they have used.
+const CERTIFIED_MAX: usize = 32_768;
 
 impl Senders {
     /// Those of these credentials; the limit is of each source that has none of its own.
@@ -83,6 +91,7 @@ impl Senders {
             table: RwLock::new(Arc::new(table)),
             rate,
             counters: Mutex::new(counters),
+            certified: RwLock::default(),
         }
     }
 
@@ -95,21 +104,37 @@ impl Senders {
         *self.table.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(new);
     }
 
-    /// What the head of a request proves; its query may name the source that has signed it.
+    /// What the head of a request from this client proves; its query may name the source that has
+    /// signed it. A certificate is enough. A credential beside it has to be of the same source, so
+    /// that nobody sends in the name of one with the certificate of another.
     pub(crate) fn claim(
         &self,
+        client: &ClientIdentity,
         headers: &HeaderMap,
         query: Option<&str>,
         now_us: i64,
     ) -> Result<Claim, Unauthorized> {
+        let certified = certified(client);
+        if let Some(source) = certified
+            && !self.table().has_claim(headers)
+        {
+            return Ok(Claim::Sender(self.of_certificate(source)));
+        }
         if headers.contains_key(AUTHORIZATION) {
             return match self.bearer(headers)? {
-                TokenHolder::Sender(sender) => Ok(Claim::Sender(sender)),
+                TokenHolder::Sender(sender) => {
+                    check_same(certified, &sender.source)?;
+                    Ok(Claim::Sender(sender))
+                }
                 TokenHolder::Operator => Err(Unauthorized("an operator's token sends nothing")),
             };
         }
         let signed = Signed::read(headers, now_us / 1_000_000)?;
-        let named = webhook::source_named(query)?;
+        let mut named = webhook::source_named(query)?;
+        if let Some(source) = certified {
+            check_same(named.as_ref(), source)?;
+            named = Some(source.clone());
+        }
         let table = self.table();
         table.webhooks.check_named(named.as_ref())?;
         Ok(Claim::Signed(Box::new(SignedClaim {
@@ -117,6 +142,58 @@ impl Senders {
             table,
             named,
         })))
+    }
+
+    /// The source that asks with a request from this client; none if an operator does.
+    pub(crate) fn asks(
+        &self,
+        client: &ClientIdentity,
+        headers: &HeaderMap,
+    ) -> Result<Option<Arc<Sender>>, Unauthorized> {
+        let certified = certified(client);
+        if let Some(source) = certified
+            && !self.table().has_claim(headers)
+        {
+            return Ok(Some(self.of_certificate(source)));
+        }
+        match self.bearer(headers)? {
+            TokenHolder::Operator => Ok(None),
+            TokenHolder::Sender(sender) => {
+                check_same(certified, &sender.source)?;
+                Ok(Some(sender))
+            }
+        }
+    }
+
+    /// The sender that a certificate names, which credentials may know as well.
+    fn of_certificate(&self, source: &Source) -> Arc<Sender> {
+        if let Some(known) = self.table().senders.get(source) {
+            return known.clone();
+        }
+        let certified = self
+            .certified
+            .read()
+            .unwrap_or_else(PoisonError::into_inner);
+        if let Some(known) = certified.get(source) {
+            return known.clone();
+        }
+        drop(certified);
+        self.new_of_certificate(source)
+    }
+
+    fn new_of_certificate(&self, source: &Source) -> Arc<Sender> {
+        let mut counters = self.counters.lock().unwrap_or_else(PoisonError::into_inner);
+        let metrics = counters.of(source.as_str());
+        drop(counters);
+        let mut certified = self
+            .certified
+            .write()
+            .unwrap_or_else(PoisonError::into_inner);
+        if certified.len() >= CERTIFIED_MAX {
+            certified.retain(|_, sender| Arc::strong_count(sender) > 1);
+        }
+        let new = || Arc::new(Sender::new(source.clone(), self.rate, metrics));
+        certified.entry(source.clone()).or_insert_with(new).clone()
     }
 
     /// Whose bearer token a request has.
@@ -141,6 +218,21 @@ impl Senders {
             .unwrap_or_else(PoisonError::into_inner)
             .clone()
     }
+}
+
+/// The source that a client's certificate names.
+fn certified(client: &ClientIdentity) -> Option<&Source> {
+    match client {
+        ClientIdentity::Source(source) => Some(source),
+        ClientIdentity::Unasked | ClientIdentity::NoSource { .. } => None,
+    }
+}
+
+fn check_same(one: Option<&Source>, other: &Source) -> Result<(), Unauthorized> {
+    if one.is_some_and(|one| one != other) {
+        return Err(Unauthorized("certificate and credential name two sources"));
+    }
+    Ok(())
 }
 
 impl Sender {
@@ -192,6 +284,7 @@ impl Table {
             senders: BTreeMap::new(),
             tokens: Tokens::default(),
             webhooks: Webhooks::default(),
+            has_credentials: !credentials.sources.is_empty() || !credentials.operators.is_empty(),
         };
         for (source, own) in &credentials.sources {
             let rate = rate_of(own, rate);
@@ -212,6 +305,11 @@ impl Table {
             .tokens
             .add(&credentials.operators, &TokenHolder::Operator);
         table
+    }
+
+    /// Whether a request brings a credential that counts, right or wrong.
+    fn has_claim(&self, headers: &HeaderMap) -> bool {
+        self.has_credentials && (headers.contains_key(AUTHORIZATION) || webhook::is_signed(headers))
     }
 }
 

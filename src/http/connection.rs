@@ -25,6 +25,7 @@ use super::response::FullResponse;
 use super::router::Router;
 use super::socket::Socket;
 use super::stream::Stream;
+use crate::tls::ClientIdentity;
 
 /// The largest head of a request.
 const HEADER_BYTES_MAX: usize = 16 * 1024;
@@ -47,8 +48,9 @@ enum Next {
 /// Serves requests until the client or a command ends that.
 pub(super) async fn serve(stream: Stream, router: Arc<Router>, handle: Arc<ConnectionHandle>) {
     let metrics = router.other().clone();
+    let client = stream.client();
     let mut socket = Socket::new(stream, handle.clone());
-    let mut responses = responses(router, handle.clone());
+    let mut responses = responses(router, client, handle.clone());
     let mut commands = CommandReceiver::new(handle);
     let socket = loop {
         let mut connection = builder().serve_connection(TokioIo::new(socket), responses);
@@ -112,6 +114,7 @@ pub(super) async fn refuse_plain(stream: TcpStream, router: &Router) {
 /// The service that hyper asks for each response.
 fn responses(
     router: Arc<Router>,
+    client: ClientIdentity,
     handle: Arc<ConnectionHandle>,
 ) -> impl hyper::service::Service<
     Request<Incoming>,
@@ -122,7 +125,7 @@ fn responses(
     service_fn(move |request: Request<Incoming>| {
         handle.count_request();
         let handle = handle.clone();
-        router.respond(request).map(move |response| {
+        router.respond(request, &client).map(move |response| {
             handle.count_request();
             Ok(response)
         })

@@ -1,5 +1,6 @@
 //! The handlers, one file for each; `router` says which of them answers what.
 
+mod asker;
 mod check_ticket;
 mod post_ticket;
 mod probes;

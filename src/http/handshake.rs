@@ -9,19 +9,22 @@ use std::io::ErrorKind;
 use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Poll;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::net::TcpStream;
 use tokio::sync::oneshot;
 use tokio::time::timeout;
-use tracing::debug;
+use tracing::{debug, warn};
 
 use super::handle::{CommandReceiver, ConnectionCommand, ConnectionHandle};
 use crate::metrics::{Handshake, HttpMetrics};
-use crate::tls::{Clients, ServerStream, ServerTls};
+use crate::tls::{ClientIdentity, Clients, ServerStream, ServerTls};
 
 /// Maximum time for a handshake: a few turns over the slowest of networks.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Between two lines about clients of which nothing else is logged.
+const LOG_EVERY: Duration = Duration::from_secs(10);
 
 /// The first byte of a client that speaks TLS (RFC 8446 section 5.1, a handshake record).
 const TLS_RECORD: u8 = 22;
@@ -31,6 +34,7 @@ pub(crate) struct Handshakes {
     tls: Arc<ServerTls>,
     clients: Clients,
     places: Places,
+    nameless: Nameless,
 }
 
 /// What came of a handshake.
@@ -50,6 +54,7 @@ impl Handshakes {
             tls,
             clients,
             places: Places::new(max),
+            nameless: Nameless::default(),
         }
     }
 
@@ -91,6 +96,9 @@ impl Handshakes {
             return Ok(Shaken::Plain(stream));
         }
         let stream = self.tls.acceptor(self.clients).accept(stream).await?;
+        if let ClientIdentity::NoSource { why, subject } = ClientIdentity::of(&stream) {
+            self.nameless.log(why, &subject);
+        }
         Ok(Shaken::Encrypted(Box::new(stream)))
     }
 }
@@ -103,6 +111,26 @@ async fn closed(handle: Arc<ConnectionHandle>) {
         _ => Poll::Pending,
     });
     pin!(close).await;
+}
+
+/// Clients whose certificates name no source: told of in a line for all of them.
+#[derive(Default)]
+struct Nameless(Mutex<(u64, Option<Instant>)>);
+
+impl Nameless {
+    fn log(&self, why: &str, subject: &str) {
+        // Nothing panics while it holds the lock.
+        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let (connections, logged) = &mut *state;
+        *connections += 1;
+        if logged.is_none_or(|logged| logged.elapsed() >= LOG_EVERY) {
+            warn!(
+                connections,
+                why, subject, "a client's certificate names no source (TLS_CLIENT_CA)"
+            );
+            *state = (0, Some(Instant::now()));
+        }
+    }
 }
 
 /// Who is at it, in the order of their coming.

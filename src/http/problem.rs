@@ -35,6 +35,12 @@ pub(super) fn unauthorized() -> FullResponse {
     with(problem(StatusCode::UNAUTHORIZED, detail), challenge)
 }
 
+/// 403: the client's certificate names no source, for this reason.
+pub(super) fn no_source(why: &str) -> FullResponse {
+    let detail = format!("the client's certificate names no source: {why}");
+    problem(StatusCode::FORBIDDEN, &detail)
+}
+
 /// 404: the path is not known.
 pub(super) fn no_such_path() -> FullResponse {
     not_found("no such path")

@@ -15,6 +15,7 @@ use super::pending::{PendingResponse, State};
 use super::problem;
 use super::response::{FullResponse, unread_body};
 use crate::metrics::{HttpMetrics, RouteLabel, RouteMetrics};
+use crate::tls::ClientIdentity;
 
 /// The routes of one listener, and what counts their responses; one for each worker.
 pub(crate) struct Router {
@@ -140,13 +141,21 @@ impl Router {
     }
 
     /// Starts to answer a request.
-    pub(crate) fn respond(&self, request: Request<Incoming>) -> PendingResponse {
+    pub(crate) fn respond(
+        &self,
+        request: Request<Incoming>,
+        client: &ClientIdentity,
+    ) -> PendingResponse {
         let started = Instant::now();
-        let (metrics, state) = self.route(request);
+        let (metrics, state) = self.route(request, client);
         PendingResponse::new(metrics.clone(), started, state)
     }
 
-    fn route(&self, request: Request<Incoming>) -> (&Arc<RouteMetrics>, State) {
+    fn route(
+        &self,
+        request: Request<Incoming>,
+        client: &ClientIdentity,
+    ) -> (&Arc<RouteMetrics>, State) {
         let path = request.uri().path();
         let mut matches = self.routes.iter();
         let Some(route) = matches.find(|route| route.path.matches(path)) else {
@@ -156,7 +165,7 @@ impl Router {
             let problem = problem::method_not_allowed(route.endpoint.allowed());
             return self.rejected(&request, problem);
         }
-        (&route.metrics, route.endpoint.start(request))
+        (&route.metrics, route.endpoint.start(request, client))
     }
 
     fn rejected(
@@ -224,23 +233,26 @@ impl Endpoint {
         }
     }
 
-    fn start(&self, request: Request<Incoming>) -> State {
+    fn start(&self, request: Request<Incoming>, client: &ClientIdentity) -> State {
         match self {
             Self::PostTicket(handler) => {
-                let head = handler.head(&request);
+                let head = handler.head(&request, client);
                 State::ReadBody(handler.clone(), head, request.into_body())
             }
             Self::TicketState(handler) => {
-                let Ok(source) = handler.source(request.headers()) else {
-                    return State::known(unread_body(request.body(), problem::unauthorized()));
+                let source = match handler.source(request.headers(), client) {
+                    Ok(source) => source,
+                    Err(problem) => return State::known(unread_body(request.body(), *problem)),
                 };
                 match request.uri().path().rsplit('/').next().and_then(id) {
                     Some(id) => State::Boxed(Box::pin(handler.clone().get(id, source))),
                     None => State::known(problem::no_such_path()),
                 }
             }
-            Self::TicketList(handler, hosts) => list(handler, hosts, &request),
-            Self::CheckTicket(handler) => State::Boxed(Box::pin(handler.clone().post(request))),
+            Self::TicketList(handler, hosts) => list(handler, hosts, &request, client),
+            Self::CheckTicket(handler) => {
+                State::Boxed(Box::pin(handler.clone().post(request, client.clone())))
+            }
             Self::Live(probes) => State::known(probes.live()),
             Self::Ready(probes) => State::known(probes.ready()),
             Self::Metrics(probes, operators) => match operators.admit(request.headers()) {
@@ -255,12 +267,18 @@ impl Endpoint {
     }
 }
 
-fn list(handler: &TicketList, hosts: &Hosts, request: &Request<Incoming>) -> State {
+fn list(
+    handler: &TicketList,
+    hosts: &Hosts,
+    request: &Request<Incoming>,
+    client: &ClientIdentity,
+) -> State {
     if !hosts.admit(request.headers()) {
         return State::known(unread_body(request.body(), problem::unknown_host()));
     }
-    let Ok(source) = handler.source(request.headers()) else {
-        return State::known(unread_body(request.body(), problem::unauthorized()));
+    let source = match handler.source(request.headers(), client) {
+        Ok(source) => source,
+        Err(problem) => return State::known(unread_body(request.body(), *problem)),
     };
     let query = request.uri().query().map(str::to_owned);
     State::Boxed(Box::pin(handler.clone().get(query, source)))

@@ -7,7 +7,7 @@ use std::task::{Context, Poll};
 use tokio::io::{AsyncBufRead, AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
-use crate::tls::ServerStream;
+use crate::tls::{ClientIdentity, ServerStream};
 
 /// A connection, plain or encrypted.
 pub(super) enum Stream {
@@ -18,6 +18,14 @@ pub(super) enum Stream {
 }
 
 impl Stream {
+    /// Who is at the other end.
+    pub(super) fn client(&self) -> ClientIdentity {
+        match self {
+            Self::Plain(_) => ClientIdentity::Unasked,
+            Self::Tls(stream) => ClientIdentity::of(stream),
+        }
+    }
+
     /// Waits until something can be read, or the end. An error is reported by the read.
     pub(super) fn poll_read_ready(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         match self {

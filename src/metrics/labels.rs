@@ -46,6 +46,8 @@ label! {
         Draining = "draining",
         /// RabbitMQ refused it.
         Nack = "nack",
+        /// Its sender's certificate names no source.
+        NoSource = "no_source",
         /// It is not text that PostgreSQL can store.
         NotText = "not_text",
         /// Too many tickets are waiting.

@@ -36,7 +36,7 @@ pub fn check_files(command: &Command) -> anyhow::Result<()> {
 fn accept(settings: &AcceptRole) -> anyhow::Result<()> {
     let http = &settings.http;
     Listening::read(&http.listen.tls, http.client_ca())?;
-    KnownSenders::read(&settings.auth).map(drop)
+    KnownSenders::read(&settings.auth, false).map(drop)
 }
 
 fn broker(settings: &BrokerSettings) -> anyhow::Result<()> {

@@ -6,20 +6,21 @@ use anyhow::Context;
 use tracing::{error, info, warn};
 
 use crate::config::{AuthSettings, CredentialSettings, Credentials};
-use crate::http::{CredentialsFile, Senders, UNNAMED_KEYS_MAX};
+use crate::http::{CredentialsFile, Operators, Senders, UNNAMED_KEYS_MAX};
 
 /// The senders that are known, and where from; by default anyone.
 #[derive(Clone, Default)]
 pub(super) struct KnownSenders {
     /// Anyone may send where there are none.
     pub senders: Option<Arc<Senders>>,
+    have_credentials: bool,
     /// Where their credentials are read again.
     file: Option<CredentialsFile>,
 }
 
 impl KnownSenders {
     /// Reads the settings, and the file that they name. Fails if any of it is wrong.
-    pub(super) fn read(settings: &AuthSettings) -> anyhow::Result<Self> {
+    pub(super) fn read(settings: &AuthSettings, have_certificates: bool) -> anyhow::Result<Self> {
         let CredentialSettings {
             credentials_file,
             credentials,
@@ -29,16 +30,34 @@ impl KnownSenders {
         let read = read
             .map_err(anyhow::Error::msg)
             .context("CREDENTIALS_FILE")?;
-        let senders = read.as_ref().or(credentials.as_ref()).map(|credentials| {
-            info!(
-                sources = credentials.sources.len(),
-                "only who has a credential may send tickets"
-            );
+        let given = read.as_ref().or(credentials.as_ref());
+        if let Some(credentials) = given {
+            let sources = credentials.sources.len();
+            info!(sources, "only who has a credential may send tickets");
             warn_of_unnamed(credentials);
-            Arc::new(Senders::new(credentials, settings.rate_limit))
-        });
-        Ok(Self { senders, file })
+        }
+        if have_certificates {
+            info!("a client's certificate names its source (TLS_CLIENT_CA)");
+        }
+        let none = have_certificates.then(Credentials::default);
+        let senders = given.or(none.as_ref());
+        let senders = senders.map(|credentials| Senders::new(credentials, settings.rate_limit));
+        Ok(Self {
+            senders: senders.map(Arc::new),
+            have_credentials: given.is_some(),
+            file,
+        })
     }
+
+    /// Who may see what is the operator's where anyone else could ask for it: without credentials
+    /// nobody can prove to be one.
+    pub(super) fn operators(&self) -> Operators {
+        match &self.senders {
+            Some(senders) if self.have_credentials => Operators::Known(senders.clone()),
+            _ => Operators::Anyone,
+        }
+    }
+
     /// Whether there is anything to read again.
     pub(super) fn reads_files(&self) -> bool {
         self.file.is_some()

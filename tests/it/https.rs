@@ -11,7 +11,7 @@ use tokio::net::TcpStream;
 
 use crate::TICKETD;
 
-const HOSTS: &[&str] = &["localhost", "127.0.0.1"];
+pub(crate) const HOSTS: &[&str] = &["localhost", "127.0.0.1"];
 
 /// How long a silent client may hold the way to a handshake, and a little more.
 const SILENCE: Duration = Duration::from_secs(12);
@@ -23,6 +23,7 @@ pub(crate) struct Curled {
     pub(crate) out: String,
 }
 
+/// Runs curl.
 pub(crate) async fn curl(args: &[&str]) -> Curled {
     let mut curl = Command::new("curl");
     curl.args(["--silent", "--show-error", "--max-time", "30"]);

@@ -11,6 +11,7 @@ const TICKETD: &str = env!("CARGO_BIN_EXE_ticketd");
 
 mod amqps;
 mod bounds;
+mod certificates;
 mod commands;
 mod consuming;
 mod credentials;

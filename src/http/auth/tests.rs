@@ -62,7 +62,10 @@ fn signed(byte: u8, body: &str) -> HeaderMap {
 
 /// Whom this request is taken for.
 fn who(senders: &Senders, headers: &HeaderMap, query: Option<&str>, body: &str) -> Option<String> {
-    let sender = match senders.claim(headers, query, NOW_US).ok()? {
+    let sender = match senders
+        .claim(&ClientIdentity::Unasked, headers, query, NOW_US)
+        .ok()?
+    {
         Claim::Sender(sender) => sender,
         Claim::Signed(claim) => claim.verify(body.as_bytes()).ok()?.clone(),
     };
@@ -85,7 +88,11 @@ fn a_token_is_its_sources_and_an_operators_sends_nothing() {
     assert_eq!(who("b").as_deref(), Some("b"));
     assert_eq!(who("ops"), None);
     assert_eq!(who("c"), None);
-    assert!(senders.claim(&HeaderMap::new(), None, NOW_US).is_err());
+    assert!(
+        senders
+            .claim(&ClientIdentity::Unasked, &HeaderMap::new(), None, NOW_US)
+            .is_err()
+    );
     let is_operator = |headers: &HeaderMap| senders.operator(headers).is_ok();
     assert!(is_operator(&bearer("ops")));
     for name in ["a1", "b", "c"] {
@@ -122,7 +129,7 @@ fn a_signature_is_whose_secret_gives_it_and_who_is_named() {
     ] {
         assert_eq!(who(byte, Some(query)), None, "{query}");
     }
-    let claim = senders.claim(&signed(1, "body"), None, NOW_US);
+    let claim = senders.claim(&ClientIdentity::Unasked, &signed(1, "body"), None, NOW_US);
     let Ok(Claim::Signed(claim)) = claim else {
         panic!("signed")
     };
@@ -171,7 +178,7 @@ fn what_replaces_credentials_counts_from_the_next_request() {
     let new = format!("a bearer {}\na webhook {}", token("new"), secret(2));
     let senders = senders(&old, None);
     let begun = senders
-        .claim(&signed(1, "x"), None, NOW_US)
+        .claim(&ClientIdentity::Unasked, &signed(1, "x"), None, NOW_US)
         .expect("a claim");
     replace(&senders, &format!("{old}\n{new}"));
     for (name, byte) in [("old", 1), ("new", 2)] {

@@ -142,6 +142,13 @@ impl Webhooks {
     }
 }
 
+/// Whether a request says that it is signed.
+pub(super) fn is_signed(headers: &HeaderMap) -> bool {
+    HEADERS
+        .iter()
+        .any(|[_, _, signature]| headers.contains_key(*signature))
+}
+
 /// The source that a query names.
 pub(super) fn source_named(query: Option<&str>) -> Result<Option<Source>, Unauthorized> {
     let parts = query.unwrap_or_default().split('&');

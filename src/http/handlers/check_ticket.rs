@@ -8,13 +8,15 @@ use hyper::header::{ACCEPT, HeaderMap, HeaderValue};
 use hyper::{Request, StatusCode};
 use serde_json::json;
 
-use crate::http::auth::{Senders, TokenHolder};
+use super::asker::asker;
+use crate::http::auth::Senders;
 use crate::http::body::{Bodies, BodyError, BodyStart};
 use crate::http::encoding::is_encoded;
 use crate::http::problem;
 use crate::http::response::{FullResponse, JSON, closing, response, unread_body};
 use crate::publisher::PublishError;
 use crate::ticket::{Diagnosis, parse, text};
+use crate::tls::ClientIdentity;
 
 const TEXT: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
 
@@ -33,12 +35,16 @@ pub(crate) struct CheckTicket {
 impl CheckTicket {
     /// Whether the ticket in the body would be valid. Counts against its source's limit as if it were
     /// taken: it costs as much.
-    pub(crate) async fn post(self, request: Request<Incoming>) -> FullResponse {
+    pub(crate) async fn post(
+        self,
+        request: Request<Incoming>,
+        client: ClientIdentity,
+    ) -> FullResponse {
         let (head, mut body) = request.into_parts();
         if is_encoded(&head.headers) {
             return unread_body(&body, problem::encoded());
         }
-        if let Some(refused) = self.refused(&head.headers) {
+        if let Some(refused) = self.refused(&head.headers, &client) {
             return unread_body(&body, refused);
         }
         let body = match self.bodies.start(&mut body) {
@@ -52,11 +58,10 @@ impl CheckTicket {
         }
     }
 
-    fn refused(&self, headers: &HeaderMap) -> Option<FullResponse> {
-        match self.senders.as_ref()?.bearer(headers) {
-            Ok(TokenHolder::Sender(sender)) => sender.admit().err().map(problem::rate_limited),
-            Ok(TokenHolder::Operator) => None,
-            Err(_) => Some(problem::unauthorized()),
+    fn refused(&self, headers: &HeaderMap, client: &ClientIdentity) -> Option<FullResponse> {
+        match asker(self.senders.as_ref(), client, headers) {
+            Ok(sender) => sender?.admit().err().map(problem::rate_limited),
+            Err(problem) => Some(*problem),
         }
     }
 

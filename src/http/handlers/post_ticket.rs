@@ -32,6 +32,7 @@ use crate::metrics::HttpMetrics;
 use crate::publisher::{PublishError, PublishResult, Publisher};
 use crate::source::Origin;
 use crate::ticket::text;
+use crate::tls::ClientIdentity;
 use identity::{Refused, TicketIdentity};
 use rejection::Rejection;
 
@@ -90,10 +91,9 @@ impl TicketHead {
     /// Why it is rejected without a look at its body, which the client is not told to send either.
     fn rejected_unread(&self) -> Option<(Rejection, Option<&Sender>)> {
         match &self.identity {
-            TicketIdentity::Rejected(
-                why @ (Rejection::Unauthorized | Rejection::Encoded),
-                sender,
-            ) => Some((*why, sender.as_deref())),
+            TicketIdentity::Rejected(why, sender) if why.is_unread() => {
+                Some((*why, sender.as_deref()))
+            }
             _ => None,
         }
     }
@@ -101,11 +101,11 @@ impl TicketHead {
 
 impl PostTicket {
     /// Reads the head of a request; the ticket counts as received now.
-    pub(crate) fn head<B>(&self, request: &Request<B>) -> TicketHead {
+    pub(crate) fn head<B>(&self, request: &Request<B>, client: &ClientIdentity) -> TicketHead {
         let received_at_us = now_us();
         let identity = match &self.senders {
             None => TicketIdentity::Known(ticket_id(None, request.headers()), None),
-            Some(senders) => TicketIdentity::of(senders, request, received_at_us),
+            Some(senders) => TicketIdentity::of(senders, request, client, received_at_us),
         };
         let identity = if is_encoded(request.headers()) {
             identity.encoded()
@@ -243,6 +243,7 @@ impl PostTicket {
     fn problem(&self, rejection: Rejection) -> FullResponse {
         match rejection {
             Rejection::Unauthorized => problem::unauthorized(),
+            Rejection::NoSource(why) => problem::no_source(why),
             Rejection::Encoded => problem::encoded(),
             Rejection::RateLimited(seconds) => problem::rate_limited(seconds),
             Rejection::BadKey(error) => problem::bad_request(error.detail()),

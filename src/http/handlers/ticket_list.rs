@@ -4,11 +4,11 @@ use hyper::StatusCode;
 use hyper::header::HeaderMap;
 
 use super::ticket_state::TicketState;
-use crate::http::auth::Unauthorized;
 use crate::http::problem;
 use crate::http::response::{FullResponse, JSON, response};
 use crate::source::Source;
 use crate::store::{TicketFilter, Unavailable};
+use crate::tls::ClientIdentity;
 
 /// How many tickets a list has where its reader does not say.
 const LIMIT: u16 = 50;
@@ -30,8 +30,12 @@ impl TicketList {
     }
 
     /// Whose tickets are listed: see [`TicketState::source`].
-    pub(crate) fn source(&self, headers: &HeaderMap) -> Result<Option<Source>, Unauthorized> {
-        self.0.source(headers)
+    pub(crate) fn source(
+        &self,
+        headers: &HeaderMap,
+        client: &ClientIdentity,
+    ) -> Result<Option<Source>, Box<FullResponse>> {
+        self.0.source(headers, client)
     }
 
     /// The tickets that a query asks for, as JSON. Who asks as a source is told of its own only.

@@ -4,14 +4,15 @@ use std::sync::Arc;
 
 use hyper::StatusCode;
 use hyper::header::HeaderMap;
-use tracing::debug;
 use uuid::Uuid;
 
-use crate::http::auth::{Senders, TokenHolder, Unauthorized};
+use super::asker::asker;
+use crate::http::auth::Senders;
 use crate::http::problem;
 use crate::http::response::{FullResponse, JSON, response};
 use crate::source::Source;
 use crate::store::{TicketReader, Unavailable};
+use crate::tls::ClientIdentity;
 
 /// Answers GET /ticket/{id}.
 #[derive(Clone)]
@@ -23,20 +24,14 @@ pub(crate) struct TicketState {
 }
 
 impl TicketState {
-    /// Whose tickets are asked for, by a bearer token: there is no body that could be signed.
-    /// Anybody's where anyone may ask, and where an operator asks.
-    pub(crate) fn source(&self, headers: &HeaderMap) -> Result<Option<Source>, Unauthorized> {
-        let Some(senders) = &self.senders else {
-            return Ok(None);
-        };
-        let holder = senders.bearer(headers);
-        let source = holder.map(|holder| match holder {
-            TokenHolder::Sender(sender) => Some(sender.source.clone()),
-            TokenHolder::Operator => None,
-        });
-        source.inspect_err(|Unauthorized(why)| {
-            debug!(why, "a question without a valid credential");
-        })
+    /// Whose tickets are asked for: anybody's where anyone may ask, and where an operator asks.
+    pub(crate) fn source(
+        &self,
+        headers: &HeaderMap,
+        client: &ClientIdentity,
+    ) -> Result<Option<Source>, Box<FullResponse>> {
+        let asker = asker(self.senders.as_ref(), client, headers)?;
+        Ok(asker.map(|sender| sender.source.clone()))
     }
 
     /// The state of the ticket of this id, as JSON. Who asks as a source is told of its own only.

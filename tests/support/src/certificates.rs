@@ -39,6 +39,34 @@ impl Certificates {
         self.make(&["client"], &[name], "397");
     }
 
+    /// Signs a client's certificate with this subject, as `/CN=…`, and these alternative names, as
+    /// `DNS:…`, of which there may be none.
+    pub fn client_named(&self, name: &str, subject: &str, names: &str) {
+        let file = |kind: &str| self.path(&format!("{name}.{kind}"));
+        let mut extensions = "extendedKeyUsage=clientAuth".to_owned();
+        if !names.is_empty() {
+            extensions.push_str(&format!("\nsubjectAltName={names}"));
+        }
+        std::fs::write(file("ext"), extensions).unwrap();
+        let (key, request) = (file("key"), file("csr"));
+        let new = ["req", "-new", "-newkey", "rsa:2048", "-noenc", "-utf8"];
+        let new = [
+            &new[..],
+            &["-subj", subject, "-keyout", &key, "-out", &request],
+        ];
+        openssl(&new.concat());
+        let (ca, ca_key) = (self.path("ca.pem"), self.path("ca.key"));
+        let (made, extensions) = (file("pem"), file("ext"));
+        let sign = [
+            "x509", "-req", "-in", &request, "-CA", &ca, "-CAkey", &ca_key,
+        ];
+        let sign = [
+            &sign[..],
+            &["-CAcreateserial", "-extfile", &extensions, "-out", &made],
+        ];
+        openssl(&sign.concat());
+    }
+
     /// A file of the folder: `ca.pem`, or a name with `.pem` or `.key` behind it.
     pub fn path(&self, file: &str) -> String {
         self.dir.join(file).to_str().unwrap().to_owned()
@@ -69,6 +97,11 @@ impl Certificates {
             .unwrap();
         assert!(made.status.success(), "{made:?}");
     }
+}
+
+fn openssl(args: &[&str]) {
+    let made = Command::new("openssl").args(args).output().unwrap();
+    assert!(made.status.success(), "{made:?}");
 }
 
 impl Default for Certificates {

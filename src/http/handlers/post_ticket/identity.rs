@@ -11,6 +11,7 @@ use crate::http::auth::{Claim, Sender, Senders, SignedClaim, Unauthorized};
 use crate::http::body::BodyError;
 use crate::http::idempotency::{KeyError, ticket_id};
 use crate::source::id_of_key;
+use crate::tls::ClientIdentity;
 
 /// Whose ticket it is, and its id, as far as the head tells.
 pub(super) enum TicketIdentity {
@@ -32,8 +33,17 @@ pub(super) struct Refused {
 
 impl TicketIdentity {
     /// Reads the head of a request to those senders.
-    pub(super) fn of<B>(senders: &Senders, request: &Request<B>, now_us: i64) -> Self {
-        match senders.claim(request.headers(), request.uri().query(), now_us) {
+    pub(super) fn of<B>(
+        senders: &Senders,
+        request: &Request<B>,
+        client: &ClientIdentity,
+        now_us: i64,
+    ) -> Self {
+        if let ClientIdentity::NoSource { why, .. } = client {
+            return Self::Rejected(Rejection::NoSource(why), None);
+        }
+        let query = request.uri().query();
+        match senders.claim(client, request.headers(), query, now_us) {
             Ok(Claim::Signed(claim)) => Self::Signed(claim),
             Ok(Claim::Sender(sender)) => match admit(&sender) {
                 Ok(()) => Self::Known(

@@ -12,6 +12,8 @@ use crate::ticket::TextError;
 pub(super) enum Rejection {
     /// Nothing proves who sends it.
     Unauthorized,
+    /// Its sender's certificate names no source, for this reason.
+    NoSource(&'static str),
     /// Its body is said to be in a coding.
     Encoded,
     /// Its sender is over its limit, for so many seconds.
@@ -29,10 +31,16 @@ pub(super) enum Rejection {
 }
 
 impl Rejection {
+    /// Whether nothing of the body is to be read for it, nor the client to be told to send it.
+    pub(super) fn is_unread(&self) -> bool {
+        matches!(self, Self::Unauthorized | Self::NoSource(_) | Self::Encoded)
+    }
+
     /// The reason that it is counted by.
     pub(super) fn reason(&self) -> Rejected {
         match self {
             Self::Unauthorized => Rejected::Unauthorized,
+            Self::NoSource(_) => Rejected::NoSource,
             Self::Encoded => Rejected::ContentEncoding,
             Self::RateLimited(_) => Rejected::RateLimited,
             Self::BadKey(_) => Rejected::BadKey,
