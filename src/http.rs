@@ -32,6 +32,7 @@ mod issued_at;
 mod listener;
 mod pending;
 mod problem;
+mod request_id;
 mod response;
 mod router;
 mod socket;

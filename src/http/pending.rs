@@ -12,6 +12,8 @@ use std::time::Instant;
 use hyper::body::Incoming;
 
 use super::handlers::{PostTicket, Progress, Submitted, TicketHead};
+use super::problem;
+use super::request_id::RequestId;
 use super::response::FullResponse;
 use crate::metrics::RouteMetrics;
 
@@ -20,6 +22,8 @@ pub(crate) struct PendingResponse {
     metrics: Arc<RouteMetrics>,
     started: Instant,
     state: State,
+    /// What the request brings.
+    request_id: Option<Box<RequestId>>,
 }
 
 /// What a response waits for.
@@ -58,11 +62,17 @@ impl State {
 
 impl PendingResponse {
     /// The response to a request that was received at this time.
-    pub(crate) fn new(metrics: Arc<RouteMetrics>, started: Instant, state: State) -> Self {
+    pub(crate) fn new(
+        metrics: Arc<RouteMetrics>,
+        started: Instant,
+        request_id: Option<Box<RequestId>>,
+        state: State,
+    ) -> Self {
         Self {
             metrics,
             started,
             state,
+            request_id,
         }
     }
 }
@@ -81,6 +91,7 @@ impl Future for PendingResponse {
             State::Boxed(response) => ready!(response.as_mut().poll(cx)),
             State::ReadBody(..) | State::Done => return Poll::Pending,
         };
+        let response = problem::identified(response, this.request_id.take());
         let code = response.status().as_u16();
         this.metrics.responded(code, this.started.elapsed());
         Poll::Ready(response)

@@ -2,12 +2,15 @@
 
 use std::ops::RangeInclusive;
 
+use bytes::Bytes;
 use hyper::StatusCode;
 use hyper::header::{
     ACCEPT_ENCODING, ALLOW, HeaderName, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE,
 };
+use tracing::debug;
 
 use super::encoding::ACCEPTED;
+use super::request_id::RequestId;
 use super::response::{FullResponse, closing, response, with};
 use crate::publisher::PublishError;
 
@@ -84,10 +87,12 @@ pub(super) fn plain_http() -> String {
 
 /// A whole response, after which the connection is closed.
 fn final_response(status: StatusCode, detail: &str) -> String {
-    let body = document(status, detail);
+    let id = RequestId::new();
+    let body = document(status, detail, &id);
     format!(
-        "HTTP/1.1 {status}\r\nconnection: close\r\n\
+        "HTTP/1.1 {status}\r\nconnection: close\r\nx-request-id: {}\r\n\
          content-type: application/problem+json\r\ncontent-length: {}\r\n\r\n{body}",
+        id.as_str(),
         body.len()
     )
 }
@@ -145,15 +150,42 @@ pub(super) fn unavailable(detail: &str) -> FullResponse {
     with(problem(StatusCode::SERVICE_UNAVAILABLE, detail), retry)
 }
 
+/// What a problem document is about, until it is known of which request it is.
+#[derive(Clone)]
+struct Detail(String);
+
+/// A document that [`identified`] writes.
 fn problem(status: StatusCode, detail: &str) -> FullResponse {
-    response(status, PROBLEM, document(status, detail).into())
+    let mut response = response(status, PROBLEM, Bytes::new());
+    response.extensions_mut().insert(Detail(detail.to_owned()));
+    response
 }
 
-/// Only our own words go in, so nothing needs escaping.
-fn document(status: StatusCode, detail: &str) -> String {
+/// The response to a request of this id. A problem has one in any case, and is logged with it.
+pub(super) fn identified(mut response: FullResponse, id: Option<Box<RequestId>>) -> FullResponse {
+    let Some(Detail(detail)) = response.extensions_mut().remove() else {
+        return match id {
+            Some(id) => with(response, id.header()),
+            None => response,
+        };
+    };
+    let id = id.map_or_else(RequestId::new, |id| *id);
+    let document = document(response.status(), &detail, &id);
+    *response.body_mut() = Bytes::from(document).into();
+    with(response, id.header())
+}
+
+/// Only our own words go in, and an id of such a form, so nothing needs escaping.
+fn document(status: StatusCode, detail: &str, id: &RequestId) -> String {
     let title = status.canonical_reason().unwrap_or_default();
+    let (code, id) = (status.as_u16(), id.as_str());
+    debug!(
+        request_id = id,
+        status = code,
+        detail,
+        "a request is refused"
+    );
     format!(
-        "{{\"type\":\"about:blank\",\"title\":\"{title}\",\"status\":{},\"detail\":\"{detail}\"}}",
-        status.as_u16()
+        "{{\"type\":\"about:blank\",\"title\":\"{title}\",\"status\":{code},\"detail\":\"{detail}\",\"request_id\":\"{id}\"}}"
     )
 }

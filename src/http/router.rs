@@ -13,6 +13,7 @@ use super::handlers::{
 use super::host::Hosts;
 use super::pending::{PendingResponse, State};
 use super::problem;
+use super::request_id::RequestId;
 use super::response::{FullResponse, unread_body};
 use crate::metrics::{HttpMetrics, RouteLabel, RouteMetrics};
 use crate::tls::ClientIdentity;
@@ -147,8 +148,9 @@ impl Router {
         client: &ClientIdentity,
     ) -> PendingResponse {
         let started = Instant::now();
+        let request_id = RequestId::of(request.headers());
         let (metrics, state) = self.route(request, client);
-        PendingResponse::new(metrics.clone(), started, state)
+        PendingResponse::new(metrics.clone(), started, request_id, state)
     }
 
     fn route(

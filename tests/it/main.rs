@@ -35,6 +35,7 @@ mod postgres_tls;
 mod producers;
 mod products;
 mod refused;
+mod request_ids;
 mod secrets;
 mod senders;
 mod settings;
