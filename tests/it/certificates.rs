@@ -20,6 +20,8 @@ struct Rig {
 impl Rig {
     /// With these settings, and certificates of clients that are called so.
     async fn start(place: &Namespace, clients: &[&str], more: &[(&'static str, &str)]) -> Self {
+        // So that rows can be looked for as soon as it takes tickets.
+        place.run(&["migrate"], &[]).await;
         let tls = Certificates::new();
         tls.server("host", HOSTS);
         clients.iter().for_each(|name| tls.client(name));
@@ -316,4 +318,75 @@ async fn a_certificates_source_has_its_limit() {
     }
     let alone = Process::run(TICKETD, &["accept"], &[("RATE_LIMIT", "1/s")]).await;
     assert_eq!(alone.code(), Some(2), "{}", alone.log);
+}
+
+/// Whatever proves who sends, nothing of it is logged at any level: sends by certificate, by token and
+/// by signature, right and wrong, asks as an operator, and has all files read again.
+#[tokio::test]
+async fn a_log_of_everything_holds_no_secret() {
+    let place = Namespace::new(TICKETD).await;
+    let file = std::env::temp_dir().join(format!("ticketd-secrets-{}", Uuid::now_v7()));
+    std::fs::write(&file, LINES).unwrap();
+    let credentials = ("CREDENTIALS_FILE", file.to_str().unwrap());
+    let more = [credentials, ("RUST_LOG", "trace")];
+    let rig = Rig::start(&place, &["shop-1", "shop-2", "shop-3"], &more).await;
+    let signed = signed(KEY_3, "m1", now_us() / 1_000_000, EXAMPLE);
+    let signature: Vec<_> = signed.iter().map(String::as_str).collect();
+    rig.accepted("shop-1", &[]).await;
+    rig.accepted("shop-1", &[SHOP_1]).await;
+    rig.accepted("shop-3", &signature).await;
+    for (client, headers) in [
+        ("shop-2", vec![SHOP_1]),
+        ("shop-1", signature.clone()),
+        ("shop-1", vec![OPERATOR]),
+    ] {
+        assert_eq!(rig.post(client, &headers).await.0, 401);
+    }
+    assert_eq!(
+        rig.ask("shop-1", "/metrics", &["-H", OPERATOR]).await.0,
+        200
+    );
+    rig.ticketd.signal("HUP");
+    rig.ticketd.logged("CREDENTIALS_FILE was read again").await;
+    rig.ticketd.logged("TLS_CLIENT_CA were read again").await;
+    std::fs::remove_file(&file).unwrap();
+    let mut secrets = secrets(&rig.tls);
+    secrets.push(signed[2].rsplit("v1,").next().unwrap().to_owned());
+    let log = rig.ticketd.drained().await.log;
+    assert!(
+        log.contains("DEBUG") && log.contains("request_id"),
+        "it is a log of everything"
+    );
+    for secret in secrets {
+        assert!(!log.contains(&secret), "{secret} is in the log");
+    }
+}
+
+/// Each secret of the credentials and of the certificates, as it is, as its bytes, and as its hash.
+fn secrets(tls: &Certificates) -> Vec<String> {
+    use sha2::Digest;
+    let words = LINES.split_whitespace();
+    let mut secrets: Vec<String> = Vec::new();
+    for word in words.filter(|word| word.len() > 20) {
+        let hash = sha2::Sha256::digest(word);
+        let hex: String = hash.iter().map(|byte| format!("{byte:02x}")).collect();
+        let bytes = |bytes: &[u8]| format!("{bytes:?}").trim_matches(['[', ']']).to_owned();
+        secrets.extend([
+            word.to_owned(),
+            hex,
+            bytes(word.as_bytes()),
+            bytes(&hash[..8]),
+        ]);
+    }
+    assert_eq!(secrets.len(), 4 * 4, "three tokens and a webhook secret");
+    secrets.push(str::from_utf8(KEY_3).unwrap().to_owned());
+    for name in ["host.key", "shop-1.key", "ca.key"] {
+        let key = std::fs::read_to_string(tls.path(name)).unwrap();
+        secrets.extend(
+            key.lines()
+                .filter(|line| !line.starts_with("---"))
+                .map(str::to_owned),
+        );
+    }
+    secrets
 }

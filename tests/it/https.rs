@@ -68,6 +68,8 @@ async fn tickets_are_taken_over_https() {
     let place = Namespace::new(TICKETD).await;
     let tls = Certificates::new();
     tls.server("host", HOSTS);
+    // So that rows can be looked for as soon as it takes tickets.
+    place.run(&["migrate"], &[]).await;
     let settings = settings(&tls, "host");
     let mut ticketd = start(&place, &settings).await;
     let address = ticketd.address("LISTEN").await;
