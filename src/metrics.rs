@@ -5,6 +5,7 @@
 //! base units, `_total` for counters, labels of a few fixed values. Handles are
 //! made once and kept by the part that counts, so the hot paths look nothing up.
 
+mod descriptions;
 mod labels;
 mod link_guard;
 mod prometheus;
@@ -19,10 +20,7 @@ pub(crate) use sources::{SourceCounters, SourceMetrics};
 
 use std::time::Duration;
 
-use ::metrics::{
-    Counter, Gauge, Histogram, counter, describe_counter, describe_gauge, describe_histogram,
-    gauge, histogram,
-};
+use ::metrics::{Counter, Gauge, Histogram, counter, gauge, histogram};
 use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder};
 
 use crate::config::{REVISION, VERSION};
@@ -49,80 +47,9 @@ pub fn install() -> Result<Prometheus, BuildError> {
         .set_buckets_for_metric(Matcher::Suffix("_size".into()), COUNTS)?
         .set_buckets_for_metric(Matcher::Suffix("_rows".into()), COUNTS)?
         .install_recorder()?;
-    describe();
+    descriptions::describe();
     gauge!("ticketd_build_info", "version" => VERSION, "revision" => REVISION).set(1.0);
     Ok(Prometheus::new(handle))
-}
-
-fn describe() {
-    describe_counter!(
-        "ticketd_http_requests_total",
-        "Requests answered, by status code and route."
-    );
-    describe_histogram!(
-        "ticketd_http_request_duration_seconds",
-        "From a request's head to its answer, by route."
-    );
-    describe_counter!(
-        "ticketd_tls_handshakes_total",
-        "TLS handshakes with clients, by what came of them."
-    );
-    describe_counter!("ticketd_accepted_total", "Tickets answered 202.");
-    describe_counter!(
-        "ticketd_rejected_total",
-        "Tickets not answered 202, by reason."
-    );
-    describe_counter!(
-        "ticketd_source_accepted_total",
-        "Tickets answered 202, by source."
-    );
-    describe_counter!(
-        "ticketd_source_rejected_total",
-        "Tickets of a known source not answered 202, by source."
-    );
-    describe_counter!("ticketd_publish_groups_total", "Messages published.");
-    describe_histogram!("ticketd_publish_group_size", "Tickets in one message.");
-    describe_histogram!(
-        "ticketd_publish_confirm_seconds",
-        "From a message's publishing to its confirm."
-    );
-    describe_counter!(
-        "ticketd_publish_failed_total",
-        "Messages not confirmed, by reason."
-    );
-    describe_gauge!("ticketd_inflight", "Tickets between arrival and confirm.");
-    describe_counter!("ticketd_stored_total", "Tickets committed, by result.");
-    describe_histogram!("ticketd_batch_rows", "Tickets in one transaction.");
-    describe_histogram!("ticketd_flush_seconds", "The stages of storing one batch.");
-    describe_counter!(
-        "ticketd_flush_failed_total",
-        "Attempts to store a batch that failed and were repeated, by reason."
-    );
-    describe_histogram!(
-        "ticketd_end_to_end_seconds",
-        "From a ticket's arrival to its commit."
-    );
-    describe_gauge!(
-        "ticketd_amqp_connected",
-        "Links to RabbitMQ that are up, by role."
-    );
-    describe_gauge!(
-        "ticketd_queue_messages",
-        "Messages that wait in RabbitMQ and are with no consumer, by queue; NaN while that is not known."
-    );
-    describe_gauge!("ticketd_amqp_blocked", "Links that RabbitMQ has blocked.");
-    describe_gauge!(
-        "ticketd_pg_connected",
-        "Connections to PostgreSQL that can store tickets."
-    );
-    describe_gauge!(
-        "ticketd_pg_refusing",
-        "Tickets held because the tables in PostgreSQL refuse them and take no other."
-    );
-    describe_gauge!(
-        "ticketd_build_info",
-        "1, with version and revision as labels."
-    );
 }
 
 /// What http counts.
