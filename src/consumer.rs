@@ -13,6 +13,7 @@
 //! up whole; what it had not acknowledged is delivered again, and the store makes that harmless.
 
 mod ack_window;
+mod backlog;
 mod batch;
 mod bisect;
 mod dedup;

@@ -7,16 +7,20 @@
 
 mod descriptions;
 mod labels;
+mod last_ticket;
 mod link_guard;
 mod prometheus;
 mod route;
 mod sources;
+mod uncertain;
 
 pub(crate) use labels::{FlushFailed, Handshake, PublishFailed, QueueLabel, Rejected, RouteLabel};
+use last_ticket::LastTicket;
 pub(crate) use link_guard::LinkGuard;
 pub(crate) use prometheus::Prometheus;
 pub(crate) use route::RouteMetrics;
 pub(crate) use sources::{SourceCounters, SourceMetrics};
+pub(crate) use uncertain::{Draining, UncertainGauge};
 
 use std::time::Duration;
 
@@ -32,6 +36,12 @@ pub(crate) const UPKEEP_EVERY: Duration = Duration::from_secs(1);
 const LATENCY_SECONDS: &[f64] = &[
     0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 60.0,
 ];
+/// From a ticket that is stored at once to one that waited for PostgreSQL, which may take longer than
+/// `HOLD_MAX`.
+const END_TO_END_SECONDS: &[f64] = &[
+    0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 60.0,
+    300.0, 1800.0,
+];
 /// Tickets in one message or transaction: powers of four.
 const COUNTS: &[f64] = &[1.0, 4.0, 16.0, 64.0, 256.0, 1024.0, 4096.0, 16384.0];
 
@@ -44,6 +54,10 @@ const CODES: [u16; 14] = [
 pub fn install() -> Result<Prometheus, BuildError> {
     let handle = PrometheusBuilder::new()
         .set_buckets_for_metric(Matcher::Suffix("_seconds".into()), LATENCY_SECONDS)?
+        .set_buckets_for_metric(
+            Matcher::Full("ticketd_end_to_end_seconds".into()),
+            END_TO_END_SECONDS,
+        )?
         .set_buckets_for_metric(Matcher::Suffix("_size".into()), COUNTS)?
         .set_buckets_for_metric(Matcher::Suffix("_rows".into()), COUNTS)?
         .install_recorder()?;
@@ -54,8 +68,8 @@ pub fn install() -> Result<Prometheus, BuildError> {
 
 /// What http counts.
 pub(crate) struct HttpMetrics {
-    /// Tickets answered 202.
-    pub accepted: Counter,
+    accepted: Counter,
+    last: LastTicket,
     /// In the order of [`Rejected::ALL`].
     rejected: Vec<Counter>,
     /// In the order of [`Handshake::ALL`].
@@ -75,9 +89,16 @@ impl HttpMetrics {
         };
         Self {
             accepted: counter!("ticketd_accepted_total"),
+            last: LastTicket::of_all(),
             rejected: Rejected::ALL.iter().map(rejected).collect(),
             handshakes: Handshake::ALL.iter().map(shaken).collect(),
         }
+    }
+
+    /// Counts a ticket that is answered 202 at this time, in µs since the Unix epoch.
+    pub(crate) fn accepted(&self, now_us: i64) {
+        self.accepted.increment(1);
+        self.last.note(now_us);
     }
 
     /// Counts a ticket that was not answered 202.

@@ -37,9 +37,9 @@ use crate::http::{
     Bodies, Hosts, Listener, Operators, PostTicket, Probes, Stored, TicketState, Workers, admin,
     public,
 };
-use crate::metrics::{HttpMetrics, Prometheus, UPKEEP_EVERY};
+use crate::metrics::{Draining, HttpMetrics, Prometheus, UPKEEP_EVERY};
 use crate::publisher::{PublishLimits, publishers};
-use crate::store::{TicketReader, check_tls};
+use crate::store::{TicketReader, check_tls, watch_dead_tickets};
 use crate::thread::run_on_thread;
 use listen::Listening;
 use senders::KnownSenders;
@@ -166,6 +166,7 @@ impl Service {
         read_again: Arc<Notify>,
     ) -> anyhow::Result<()> {
         let health = Arc::new(Health::new(self.accept.is_some(), self.consume.is_some()));
+        let draining = Draining::new();
         let probes = Probes {
             health: health.clone(),
             prometheus: self.prometheus,
@@ -201,6 +202,8 @@ impl Service {
         }
         let (fail, failed) = oneshot::channel();
         if let Some(role) = self.consume {
+            let watched = watch_dead_tickets(role.database.clone());
+            background.spawn(async { match watched.await {} });
             start_consumer(role, self.broker, health.clone(), fail, &mut consumer)?;
         }
 
@@ -212,6 +215,7 @@ impl Service {
         if let Some(error) = &fatal {
             error!("{error:#}");
         }
+        draining.begin();
         be_lame_duck(&health, lame_duck).await;
         health.drain();
         drain(http, consumer, grace).await?;

@@ -8,12 +8,14 @@
 //! - `error`: what went wrong, classified by what helps.
 //! - `ticket_reader`: questions about tickets, asked by `ticket_queries`.
 //! - `dead_tickets`: those that could not be stored, listed and taken for a replay.
+//! - `dead_watch`: how many these are, for the metrics.
 //! - `migrate`: the tables created, or brought up to date while others write.
 
 mod chunks;
 mod connect;
 pub mod copy;
 mod dead_tickets;
+mod dead_watch;
 mod encryption;
 mod error;
 mod inserts;
@@ -26,6 +28,7 @@ mod transaction;
 pub(crate) use connect::check_tls;
 pub(crate) use copy::{Dead, Encoded, ProductRow, RECEIVED_AT_MIN_US, Recency, Rows};
 pub(crate) use dead_tickets::{DeadTickets, Identity, TakenTicket};
+pub(crate) use dead_watch::watch_dead_tickets;
 pub(crate) use error::StoreError;
 pub(crate) use migrate::{Tables, ensure_schema, migrate};
 pub(crate) use ticket_queries::TicketFilter;

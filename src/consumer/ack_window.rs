@@ -18,6 +18,8 @@ pub(super) struct AckWindow {
 struct Delivery {
     /// Where it came from; none until it has come.
     queue: Option<usize>,
+    /// When the first ticket in it was received.
+    oldest_us: i64,
     stored: bool,
 }
 
@@ -43,14 +45,25 @@ impl AckWindow {
         }
     }
 
-    /// Records a delivery from a queue, by its place among the prefetches.
-    pub(super) fn deliver(&mut self, tag: u64, queue: usize) {
+    /// Records a delivery from a queue, by its place among the prefetches, and when the first ticket
+    /// in it was received.
+    pub(super) fn deliver(&mut self, tag: u64, queue: usize, oldest_us: i64) {
         if let Some(delivery) = self.delivery(tag)
             && delivery.queue.replace(queue).is_none()
-            && let Some(queue) = self.queues.get_mut(queue)
         {
-            queue.unacknowledged += 1;
+            delivery.oldest_us = oldest_us;
+            if let Some(queue) = self.queues.get_mut(queue) {
+                queue.unacknowledged += 1;
+            }
         }
+    }
+
+    /// When the oldest ticket was received that was delivered and is not stored; none while there is
+    /// none.
+    pub(super) fn oldest_us(&self) -> Option<i64> {
+        let open = |delivery: &&Delivery| delivery.queue.is_some() && !delivery.stored;
+        let times_us = self.deliveries.iter().filter(open);
+        times_us.map(|delivery| delivery.oldest_us).min()
     }
 
     /// Whether one of the queues has delivered all that its prefetch allows, so that nothing more
@@ -118,19 +131,35 @@ mod tests {
     fn nothing_more_can_come_once_a_queue_has_delivered_its_prefetch() {
         let mut window = AckWindow::new(&[3, 2]);
         for (tag, queue) in [(1, 0), (2, 0), (4, 1), (4, 1)] {
-            window.deliver(tag, queue);
+            window.deliver(tag, queue, 0);
         }
         assert!(!window.is_exhausted(), "a tag counts once");
-        window.deliver(3, 1);
+        window.deliver(3, 1, 0);
         assert!(window.is_exhausted(), "the second queue");
         assert_eq!(window.store(&[3]), None);
         assert!(window.is_exhausted(), "stored, but not acknowledged");
         assert_eq!(window.store(&[1, 2]), Some(3));
         assert!(!window.is_exhausted());
         for tag in 5..8 {
-            window.deliver(tag, 0);
+            window.deliver(tag, 0, 0);
         }
         assert!(window.is_exhausted(), "the first queue");
+    }
+
+    #[test]
+    fn the_oldest_is_of_what_is_delivered_and_not_stored() {
+        let mut window = AckWindow::new(&[9]);
+        assert_eq!(window.oldest_us(), None);
+        for (tag, oldest_us) in [(1, 50), (2, 30), (4, 40)] {
+            window.deliver(tag, 0, oldest_us);
+        }
+        assert_eq!(window.oldest_us(), Some(30));
+        assert_eq!(window.store(&[2]), None, "behind a gap");
+        assert_eq!(window.oldest_us(), Some(40));
+        assert_eq!(window.store(&[1]), Some(2));
+        assert_eq!(window.oldest_us(), Some(40), "the third has not come");
+        assert_eq!(window.store(&[4]), None);
+        assert_eq!(window.oldest_us(), None);
     }
 
     proptest! {

@@ -47,7 +47,8 @@ pub struct DeliveredMessage {
 
 #[derive(Debug)]
 enum Content {
-    Group(GroupVersion),
+    /// Its version, and when its first ticket was received.
+    Group(GroupVersion, i64),
     /// Its payload is one ticket.
     Ticket(Whole),
     /// It can never be stored, and goes to `dead_tickets` whole, for this reason.
@@ -84,11 +85,19 @@ impl DeliveredMessage {
         self.data.len()
     }
 
+    /// When the first of its tickets was received, in µs since the Unix epoch.
+    pub fn oldest_us(&self) -> i64 {
+        match &self.content {
+            Content::Group(_, oldest_us) => *oldest_us,
+            Content::Ticket(whole) | Content::Unreadable(whole, _) => whole.received_at_us,
+        }
+    }
+
     /// Its tickets, each with the reason for which it cannot be stored, if there is one.
     pub fn records(&self) -> impl Iterator<Item = (Record<'_>, Option<&str>)> {
         let nothing = message::records(GroupVersion::V1, &[]);
         let (single, group) = match &self.content {
-            Content::Group(version) => (None, message::records(*version, &self.data)),
+            Content::Group(version, _) => (None, message::records(*version, &self.data)),
             Content::Ticket(whole) => (Some((self.whole(whole), None)), nothing),
             Content::Unreadable(whole, reason) => {
                 (Some((self.whole(whole), Some(reason.as_str()))), nothing)
@@ -134,8 +143,9 @@ fn read(
     let reason = if let Some(version) = GroupVersion::of(content_type) {
         match message::count(version, data) {
             Ok(tickets) => {
-                *anomaly = received_at::of_group(version, data, now_us);
-                return (Content::Group(version), tickets);
+                let oldest_us;
+                (oldest_us, *anomaly) = received_at::of_group(version, data, now_us);
+                return (Content::Group(version, oldest_us), tickets);
             }
             Err(malformed) => malformed.to_string(),
         }

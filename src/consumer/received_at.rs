@@ -58,13 +58,15 @@ pub(super) fn of_ticket(properties: &BasicProperties, now_us: i64) -> (i64, Anom
     (received_at_us.min(now_us), anomaly)
 }
 
-/// What is wrong with the times of a group.
-pub(super) fn of_group(version: GroupVersion, group: &[u8], now_us: i64) -> Anomaly {
-    let mut anomaly = Anomaly::default();
+/// When the first ticket of a group was received, but not later than now, and what is wrong with the
+/// times of all.
+pub(super) fn of_group(version: GroupVersion, group: &[u8], now_us: i64) -> (i64, Anomaly) {
+    let (mut oldest_us, mut anomaly) = (now_us, Anomaly::default());
     for record in message::records(version, group) {
+        oldest_us = oldest_us.min(record.received_at_us);
         anomaly.add(record.received_at_us, now_us);
     }
-    anomaly
+    (oldest_us, anomaly)
 }
 
 /// What was wrong with the times of many messages, logged in a line or two for all of them.

@@ -5,10 +5,11 @@ use std::time::{Duration, Instant};
 
 use futures_util::StreamExt;
 use futures_util::stream::select_all;
-use tokio::time::{MissedTickBehavior, interval, sleep};
+use tokio::time::{self, MissedTickBehavior, interval_at, sleep};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
+use super::backlog::Backlog;
 use super::batch::BatchLimits;
 use super::error::SubscriptionError;
 use super::received_at::AnomalyLog;
@@ -39,6 +40,7 @@ pub(crate) async fn run(
 ) -> Result<(), StoreError> {
     // Before any wait: that PostgreSQL was never there is seen in these, too.
     let metrics = StoreMetrics::new();
+    let backlog = Backlog::new();
     match drain.run_until_cancelled(schema::ready(&database)).await {
         Some(ready) => ready?,
         None => return Ok(()),
@@ -50,11 +52,15 @@ pub(crate) async fn run(
         health,
         metrics,
         queue_metrics: QueueMetrics::new(),
+        backlog: backlog.clone(),
         anomalies: AnomalyLog::default(),
         drain,
         subscriptions: 0,
     };
-    consumer.run().await;
+    tokio::select! {
+        () = consumer.run() => {}
+        never = backlog.watch() => match never {},
+    }
     consumer.writers.shutdown().await;
     Ok(())
 }
@@ -65,6 +71,7 @@ struct Consumer {
     health: Arc<Health>,
     metrics: StoreMetrics,
     queue_metrics: QueueMetrics,
+    backlog: Backlog,
     anomalies: AnomalyLog,
     drain: CancellationToken,
     writers: WriterPool,
@@ -81,6 +88,7 @@ impl Consumer {
                 Ok((link, mut subscription, deliveries)) => {
                     was_up = true;
                     let served = self.serve(&link, &mut subscription, deliveries).await;
+                    self.backlog.disconnected(subscription.oldest_us());
                     if subscription.worked() {
                         backoff.reset();
                     }
@@ -153,7 +161,8 @@ impl Consumer {
         subscription: &mut Subscription,
         mut deliveries: Deliveries,
     ) -> Result<(), SubscriptionError> {
-        let mut tick = interval(HOLD_TICK);
+        // Not at once: what an earlier subscription left is delivered first.
+        let mut tick = interval_at(time::Instant::now() + HOLD_TICK, HOLD_TICK);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let drain = self.drain.clone();
         loop {
@@ -171,6 +180,7 @@ impl Consumer {
                 () = subscription.due(), if self.writers.has_idle() => {}
                 _ = tick.tick() => {
                     self.anomalies.log(Instant::now());
+                    self.backlog.set(subscription.oldest_us());
                     subscription.check_age(self.settings.hold_max)?;
                 }
                 () = drain.cancelled(), if !subscription.is_draining() => subscription.drain(),

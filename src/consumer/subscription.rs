@@ -105,7 +105,7 @@ impl Subscription {
             Delivered::Message(queue, message) => {
                 let (tickets, bytes) = (message.tickets, message.bytes());
                 anomalies.add(message.anomaly);
-                self.window.deliver(message.tag, queue);
+                self.window.deliver(message.tag, queue, message.oldest_us());
                 self.batch.push(message, tickets, bytes, Instant::now());
                 self.batch.complete(self.window.is_exhausted());
                 Ok(())
@@ -179,6 +179,12 @@ impl Subscription {
     /// one more delivery of all that was prefetched.
     pub(super) fn worked(&self) -> bool {
         self.acknowledged || self.begun.elapsed() > LASTING
+    }
+
+    /// When the oldest ticket was received that was delivered and is not stored, in µs since the Unix
+    /// epoch; none while there is none.
+    pub(super) fn oldest_us(&self) -> Option<i64> {
+        self.window.oldest_us()
     }
 
     /// RabbitMQ ends a subscription whose deliveries wait for too long; before it does, they go

@@ -36,6 +36,10 @@ fn accepting() {
         "ticketd_source_rejected_total",
         "Tickets of a known source not answered 202, by source."
     );
+    describe_gauge!(
+        "ticketd_last_ticket_timestamp_seconds",
+        "When the last ticket was answered 202, by source, and without one of all; 0 while none was."
+    );
 }
 
 fn publishing() {
@@ -77,6 +81,14 @@ fn storing() {
         "ticketd_pg_refusing",
         "Tickets held because the tables in PostgreSQL refuse them and take no other."
     );
+    describe_gauge!(
+        "ticketd_backlog_age_seconds",
+        "Since the oldest ticket was received that was delivered and is not stored, 0 while there is none; NaN while that is not known."
+    );
+    describe_gauge!(
+        "ticketd_dead_tickets",
+        "Rows of dead_tickets, 10000 at most; NaN while that is not known."
+    );
 }
 
 fn process() {
@@ -88,4 +100,5 @@ fn process() {
         "ticketd_build_info",
         "1, with version and revision as labels."
     );
+    describe_gauge!("ticketd_draining", "1 from the start of a shutdown on.");
 }

@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 
 use ::metrics::{Counter, counter};
 
-use super::registered;
+use super::{LastTicket, registered};
 use crate::config::OTHER_SOURCES;
 
-/// Sources that have counters of their own: each costs a scrape two lines.
+/// Sources that have counters of their own: each costs a scrape three lines.
 const SOURCES_MAX: usize = 1_000;
 
 /// The counters of sources, made as these become known and kept until the process ends.
@@ -20,8 +20,8 @@ pub(crate) struct SourceCounters {
 /// What is counted of a source.
 #[derive(Clone)]
 pub(crate) struct SourceMetrics {
-    /// Tickets answered 202.
-    pub accepted: Counter,
+    accepted: Counter,
+    last: LastTicket,
     /// Tickets not answered 202.
     pub rejected: Counter,
 }
@@ -51,11 +51,18 @@ impl SourceCounters {
 
 impl SourceMetrics {
     fn new(source: &str) -> Self {
-        let source = || source.to_owned();
+        let name = || source.to_owned();
         Self {
-            accepted: registered(counter!("ticketd_source_accepted_total", "source" => source())),
-            rejected: registered(counter!("ticketd_source_rejected_total", "source" => source())),
+            last: LastTicket::of(source),
+            accepted: registered(counter!("ticketd_source_accepted_total", "source" => name())),
+            rejected: registered(counter!("ticketd_source_rejected_total", "source" => name())),
         }
+    }
+
+    /// Counts a ticket that is answered 202 at this time, in µs since the Unix epoch.
+    pub(crate) fn accepted(&self, now_us: i64) {
+        self.accepted.increment(1);
+        self.last.note(now_us);
     }
 }
 
@@ -70,9 +77,9 @@ mod tests {
         ::metrics::with_local_recorder(&recorder, || {
             let mut counters = SourceCounters::new();
             for n in 0..SOURCES_MAX + 2 {
-                counters.of(&format!("shop-{n}")).accepted.increment(1);
+                counters.of(&format!("shop-{n}")).accepted(7_000_000);
             }
-            counters.of("shop-0").accepted.increment(1);
+            counters.of("shop-0").accepted(8_000_000);
         });
         let text = recorder.handle().render();
         let series = |source, count| {
@@ -82,5 +89,10 @@ mod tests {
         assert!(text.contains(&series("shop-999", 1)));
         assert!(text.contains(&series("other", 2)));
         assert!(!text.contains("shop-1000"));
+        let last = |source, second| {
+            format!("ticketd_last_ticket_timestamp_seconds{{source=\"{source}\"}} {second}\n")
+        };
+        assert!(text.contains(&last("shop-0", 8)));
+        assert!(text.contains(&last("other", 7)));
     }
 }

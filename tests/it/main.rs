@@ -19,6 +19,7 @@ mod documents;
 mod encoding;
 mod ending;
 mod framing;
+mod gauges;
 mod http;
 mod https;
 mod image;

@@ -213,6 +213,10 @@ async fn every_metric_is_there_from_the_start() {
         "ticketd_amqp_connected",
         "ticketd_amqp_blocked",
         "ticketd_queue_messages",
+        "ticketd_backlog_age_seconds",
+        "ticketd_dead_tickets",
+        "ticketd_last_ticket_timestamp_seconds",
+        "ticketd_draining",
         "ticketd_pg_connected",
         "ticketd_build_info",
     ];

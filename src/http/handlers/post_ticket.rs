@@ -158,9 +158,10 @@ impl PostTicket {
         // A publisher that ends without an answer has not seen a confirm.
         match outcome.unwrap_or(Err(PublishError::Draining)) {
             Ok(()) => {
-                self.metrics.accepted.increment(1);
+                let now_us = now_us();
+                self.metrics.accepted(now_us);
                 if let Some(sender) = sender {
-                    sender.metrics.accepted.increment(1);
+                    sender.metrics.accepted(now_us);
                 }
                 self.closing_near_the_end(accepted(submitted.id, self.has_ticket_state))
             }

@@ -46,6 +46,7 @@ async fn every_label_and_bucket_is_in_the_reference() {
         ("ticketd_build_info", "revision"),
         ("ticketd_source_accepted_total", "source"),
         ("ticketd_source_rejected_total", "source"),
+        ("ticketd_last_ticket_timestamp_seconds", "source"),
     ] {
         let metric = served.get_mut(name).unwrap();
         metric.labels.insert(label.into(), BTreeSet::new());
