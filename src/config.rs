@@ -36,7 +36,7 @@ pub use credentials::{
 pub use database::{
     DatabaseConfig, DatabaseSettings, DatabaseTls, OptionalDatabaseSettings, SslMode,
 };
-pub use http::{CONSUMER_ADMIN_LISTEN, HttpSettings, ListenSettings};
+pub use http::{CONSUMER_ADMIN_LISTEN, HttpSettings, ListenSettings, PageSwitch};
 pub use publish::{GROUP_BYTES_MAX, INFLIGHT_BYTES_MAX, PublishSettings};
 pub use rate::RateLimit;
 pub use shown::ShownSetting;

@@ -41,7 +41,7 @@ mod worker;
 
 pub(crate) use auth::{CredentialsFile, Senders, UNNAMED_KEYS_MAX};
 pub(crate) use body::Bodies;
-pub(crate) use handlers::{Operators, PostTicket, Probes, TicketState};
+pub(crate) use handlers::{Operators, Page, PostTicket, Probes, TicketState};
 pub(crate) use host::Hosts;
 pub(crate) use listener::Listener;
 pub(crate) use router::{Stored, admin, public};

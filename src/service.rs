@@ -29,13 +29,13 @@ use tracing::{error, info, warn};
 use crate::broker::Broker;
 use crate::config::{
     AcceptRole, AcceptSettings, CONSUMER_ADMIN_LISTEN, CommonSettings, ConsumeRole,
-    ConsumeSettings, DatabaseConfig, ServeSettings, StoreSettings,
+    ConsumeSettings, DatabaseConfig, PageSwitch, ServeSettings, StoreSettings,
 };
 use crate::consumer;
 use crate::health::Health;
 use crate::http::{
-    Bodies, Hosts, Listener, Operators, PostTicket, Probes, Stored, TicketState, Workers, admin,
-    public,
+    Bodies, Hosts, Listener, Operators, Page, PostTicket, Probes, Stored, TicketState, Workers,
+    admin, public,
 };
 use crate::metrics::{Draining, HttpMetrics, Prometheus, UPKEEP_EVERY};
 use crate::publisher::{PublishLimits, publishers};
@@ -185,7 +185,9 @@ impl Service {
 
         let mut stored = None;
         if let Some(accept) = self.accept {
-            let hosts = Hosts::new(&accept.settings.http.listen.page_hosts);
+            let listen = &accept.settings.http.listen;
+            let hosts = Hosts::new(&listen.page_hosts);
+            let page = (listen.page == PageSwitch::On).then(|| Page::new(false, false));
             let reader = accept.start(&self.broker, &probes, &mut http, &mut background)?;
             stored = reader.map(|reader| Stored {
                 state: TicketState {
@@ -193,6 +195,7 @@ impl Service {
                     senders: None,
                 },
                 listed: Some(hosts),
+                page,
             });
         }
         if let Some(listener) = self.admin {
@@ -251,7 +254,7 @@ impl Accept {
         http: &mut Part,
         background: &mut JoinSet<()>,
     ) -> anyhow::Result<Option<TicketReader>> {
-        let (operators, listed) = (self.operators(), self.listed());
+        let (operators, listed, page) = (self.operators(), self.listed(), self.page());
         let reader = self.database.map(|database| {
             let (reader, task) = TicketReader::new(database);
             background.spawn(task);
@@ -263,6 +266,7 @@ impl Accept {
                 senders: self.credentials.senders.clone(),
             },
             listed,
+            page,
         });
         let limits = PublishLimits::of(&self.settings.publish);
         let body_bytes_max = self.settings.http.body_max as usize;
@@ -295,6 +299,13 @@ impl Accept {
         let is_local = listen.admin_listen.is_none() && listen.listen.ip().is_loopback();
         let hosts = Hosts::new(&listen.page_hosts);
         (is_local || self.credentials.senders.is_some()).then_some(hosts)
+    }
+
+    /// The page of `LISTEN`, where what it shows is there as well.
+    fn page(&self) -> Option<Page> {
+        let listen = &self.settings.http.listen;
+        let is_here = listen.page == PageSwitch::On && listen.admin_listen.is_none();
+        is_here.then(|| Page::new(true, self.credentials.senders.is_some()))
     }
 
     /// Who may see on `LISTEN` what is the operator's; none where that has a listener of its own.

@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::Args;
+use clap::{Args, ValueEnum};
 
 use super::tls::{ListenTlsSettings, TlsFile};
 use super::units::duration_at_least;
@@ -31,13 +31,25 @@ pub struct ListenSettings {
     /// Where /metrics and /version answer instead of on LISTEN, and /livez and /readyz as well, so that load cannot block them; none by default
     #[arg(long, env = "ADMIN_LISTEN", value_name = "ADDRESS:PORT")]
     pub admin_listen: Option<SocketAddr>,
-    /// Names by which /tickets may be asked for, beside addresses and localhost; with commas between
+    /// Names by which the page at / and /tickets may be asked for, beside addresses and localhost; with commas between
     // So that no web page elsewhere can have its reader's browser ask, by a name that it makes lead here.
     #[arg(long, env = "PAGE_HOSTS", value_name = "NAMES", value_delimiter = ',')]
     pub page_hosts: Vec<String>,
+    /// Whether there is a page for people at /, where /tickets is for operators
+    #[arg(long, env = "PAGE", value_enum, default_value_t = PageSwitch::On)]
+    pub page: PageSwitch,
     /// Their TLS.
     #[command(flatten)]
     pub tls: ListenTlsSettings,
+}
+
+/// Whether there is a page for people.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum PageSwitch {
+    /// There is one.
+    On,
+    /// There is none.
+    Off,
 }
 
 /// Listeners, and what they accept.

@@ -131,6 +131,7 @@ const UNBOUNDED: &[&str] = &[
     "credentials-file",
     "credentials",
     "page-hosts",
+    "page",
     // Its numbers have: see rate.rs.
     "rate-limit",
 ];

@@ -2,12 +2,14 @@
 
 mod asker;
 mod check_ticket;
+mod page;
 mod post_ticket;
 mod probes;
 mod ticket_list;
 mod ticket_state;
 
 pub(crate) use check_ticket::CheckTicket;
+pub(crate) use page::Page;
 pub(crate) use post_ticket::{PostTicket, Progress, Submitted, TicketHead};
 pub(crate) use probes::{Operators, Probes, version};
 pub(crate) use ticket_list::TicketList;

@@ -8,7 +8,7 @@ use hyper::{Method, Request};
 use uuid::Uuid;
 
 use super::handlers::{
-    CheckTicket, Operators, PostTicket, Probes, TicketList, TicketState, version,
+    CheckTicket, Operators, Page, PostTicket, Probes, TicketList, TicketState, version,
 };
 use super::host::Hosts;
 use super::pending::{PendingResponse, State};
@@ -43,6 +43,7 @@ enum Endpoint {
     PostTicket(Arc<PostTicket>),
     TicketState(TicketState),
     TicketList(TicketList, Hosts),
+    Page(Page, Hosts),
     CheckTicket(CheckTicket),
     Live(Probes),
     Ready(Probes),
@@ -57,6 +58,8 @@ pub(crate) struct Stored {
     pub state: TicketState,
     /// As lists, to who asks by one of these names; no lists if there are none.
     pub listed: Option<Hosts>,
+    /// To people, where there are lists.
+    pub page: Option<Page>,
 }
 
 /// What `LISTEN` answers: tickets, what became of them if there is a database to
@@ -95,13 +98,19 @@ pub(crate) fn admin(probes: &Probes, stored: Option<Stored>, metrics: Arc<HttpMe
 
 impl Stored {
     fn routes(self) -> impl Iterator<Item = Route> {
-        let Self { state, listed } = self;
+        let Self {
+            state,
+            listed,
+            page,
+        } = self;
+        let page = page.zip(listed.clone());
+        let page = page.map(|(page, hosts)| Route::exact("/", Endpoint::Page(page, hosts)));
         let list = listed.map(|hosts| {
             let list = TicketList::new(state.clone());
             Route::exact("/tickets", Endpoint::TicketList(list, hosts))
         });
         let state = Route::new(Path::WithId("/ticket/"), Endpoint::TicketState(state));
-        [state].into_iter().chain(list)
+        [state].into_iter().chain(list).chain(page)
     }
 }
 
@@ -212,6 +221,7 @@ impl Endpoint {
             Self::PostTicket(_) => RouteLabel::Ticket,
             Self::TicketState(_) => RouteLabel::TicketState,
             Self::TicketList(..) => RouteLabel::TicketList,
+            Self::Page(..) => RouteLabel::Page,
             Self::CheckTicket(_) => RouteLabel::CheckTicket,
             Self::Live(_) => RouteLabel::Live,
             Self::Ready(_) => RouteLabel::Ready,
@@ -252,6 +262,10 @@ impl Endpoint {
                 }
             }
             Self::TicketList(handler, hosts) => list(handler, hosts, &request, client),
+            Self::Page(page, hosts) => State::known(match hosts.admit(request.headers()) {
+                true => page.get(),
+                false => unread_body(request.body(), problem::unknown_host()),
+            }),
             Self::CheckTicket(handler) => {
                 State::Boxed(Box::pin(handler.clone().post(request, client.clone())))
             }

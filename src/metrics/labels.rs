@@ -74,6 +74,8 @@ label! {
         TicketState = "/ticket/{id}",
         /// GET /tickets.
         TicketList = "/tickets",
+        /// GET /.
+        Page = "/",
         /// POST /check.
         CheckTicket = "/check",
         /// GET /metrics.

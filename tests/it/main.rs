@@ -30,6 +30,7 @@ mod operation;
 mod operators;
 mod origins;
 mod output;
+mod page;
 mod pipeline;
 mod poison;
 mod postgres_tls;
