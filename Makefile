@@ -105,6 +105,21 @@ fuzz_keep: need_cargo need_cargo_fuzz ## Keep what fuzzing found in fuzz/corpus/
 		$(FUZZ) $$target fuzz/corpus/$$target fuzz/found/$$target -- -set_cover_merge=1 || exit 1; \
 	done
 
+# What finds what keeps people from using a page, and where it is put; the test reads it there.
+AXE_VERSION := 4.14.1
+PAGE_FOLDER := $(or $(CARGO_TARGET_DIR),target)/tmp
+AXE_FOLDER := $(PAGE_FOLDER)/axe-core
+
+.PHONY: test_page
+test_page: need_cargo need_chromium ## Look at the page at / in a headless Chromium, and run axe on it; KEEP=1 keeps its screenshots in docs/page/
+	@mkdir -p '$(AXE_FOLDER)'
+	@[ -e '$(AXE_FOLDER)/axe-$(AXE_VERSION).tgz' ] || { \
+		cd '$(AXE_FOLDER)' && npm pack --silent axe-core@$(AXE_VERSION) >/dev/null && \
+		tar -xzf axe-core-$(AXE_VERSION).tgz --strip-components=1 package/axe.min.js && \
+		mv axe-core-$(AXE_VERSION).tgz axe-$(AXE_VERSION).tgz; }
+	@$(WITH_STACK) && cargo test --test it page:: -- --include-ignored
+	@[ -z '$(KEEP)' ] || cp '$(PAGE_FOLDER)'/page-*.png docs/page/
+
 # The library that the recorded signatures are of, and where it is put.
 WEBHOOKS_VERSION := 1.1.0
 WEBHOOKS_FOLDER := $(or $(CARGO_TARGET_DIR),target)/standardwebhooks-$(WEBHOOKS_VERSION)
@@ -146,6 +161,13 @@ need_cargo:
 need_cargo_fuzz:
 	@cargo fuzz --version >/dev/null 2>&1 || { \
 		echo "cargo-fuzz is missing: run cargo install cargo-fuzz --locked, then try again" >&2; exit 1; }
+
+# With npm, which fetches axe-core.
+.PHONY: need_chromium
+need_chromium:
+	@for tool in chromium chromedriver npm; do command -v $$tool >/dev/null || missing=1; done; \
+		[ -z "$$missing" ] || deploy/stack/install.sh chromium chromium-driver \
+			$$(command -v npm >/dev/null || echo npm) fonts-dejavu-core
 
 # A linter that is missing and passed over in silence would be a hole.
 .PHONY: need_shellcheck

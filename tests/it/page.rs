@@ -1,4 +1,7 @@
-//! The page at /: where it is, and what its head allows.
+//! The page at /: where it is, what its head allows, and how it looks in a browser.
+
+mod browser;
+mod seen;
 
 use std::net::SocketAddr;
 
