@@ -8,6 +8,7 @@ mod broker;
 mod cli;
 mod credentials;
 mod database;
+mod dead;
 mod file;
 mod http;
 mod logs;
@@ -25,8 +26,8 @@ pub use auth::{AuthSettings, CredentialSettings};
 pub use broker::{AmqpTls, AmqpUrl, BrokerSettings, TopologyMode};
 pub use cli::{
     AcceptRole, AcceptSettings, CheckArguments, CheckFormat, Cli, Command, CommonSettings,
-    ConsumeRole, ConsumeSettings, CredentialAction, CredentialArguments, DeadAction, DeadSettings,
-    LogFormat, ServeSettings, ShutdownSettings, StatusFormat, StatusSettings, TicketName,
+    ConsumeRole, ConsumeSettings, CredentialAction, CredentialArguments, LogFormat, ServeSettings,
+    ShutdownSettings, StatusFormat, StatusSettings, TicketName,
 };
 pub(crate) use credentials::credential_name;
 pub use credentials::{
@@ -36,6 +37,7 @@ pub use credentials::{
 pub use database::{
     DatabaseConfig, DatabaseSettings, DatabaseTls, OptionalDatabaseSettings, SslMode,
 };
+pub use dead::{DeadAction, DeadFilter, DeadSelection, DeadSettings, ListFormat};
 pub use http::{CONSUMER_ADMIN_LISTEN, HttpSettings, ListenSettings, PageSwitch};
 pub use publish::{GROUP_BYTES_MAX, INFLIGHT_BYTES_MAX, PublishSettings};
 pub use rate::RateLimit;

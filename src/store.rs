@@ -27,7 +27,7 @@ mod transaction;
 
 pub(crate) use connect::check_tls;
 pub(crate) use copy::{Dead, Encoded, ProductRow, RECEIVED_AT_MIN_US, Recency, Rows};
-pub(crate) use dead_tickets::{DeadTickets, Identity, TakenTicket};
+pub(crate) use dead_tickets::{DeadList, DeadTicket, DeadTickets, Identity, TakenTicket};
 pub(crate) use dead_watch::watch_dead_tickets;
 pub(crate) use error::StoreError;
 pub(crate) use migrate::{Tables, ensure_schema, migrate};

@@ -12,6 +12,7 @@ use super::auth::AuthSettings;
 use super::broker::BrokerSettings;
 use super::credentials::{CredentialKind, credential_name};
 use super::database::{DatabaseSettings, OptionalDatabaseSettings};
+use super::dead::DeadSettings;
 use super::http::{HttpSettings, ListenSettings};
 use super::logs::{self, log_filter};
 use super::publish::PublishSettings;
@@ -69,37 +70,6 @@ pub enum Command {
     },
     /// Exit 0 if the ticketd with these settings answers that it is alive, else 1
     Healthcheck(ListenSettings),
-}
-
-/// The settings of `dead`.
-#[derive(Debug, Args)]
-pub struct DeadSettings {
-    /// What to do with them.
-    #[command(subcommand)]
-    pub action: DeadAction,
-    /// Where they are.
-    #[command(flatten)]
-    pub database: DatabaseSettings,
-    /// Where they are replayed.
-    #[command(flatten)]
-    pub broker: BrokerSettings,
-}
-
-/// What to do with the rows of `dead_tickets`.
-#[derive(Debug, Clone, Copy, Subcommand)]
-pub enum DeadAction {
-    /// List them, oldest first: number, ticket id, time, reason
-    List,
-    /// Write the body of one to standard output
-    Show {
-        /// Its number in the list
-        number: i64,
-    },
-    /// Publish one again, and remove it from the list once that is confirmed
-    Replay {
-        /// Its number in the list
-        number: i64,
-    },
 }
 
 /// What follows `status`.
@@ -310,6 +280,7 @@ impl Cli {
             Command::Migrate(settings) => (Ok(None), settings.config().map(drop)),
             Command::Status(settings) => (Ok(None), settings.database.config().map(drop)),
             Command::Dead(settings) => {
+                settings.check().map_err(|why| invalid("--all", &why))?;
                 (settings.broker.tls(), settings.database.config().map(drop))
             }
             Command::Check(_)

@@ -8,9 +8,22 @@ use uuid::Uuid;
 
 use super::StoreError;
 use super::connect::{Connected, Task, connect};
-use crate::config::DatabaseConfig;
+use crate::config::{DatabaseConfig, DeadFilter};
+use crate::source::Source;
 
-const LIST: &str = "select id, ticket_id, created_at::text, reason from dead_tickets order by id";
+const LIST: &str = "select id, ticket_id, created_at::text, reason, source, issued_at::text, \
+    received_at::text, octet_length(body) from dead_tickets \
+    where id > $1 and id <= $2 and ($3::uuid is null or ticket_id = $3) \
+    and ($4::text is null or position($4 in reason) > 0) and ($5::text is null or source = $5) \
+    and ($6::timestamptz is null or created_at >= $6) and ($7::timestamptz is null or created_at < $7) \
+    and ($8::bigint[] is null or id = any($8)) order by id limit $9";
+
+const LAST: &str = "select coalesce(max(id), 0) from dead_tickets";
+
+const PURGE: &str = "delete from dead_tickets where id = any($1)";
+
+/// How many are listed at once.
+const PAGE: i64 = 500;
 
 const BODY: &str = "select body from dead_tickets where id = $1";
 
@@ -37,6 +50,23 @@ pub(crate) struct DeadTicket {
     pub created_at: String,
     /// Why it could not be stored.
     pub reason: String,
+    /// Who sent it, if that is known.
+    pub source: Option<String>,
+    /// When it was issued, if that is known.
+    pub issued_at: Option<String>,
+    /// When it was received, if that is known.
+    pub received_at: Option<String>,
+    /// The length of its text, in bytes.
+    pub bytes: i32,
+}
+
+/// Some of the list, read in portions. What dies after it was begun is not of it: a ticket that dies
+/// again would be met for ever.
+pub(crate) struct DeadList {
+    filter: DeadFilter,
+    numbers: Option<Vec<i64>>,
+    after: i64,
+    last: i64,
 }
 
 impl DeadTickets {
@@ -47,11 +77,62 @@ impl DeadTickets {
         Ok(Self { client, _alive })
     }
 
-    /// All of them, oldest first.
-    pub(crate) async fn list(&self) -> Result<Vec<DeadTicket>, StoreError> {
-        let rows = self.client.query(LIST, &[]).await;
-        let tickets = rows.and_then(|rows| rows.iter().map(DeadTicket::read).collect());
-        tickets.map_err(StoreError::classify)
+    /// Those that fit, or those of these numbers, to be read by [`Self::next`].
+    pub(crate) async fn list(
+        &self,
+        filter: DeadFilter,
+        numbers: Option<Vec<i64>>,
+    ) -> Result<DeadList, StoreError> {
+        let last = self.client.query_one(LAST, &[]).await;
+        let last = last.and_then(|row| row.try_get(0));
+        Ok(DeadList {
+            filter,
+            numbers,
+            after: 0,
+            last: last.map_err(StoreError::classify)?,
+        })
+    }
+
+    /// The next portion of a list, oldest first; empty at its end.
+    pub(crate) async fn next(&self, list: &mut DeadList) -> Result<Vec<DeadTicket>, StoreError> {
+        let DeadFilter {
+            id,
+            reason,
+            source,
+            since,
+            until,
+        } = &list.filter;
+        let source = source.as_ref().map(Source::as_str);
+        let rows = self
+            .client
+            .query(
+                LIST,
+                &[
+                    &list.after,
+                    &list.last,
+                    id,
+                    reason,
+                    &source,
+                    since,
+                    until,
+                    &list.numbers,
+                    &PAGE,
+                ],
+            )
+            .await;
+        let tickets: Result<Vec<_>, _> =
+            rows.and_then(|rows| rows.iter().map(DeadTicket::read).collect());
+        let tickets = tickets.map_err(table_error)?;
+        if let Some(last) = tickets.last() {
+            list.after = last.number;
+        }
+        Ok(tickets)
+    }
+
+    /// Takes those of these numbers off the list for good; returns how many there were.
+    pub(crate) async fn purge(&self, numbers: &[i64]) -> Result<u64, StoreError> {
+        let purged = self.client.execute(PURGE, &[&numbers]).await;
+        purged.map_err(StoreError::classify)
     }
 
     /// The exact bytes of one; none if there is none of that number.
@@ -84,6 +165,10 @@ impl DeadTicket {
             ticket_id: row.try_get(1)?,
             created_at: row.try_get(2)?,
             reason: row.try_get(3)?,
+            source: row.try_get(4)?,
+            issued_at: row.try_get(5)?,
+            received_at: row.try_get(6)?,
+            bytes: row.try_get(7)?,
         })
     }
 }

@@ -15,6 +15,7 @@ mod certificates;
 mod commands;
 mod consuming;
 mod credentials;
+mod dead;
 mod documents;
 mod encoding;
 mod ending;
