@@ -21,6 +21,7 @@
 mod auth;
 mod body;
 mod connection;
+mod context;
 mod encoding;
 mod handle;
 mod handlers;

@@ -32,6 +32,10 @@
 //! A group is of version 2 only if it has to be, and a ticket that is alone is published as it came,
 //! with headers. Both versions are read for ever.
 
+mod traceparent;
+
+pub use traceparent::Traceparent;
+
 use std::fmt;
 
 use uuid::Uuid;
@@ -56,6 +60,9 @@ pub const ISSUED_AT: &str = "x-issued-at-us";
 
 /// The header of a single ticket's message that names its source.
 pub const SOURCE: &str = "x-source";
+
+/// The header of a single ticket's message that says to which trace its request belongs.
+pub const TRACEPARENT: &str = "traceparent";
 
 /// What a record has before its body in version 1, in bytes.
 pub const RECORD_HEAD_BYTES: usize = 16 + 8 + 4;

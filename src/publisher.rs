@@ -39,7 +39,7 @@ use tokio::time::sleep;
 
 use crate::broker::{Broker, BrokerError};
 use crate::health::Health;
-use crate::message::Record;
+use crate::message::{Record, Traceparent};
 use queue::PublishQueue;
 use replies::reply_channels;
 use session::ChannelActor;
@@ -75,14 +75,16 @@ impl Publisher {
         }
     }
 
-    /// Submits a ticket. The result comes through the receiver; dropping the receiver changes
+    /// Submits a ticket, of whose trace is told where it gets a message of its own. The result comes through the receiver; dropping the receiver changes
     /// nothing for the ticket.
     pub(crate) fn submit(
         &self,
         record: Record<'_>,
+        trace: Option<Box<Traceparent>>,
     ) -> Result<oneshot::Receiver<PublishResult>, PublishError> {
         // However long the ticket took to come, its confirm has all of its time.
-        self.queue.submit(record, Instant::now(), self.worker)
+        self.queue
+            .submit(record, trace, Instant::now(), self.worker)
     }
 }
 

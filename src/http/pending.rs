@@ -11,9 +11,9 @@ use std::time::Instant;
 
 use hyper::body::Incoming;
 
+use super::context::{RequestContext, Trace};
 use super::handlers::{PostTicket, Progress, Submitted, TicketHead};
 use super::problem;
-use super::request_id::RequestId;
 use super::response::FullResponse;
 use crate::metrics::RouteMetrics;
 
@@ -22,8 +22,8 @@ pub(crate) struct PendingResponse {
     metrics: Arc<RouteMetrics>,
     started: Instant,
     state: State,
-    /// What the request brings.
-    request_id: Option<Box<RequestId>>,
+    /// What the request tells of itself.
+    context: Option<Box<RequestContext>>,
 }
 
 /// What a response waits for.
@@ -46,12 +46,13 @@ impl State {
     }
 
     /// Looks at a ticket's body, if that is what is next.
-    fn start(&mut self) {
+    fn start(&mut self, context: Option<&mut RequestContext>) {
         if !matches!(self, Self::ReadBody(..)) {
             return;
         }
         if let Self::ReadBody(handler, head, body) = std::mem::replace(self, Self::Done) {
-            *self = match handler.start(head, body) {
+            let trace: Trace = context.and_then(|context| context.trace.take());
+            *self = match handler.start(head, trace, body) {
                 Progress::AwaitConfirm(submitted) => Self::AwaitConfirm(handler, submitted),
                 Progress::ReadBody(response) => Self::Boxed(response),
                 Progress::Rejected(response) => Self::known(response),
@@ -65,14 +66,14 @@ impl PendingResponse {
     pub(crate) fn new(
         metrics: Arc<RouteMetrics>,
         started: Instant,
-        request_id: Option<Box<RequestId>>,
+        context: Option<Box<RequestContext>>,
         state: State,
     ) -> Self {
         Self {
             metrics,
             started,
             state,
-            request_id,
+            context,
         }
     }
 }
@@ -82,7 +83,7 @@ impl Future for PendingResponse {
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<FullResponse> {
         let this = self.get_mut();
-        this.state.start();
+        this.state.start(this.context.as_deref_mut());
         let response = match &mut this.state {
             State::AwaitConfirm(handler, submitted) => {
                 let outcome = ready!(Pin::new(&mut submitted.outcome).poll(cx));
@@ -91,7 +92,10 @@ impl Future for PendingResponse {
             State::Boxed(response) => ready!(response.as_mut().poll(cx)),
             State::ReadBody(..) | State::Done => return Poll::Pending,
         };
-        let response = problem::identified(response, this.request_id.take());
+        let response = problem::identified(
+            response,
+            this.context.take().and_then(|context| context.request_id),
+        );
         let code = response.status().as_u16();
         this.metrics.responded(code, this.started.elapsed());
         Poll::Ready(response)

@@ -7,13 +7,13 @@ use hyper::body::Incoming;
 use hyper::{Method, Request};
 use uuid::Uuid;
 
+use super::context::RequestContext;
 use super::handlers::{
     CheckTicket, Operators, Page, PostTicket, Probes, TicketList, TicketState, version,
 };
 use super::host::Hosts;
 use super::pending::{PendingResponse, State};
 use super::problem;
-use super::request_id::RequestId;
 use super::response::{FullResponse, unread_body};
 use crate::metrics::{HttpMetrics, RouteLabel, RouteMetrics};
 use crate::tls::ClientIdentity;
@@ -157,9 +157,9 @@ impl Router {
         client: &ClientIdentity,
     ) -> PendingResponse {
         let started = Instant::now();
-        let request_id = RequestId::of(request.headers());
+        let context = RequestContext::of(request.headers());
         let (metrics, state) = self.route(request, client);
-        PendingResponse::new(metrics.clone(), started, request_id, state)
+        PendingResponse::new(metrics.clone(), started, context, state)
     }
 
     fn route(

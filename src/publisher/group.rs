@@ -9,7 +9,9 @@ use tokio::sync::oneshot;
 
 use super::error::PublishResult;
 use super::replies::{ReplyRouter, Waiter};
-use crate::message::{self, GroupVersion, RECORD_HEAD_BYTES, RECORD_HEAD_BYTES_V2, Record};
+use crate::message::{
+    self, GroupVersion, RECORD_HEAD_BYTES, RECORD_HEAD_BYTES_V2, Record, Traceparent,
+};
 
 /// RabbitMQ's "persistent" (AMQP 0-9-1, basic class, delivery-mode).
 const PERSISTENT: u8 = 2;
@@ -21,6 +23,8 @@ pub struct Group {
     records: Arc<Vec<u8>>,
     tickets: usize,
     waiting: Vec<Waiter>,
+    /// Of the first ticket: only one that is alone keeps it.
+    trace: Option<Box<Traceparent>>,
 }
 
 impl Group {
@@ -55,6 +59,14 @@ impl Group {
             reply,
         });
         result
+    }
+
+    /// Keeps the trace of the ticket that was added last, unless it has company: only a single
+    /// ticket's message has headers of its own.
+    pub fn keep_trace(&mut self, trace: Option<Box<Traceparent>>) {
+        if self.tickets == 1 {
+            self.trace = trace;
+        }
     }
 
     /// How many tickets it holds.
@@ -122,7 +134,7 @@ impl Group {
                     .with_content_type(message::TICKET.into())
                     .with_type("ticket".into())
                     .with_message_id(record.id.to_string().into())
-                    .with_headers(headers(&record));
+                    .with_headers(headers(&record, self.trace.as_deref()));
                 let start = records.len() - record.body.len();
                 GroupMessage {
                     records,
@@ -150,7 +162,7 @@ impl Group {
 }
 
 /// What the message of a single ticket tells of it.
-fn headers(record: &Record<'_>) -> FieldTable {
+fn headers(record: &Record<'_>, trace: Option<&Traceparent>) -> FieldTable {
     let mut headers = FieldTable::default();
     let received_at = AMQPValue::LongLongInt(record.received_at_us);
     headers.insert(message::RECEIVED_AT.into(), received_at);
@@ -161,6 +173,10 @@ fn headers(record: &Record<'_>) -> FieldTable {
     if let Some(issued_at_us) = record.origin.issued_at_us {
         let issued_at = AMQPValue::LongLongInt(issued_at_us);
         headers.insert(message::ISSUED_AT.into(), issued_at);
+    }
+    if let Some(trace) = trace {
+        let trace = AMQPValue::LongString(trace.as_str().into());
+        headers.insert(message::TRACEPARENT.into(), trace);
     }
     headers
 }

@@ -12,7 +12,7 @@ use super::group::Group;
 use super::limits::PublishLimits;
 use super::replies::ReplyRouter;
 use crate::config::GROUP_BYTES_MAX;
-use crate::message::{GroupVersion, Record};
+use crate::message::{GroupVersion, Record, Traceparent};
 
 /// Maximum of buffers kept for the next groups.
 const SPARE_MAX: usize = 8;
@@ -85,6 +85,7 @@ impl PublishQueue {
     pub(super) fn submit(
         &self,
         record: Record<'_>,
+        trace: Option<Box<Traceparent>>,
         now: Instant,
         worker: usize,
     ) -> Result<oneshot::Receiver<PublishResult>, PublishError> {
@@ -107,6 +108,7 @@ impl PublishQueue {
         let result = state
             .filling
             .push(record, now + self.limits.confirm_timeout, worker);
+        state.filling.keep_trace(trace);
         state.tickets += 1;
         state.bytes += state.filling.bytes() - before;
         if alone || state.filling.tickets() >= self.limits.group {

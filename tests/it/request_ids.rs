@@ -1,4 +1,4 @@
-//! X-Request-Id: taken or made, in answers, problem documents and the log.
+//! X-Request-Id, taken or made, in answers, problem documents and the log; and traces.
 
 use ticketd_testing::*;
 
@@ -88,4 +88,32 @@ async fn an_id_is_told_again() {
         .await
         .problem(400);
     assert!(!quiet.drained().await.log.contains("quiet-1"));
+}
+
+/// A lone ticket's message tells the trace that its request belongs to, if that is well-formed: sends
+/// one of each, and looks at what waits in the queue.
+#[tokio::test]
+async fn a_lone_ticket_keeps_its_trace() {
+    let namespace = Namespace::new(TICKETD).await;
+    let mut ticketd = namespace.ready("accept", &[]).await;
+    let mut client = ticketd.client().await;
+    let trace = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+    let good = format!("traceparent: {trace}");
+    let twice = format!("{good}\r\n{good}");
+    for (header, kept) in [
+        (good.as_str(), true),
+        ("traceparent: 00-x", false),
+        (&twice, false),
+        ("accept: */*", false),
+    ] {
+        namespace.accepted(&mut client, &[header], EXAMPLE).await;
+        let message = namespace.take().await;
+        let headers = message.properties.headers().as_ref().unwrap().inner();
+        let found = headers.get("traceparent").map(|value| match value {
+            lapin::types::AMQPValue::LongString(text) => text.to_string(),
+            other => panic!("{other:?}"),
+        });
+        assert_eq!(found.is_some(), kept, "{header}: {found:?}");
+        assert!(found.is_none_or(|found| found.contains(trace)), "{header}");
+    }
 }

@@ -89,7 +89,7 @@ impl<'a> Replay<'a> {
     async fn publish(&mut self, records: &[Record<'_>]) -> anyhow::Result<()> {
         let published = async {
             let publisher = self.connected().await?;
-            let submit = |record: &Record<'_>| publisher.submit(*record);
+            let submit = |record: &Record<'_>| publisher.submit(*record, None);
             let confirms: Result<Vec<_>, _> = records.iter().map(submit).collect();
             for confirm in confirms? {
                 confirm.await.context("the publisher has ended")??;

@@ -22,6 +22,7 @@ use crate::clock::now_us;
 use crate::health::Health;
 use crate::http::auth::{Sender, Senders};
 use crate::http::body::{Bodies, BodyError, BodyStart};
+use crate::http::context::Trace;
 use crate::http::encoding::is_encoded;
 use crate::http::idempotency::ticket_id;
 use crate::http::issued_at::{IssuedAtError, issued_at_us};
@@ -124,20 +125,27 @@ impl PostTicket {
 
     /// Takes a first look at the body, which nearly always is complete, and hands
     /// the ticket to the publisher.
-    pub(crate) fn start(self: &Arc<Self>, head: TicketHead, mut body: Incoming) -> Progress {
+    pub(crate) fn start(
+        self: &Arc<Self>,
+        head: TicketHead,
+        trace: Trace,
+        mut body: Incoming,
+    ) -> Progress {
         if let Some((rejection, sender)) = head.rejected_unread() {
             let response = self.reject(sender, rejection);
             return Progress::Rejected(unread_body(&body, response));
         }
         let submitted = match self.bodies.start(&mut body) {
-            Ok(BodyStart::Complete(body)) => self.submit(head, &body),
+            Ok(BodyStart::Complete(body)) => self.submit(head, trace, &body),
             Ok(BodyStart::Partial(first)) => match head.identity {
                 TicketIdentity::Rejected(rejection, sender) => {
                     let response = self.reject(sender.as_deref(), rejection);
                     return Progress::Rejected(closing(response));
                 }
                 _ => {
-                    return Progress::ReadBody(Box::pin(self.clone().read_body(head, first, body)));
+                    return Progress::ReadBody(Box::pin(
+                        self.clone().read_body(head, trace, first, body),
+                    ));
                 }
             },
             Err(error) => Err(head.identity.without_body(error)),
@@ -172,11 +180,12 @@ impl PostTicket {
     async fn read_body(
         self: Arc<Self>,
         head: TicketHead,
+        trace: Trace,
         first: Bytes,
         rest: Incoming,
     ) -> FullResponse {
         let submitted = match self.bodies.finish(first, rest).await {
-            Ok(body) => self.submit(head, &body),
+            Ok(body) => self.submit(head, trace, &body),
             Err(error) => Err(head.identity.without_body(error)),
         };
         match submitted {
@@ -188,10 +197,10 @@ impl PostTicket {
         }
     }
 
-    fn submit(&self, head: TicketHead, body: &[u8]) -> Result<Submitted, Refused> {
+    fn submit(&self, head: TicketHead, trace: Trace, body: &[u8]) -> Result<Submitted, Refused> {
         let (sender, id) = head.identity.resolve(body);
         let published = id.and_then(|id| {
-            let outcome = self.publish(id, sender.as_deref(), head.times, body)?;
+            let outcome = self.publish(id, sender.as_deref(), head.times, trace, body)?;
             Ok((id, outcome))
         });
         match published {
@@ -209,6 +218,7 @@ impl PostTicket {
         id: Uuid,
         sender: Option<&Sender>,
         times: Times,
+        trace: Trace,
         body: &[u8],
     ) -> Result<oneshot::Receiver<PublishResult>, Rejection> {
         let issued_at_us = times.issued_at_us.map_err(Rejection::BadIssuedAt)?;
@@ -225,7 +235,7 @@ impl PostTicket {
             },
             body,
         };
-        let submitted = self.publisher.submit(record);
+        let submitted = self.publisher.submit(record, trace);
         submitted.map_err(Rejection::NotPublished)
     }
 

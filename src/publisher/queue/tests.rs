@@ -43,7 +43,7 @@ fn submit_body(
     queue: &PublishQueue,
     body: &[u8],
 ) -> Result<oneshot::Receiver<PublishResult>, PublishError> {
-    queue.submit(record(None, body), Instant::now(), 0)
+    queue.submit(record(None, body), None, Instant::now(), 0)
 }
 
 fn record<'a>(issued_at_us: Option<i64>, body: &'a [u8]) -> Record<'a> {
@@ -75,7 +75,11 @@ fn a_ticket_that_the_written_version_cannot_hold_is_a_message_of_its_own() {
         let mut waiting = Vec::new();
         for issued_at_us in [None, None, Some(1), Some(2), None] {
             let record = record(issued_at_us, b"x");
-            waiting.push(queue.submit(record, Instant::now(), 0).expect("taken"));
+            waiting.push(
+                queue
+                    .submit(record, None, Instant::now(), 0)
+                    .expect("taken"),
+            );
         }
         assert_eq!(groups(&queue), expected, "{version:?}");
     }
@@ -88,12 +92,12 @@ fn a_group_that_grows_with_its_version_keeps_to_its_size_and_is_settled_whole() 
     // As many as fit, were they not to become larger.
     let each = RECORD_HEAD_BYTES + 1;
     for _ in 0..(GROUP_BYTES_MAX / each) {
-        let submitted = queue.submit(record(None, b"x"), Instant::now(), 0);
+        let submitted = queue.submit(record(None, b"x"), None, Instant::now(), 0);
         waiting.push(submitted.expect("taken"));
     }
-    let submitted = queue.submit(record(Some(1), b"x"), Instant::now(), 0);
+    let submitted = queue.submit(record(Some(1), b"x"), None, Instant::now(), 0);
     waiting.push(submitted.expect("taken"));
-    let submitted = queue.submit(record(None, b"x"), Instant::now(), 0);
+    let submitted = queue.submit(record(None, b"x"), None, Instant::now(), 0);
     waiting.push(submitted.expect("taken"));
     let groups: Vec<_> = std::iter::from_fn(|| queue.next(0)).collect();
     assert_eq!(groups.len(), 2);
@@ -103,7 +107,7 @@ fn a_group_that_grows_with_its_version_keeps_to_its_size_and_is_settled_whole() 
         .for_each(|group| queue.settle(group, Ok(())));
     let mut few = Vec::new();
     for issued_at_us in [None, None, Some(1)] {
-        let submitted = queue.submit(record(issued_at_us, b"x"), Instant::now(), 0);
+        let submitted = queue.submit(record(issued_at_us, b"x"), None, Instant::now(), 0);
         few.push(submitted.expect("taken"));
     }
     let upgraded = queue.next(0).expect("a group");
