@@ -55,9 +55,13 @@ DENY := cargo deny --locked --workspace
 DENY_WHAT := licenses bans sources
 DENY_VERSION := 0.20.2
 
+ALERTS := deploy/prometheus
+
 .PHONY: lint
-lint: need_cargo need_shellcheck need_cargo_deny ## Check format, lints, documentation, scripts and dependencies; a warning is an error
+lint: need_cargo need_shellcheck need_cargo_deny need_prometheus ## Check format, lints, documentation, scripts, dependencies and alerts; a warning is an error
 	shellcheck $(SCRIPTS)
+	promtool check config --lint-fatal $(ALERTS)/prometheus.yml
+	promtool test rules $(ALERTS)/rules.test.yml
 	$(DENY) check -D warnings -A license-exception-not-encountered $(DENY_WHAT)
 	$(DENY) --manifest-path fuzz/Cargo.toml check -D warnings $(DENY_WHAT)
 	cargo fmt --all --check
@@ -83,6 +87,10 @@ test_long: need_cargo ## Keep RabbitMQ away for 5 minutes and PostgreSQL for 10,
 .PHONY: test_mutations
 test_mutations: need_cargo ## Break the code on purpose, one mutation at a time, and expect the tests to notice; NAME='nack'
 	@tests/faults/mutations.sh $(if $(NAME),'$(NAME)')
+
+.PHONY: test_alerts
+test_alerts: need_cargo need_prometheus ## Have each alert fire in a real Prometheus, by a fault of its own, in three minutes
+	@$(WITH_STACK) && cargo test --test it -- --ignored --test-threads=1 alerts::
 
 # The fuzz targets: all of them, or one with TARGET=row. A sanitizer would need a nightly toolchain, and looks for what
 # unsafe code does wrong, of which ticketd has none.
@@ -173,6 +181,11 @@ need_chromium:
 .PHONY: need_shellcheck
 need_shellcheck:
 	@command -v shellcheck >/dev/null || deploy/stack/install.sh shellcheck
+
+# With promtool.
+.PHONY: need_prometheus
+need_prometheus:
+	@command -v prometheus >/dev/null && command -v promtool >/dev/null || deploy/stack/install.sh prometheus
 
 .PHONY: need_cargo_deny
 need_cargo_deny:

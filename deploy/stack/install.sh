@@ -12,8 +12,8 @@ export PATH
 # The mark tells our file from one of the machine's owner.
 readonly POLICY_FILE=/usr/sbin/policy-rc.d POLICY_MARK='placed by ticketd deploy/stack/install.sh while it runs'
 readonly NO_CLUSTER_FILE=/etc/postgresql-common/createcluster.d/ticketd.conf
-# The services of the packages that stack.sh asks for; PostgreSQL's starts nothing as long as there is no cluster.
-readonly UNITS=(rabbitmq-server.service epmd.service epmd.socket)
+# The services of the packages that are asked for; PostgreSQL's starts nothing as long as there is no cluster.
+readonly UNITS=(rabbitmq-server.service epmd.service epmd.socket prometheus.service)
 readonly LOCK_DEADLINE_S=900
 
 say() { printf 'install: %s\n' "$*" >&2; }

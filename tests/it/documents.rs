@@ -1,6 +1,7 @@
 //! What the documents say of this checkout: their links lead somewhere, the commands that they name
 //! exist, the README is short, and the reference is what the built binary does.
 
+mod alerts;
 mod commands;
 mod credentials;
 mod http;

@@ -9,6 +9,7 @@
 /// The binary under test.
 const TICKETD: &str = env!("CARGO_BIN_EXE_ticketd");
 
+mod alerts;
 mod amqps;
 mod bounds;
 mod certificates;
