@@ -6,6 +6,8 @@ mod credential;
 mod dead;
 mod healthcheck;
 mod migrate;
+mod progress;
+mod reparse;
 mod show_settings;
 mod status;
 
@@ -14,5 +16,6 @@ pub use credential::credential;
 pub use dead::dead;
 pub use healthcheck::healthcheck;
 pub use migrate::migrate;
+pub use reparse::reparse;
 pub use show_settings::show_settings;
 pub use status::status;

@@ -9,6 +9,7 @@
 //! - `ticket_reader`: questions about tickets, asked by `ticket_queries`.
 //! - `dead_tickets`: those that could not be stored, listed and taken for a replay.
 //! - `dead_watch`: how many these are, for the metrics.
+//! - `reparse`: stored invalid tickets judged again.
 //! - `migrate`: the tables created, or brought up to date while others write.
 
 mod chunks;
@@ -21,6 +22,7 @@ mod error;
 mod inserts;
 mod migrate;
 mod products;
+mod reparse;
 mod ticket_queries;
 mod ticket_reader;
 mod transaction;
@@ -31,6 +33,7 @@ pub(crate) use dead_tickets::{DeadList, DeadTicket, DeadTickets, Identity, Taken
 pub(crate) use dead_watch::watch_dead_tickets;
 pub(crate) use error::StoreError;
 pub(crate) use migrate::{Tables, ensure_schema, migrate};
+pub(crate) use reparse::{Judged, Reparse};
 pub(crate) use ticket_queries::TicketFilter;
 pub(crate) use ticket_reader::{TicketReader, Unavailable};
 pub(crate) use transaction::{Comparison, Store};

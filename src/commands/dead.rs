@@ -1,6 +1,5 @@
 //! `ticketd dead`: the tickets that could not be stored, listed, shown, replayed and purged.
 
-mod progress;
 mod replay;
 
 use std::io::Write;
@@ -9,9 +8,9 @@ use anyhow::{Context, bail};
 use serde_json::json;
 use tracing::error;
 
+use super::progress::ProgressLine;
 use crate::config::{DeadAction, DeadSelection, DeadSettings, ListFormat};
 use crate::store::{DeadList, DeadTicket, DeadTickets};
-use progress::ProgressLine;
 use replay::{Replay, Replayed};
 
 /// Lists dead tickets, shows one, replays some or purges some.

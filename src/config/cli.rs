@@ -16,6 +16,7 @@ use super::dead::DeadSettings;
 use super::http::{HttpSettings, ListenSettings};
 use super::logs::{self, log_filter};
 use super::publish::PublishSettings;
+use super::reparse::ReparseSettings;
 use super::shown::ShownSetting;
 use super::store::StoreSettings;
 use super::tls::ListenTlsSettings;
@@ -55,6 +56,10 @@ pub enum Command {
     Check(CheckArguments),
     /// Say what became of a ticket
     Status(Box<StatusSettings>),
+    /// Judge stored invalid tickets again, after the rules were changed
+    ///
+    /// It may be interrupted, and run again.
+    Reparse(Box<ReparseSettings>),
     /// List dead tickets, which could not be stored, show one, or replay one
     Dead(Box<DeadSettings>),
     /// Make a sender's credential
@@ -279,6 +284,7 @@ impl Cli {
             }
             Command::Migrate(settings) => (Ok(None), settings.config().map(drop)),
             Command::Status(settings) => (Ok(None), settings.database.config().map(drop)),
+            Command::Reparse(settings) => (Ok(None), settings.database.config().map(drop)),
             Command::Dead(settings) => {
                 settings.check().map_err(|why| invalid("--all", &why))?;
                 (settings.broker.tls(), settings.database.config().map(drop))

@@ -1,12 +1,13 @@
 //! `ticketd dead`: which dead tickets, and what is done to them.
 
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use clap::{Args, Subcommand, ValueEnum};
 use uuid::Uuid;
 
 use super::broker::BrokerSettings;
 use super::database::DatabaseSettings;
+use super::units::past_time;
 use crate::source::Source;
 
 /// The settings of `dead`.
@@ -61,10 +62,10 @@ pub struct DeadFilter {
     #[arg(long, value_name = "NAME", value_parser = Source::parse)]
     pub source: Option<Source>,
     /// Only those that died since then: 2h or 3days ago, or a time such as 2026-11-27T12:00:00Z
-    #[arg(long, value_name = "TIME", value_parser = time)]
+    #[arg(long, value_name = "TIME", value_parser = past_time)]
     pub since: Option<SystemTime>,
     /// Only those that died before then
-    #[arg(long, value_name = "TIME", value_parser = time)]
+    #[arg(long, value_name = "TIME", value_parser = past_time)]
     pub until: Option<SystemTime>,
 }
 
@@ -104,36 +105,6 @@ impl DeadSettings {
                 Err("--id, --reason, --source, --since and --until go with --all".into())
             }
             _ => Ok(()),
-        }
-    }
-}
-
-/// Reads a time, or how long ago it is.
-fn time(text: &str) -> Result<SystemTime, String> {
-    if let Ok(ago) = humantime::parse_duration(text) {
-        let ago = ago.min(Duration::from_secs(100 * 365 * 86_400));
-        return SystemTime::now()
-            .checked_sub(ago)
-            .ok_or_else(|| "it is too long ago".into());
-    }
-    humantime::parse_rfc3339_weak(text).map_err(|_form| {
-        "a time is written like 2026-11-27T12:00:00Z, or how long ago it is like 2h".into()
-    })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_time_is_one_or_how_long_ago() {
-        let noon = humantime::parse_rfc3339("2026-11-27T12:00:00Z").expect("a time");
-        assert_eq!(time("2026-11-27T12:00:00Z"), Ok(noon));
-        assert_eq!(time("2026-11-27 12:00:00"), Ok(noon));
-        let ago = time("2h").expect("a time").elapsed().expect("past");
-        assert!((7200..7300).contains(&ago.as_secs()), "{ago:?}");
-        for wrong in ["", "yesterday", "2026-13-01T00:00:00Z", "2 parsecs"] {
-            assert!(time(wrong).is_err(), "{wrong}");
         }
     }
 }

@@ -56,7 +56,7 @@ pub(super) async fn merge(
 
 /// A decimal with its scale as written; the driver's own conversion drops that of zero.
 #[derive(Debug)]
-struct Numeric(Decimal);
+pub(super) struct Numeric(pub(super) Decimal);
 
 impl ToSql for Numeric {
     fn to_sql(

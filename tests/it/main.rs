@@ -39,6 +39,7 @@ mod postgres_tls;
 mod producers;
 mod products;
 mod refused;
+mod reparse;
 mod request_ids;
 mod secrets;
 mod senders;
