@@ -18,6 +18,16 @@ COPY --chmod=644 deploy/conf/pg_hba-tls.conf /etc/postgresql-hba.conf
 FROM rabbitmq AS rabbitmq-tls
 COPY --chmod=644 deploy/conf/rabbitmq-tls.conf /etc/rabbitmq/conf.d/30-tls.conf
 
+# For the profile observability.
+FROM prom/prometheus:v3.5.0 AS prometheus
+COPY --chmod=644 deploy/prometheus/prometheus.yml /etc/prometheus/prometheus.yml
+COPY --chmod=644 deploy/prometheus/ticketd.rules.yml /etc/prometheus/ticketd.rules.yml
+
+FROM grafana/grafana:12.1.0 AS grafana
+COPY --chmod=644 deploy/grafana/datasource.yml /etc/grafana/provisioning/datasources/ticketd.yml
+COPY --chmod=644 deploy/grafana/dashboards.yml /etc/grafana/provisioning/dashboards/ticketd.yml
+COPY --chmod=644 deploy/grafana/ticketd.json /etc/grafana/provisioning/dashboards/ticketd.json
+
 # Of the same Debian release as what the binary runs on, so that it finds the C library it was built with.
 FROM rust:1.95.0-bookworm AS build
 WORKDIR /build

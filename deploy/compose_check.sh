@@ -20,7 +20,7 @@ readonly SOURCES=(Dockerfile .dockerignore docker-compose.yml Cargo.toml Cargo.l
 readonly HEALTHY_S=180 TICKET_S=120 STORED_S=60
 
 # Not those of the caller, who may have an installation of his own.
-export POSTGRES_PASSWORD=first RABBITMQ_PASSWORD=first TICKETD_PORT
+export POSTGRES_PASSWORD=first RABBITMQ_PASSWORD=first TICKETD_PORT PROMETHEUS_PORT GRAFANA_PORT
 
 trickle_pid=''
 
@@ -47,7 +47,7 @@ clean_up() {
   local image
   trap - EXIT
   [[ -z $trickle_pid ]] || kill "$trickle_pid" 2>/dev/null || true
-  [[ ! -d $COPY ]] || compose down --volumes --remove-orphans --rmi local --timeout 5 >/dev/null 2>&1 || true
+  [[ ! -d $COPY ]] || compose --profile observability down --volumes --remove-orphans --rmi local --timeout 5 >/dev/null 2>&1 || true
   # Images that a later build has replaced have no name left by which they could be found.
   while read -r image; do
     [[ $(docker image inspect --format '{{len .RepoTags}}' "$image" 2>/dev/null) != 0 ]] ||
@@ -74,9 +74,14 @@ need_engine() {
 
 is_taken() { (exec 3<>"/dev/tcp/127.0.0.1/$1") 2>/dev/null; }
 
-choose_port() {
-  TICKETD_PORT=$((20000 + RANDOM % 10000))
-  while is_taken "$TICKETD_PORT"; do TICKETD_PORT=$((20000 + RANDOM % 10000)); done
+# Three in a row.
+choose_ports() {
+  local first
+  for ((;;)); do
+    first=$((20000 + RANDOM % 10000))
+    is_taken "$first" || is_taken $((first + 1)) || is_taken $((first + 2)) || break
+  done
+  TICKETD_PORT=$first PROMETHEUS_PORT=$((first + 1)) GRAFANA_PORT=$((first + 2))
 }
 
 # As after `umask 077` and `git clone`.
@@ -294,6 +299,25 @@ up_rebuilds_what_changed() {
   say "up rebuilds what changed"
 }
 
+# The profile observability: Prometheus reaches ticketd, and Grafana has its dashboard.
+it_can_be_observed() {
+  local part deadline
+  quietly compose --profile observability up --detach
+  for part in prometheus grafana; do
+    await_container "$part" "$(compose --profile observability ps --all --quiet "$part")"
+  done
+  deadline=$((SECONDS + STORED_S))
+  until curl --silent --fail --max-time 5 --get --data-urlencode 'query=up{job="ticketd"} == 1' \
+    "http://127.0.0.1:$PROMETHEUS_PORT/api/v1/query" | grep --quiet '"instance":"ticketd:8080"'; do
+    ((SECONDS < deadline)) || die "Prometheus does not reach ticketd"
+    sleep 1
+  done
+  curl --silent --fail --max-time 5 "http://127.0.0.1:$GRAFANA_PORT/api/dashboards/uid/ticketd" >"$WORK/dashboard" ||
+    die "Grafana does not have the dashboard"
+  quietly compose --profile observability rm --stop --force prometheus grafana
+  say "Prometheus and Grafana see it"
+}
+
 # As docs/operating.md says.
 passwords_can_change() {
   export POSTGRES_PASSWORD=second RABBITMQ_PASSWORD=second
@@ -309,7 +333,7 @@ main() {
   trap clean_up EXIT
   trap 'exit 1' INT TERM
   need_engine
-  choose_port
+  choose_ports
   copy_checkout
   comes_up
   has_its_settings
@@ -321,6 +345,7 @@ main() {
   down_and_up_keeps_all
   up_rebuilds_what_changed
   passwords_can_change
+  it_can_be_observed
   say "all is as it should be"
 }
 

@@ -15,6 +15,7 @@ use uuid::Uuid;
 use ticketd_testing::*;
 
 use crate::TICKETD;
+use crate::documents::{dashboard, panels};
 use crate::senders::{LINES, SHOP_1};
 
 /// How the test is impatient: in place of each of these in the shipped files, that.
@@ -353,4 +354,69 @@ impl<F: Fn()> Drop for OnDrop<F> {
     fn drop(&mut self) {
         (self.0)();
     }
+}
+
+/// Every expression of the dashboard, with its variables filled as Grafana does, gives numbers: sends
+/// tickets of all kinds to a process of both roles, and runs them.
+#[tokio::test]
+#[ignore = "make test_alerts"]
+async fn every_panel_of_the_dashboard_has_data() {
+    let namespace = Namespace::new(TICKETD).await;
+    let settings = [("CREDENTIALS", LINES), ("ADMIN_LISTEN", "127.0.0.1:0")];
+    let mut ticketd = namespace.ready("serve", &settings).await;
+    let watch = Watch::of(&[ticketd.address("ADMIN_LISTEN").await]).await;
+    let mut client = ticketd.client().await;
+    let mut lacking = expressions(&watch).await;
+    assert!(lacking.len() > 30, "{lacking:?}");
+    wait_until("every panel has data", async || {
+        for body in [EXAMPLE, "Order: none"] {
+            namespace.accepted(&mut client, &[SHOP_1], body).await;
+        }
+        let mut still = Vec::new();
+        for (panel, expression) in &lacking {
+            if !has_numbers(&watch.query(expression).await) {
+                still.push((panel.clone(), expression.clone()));
+            }
+        }
+        lacking = still;
+        lacking.is_empty()
+    })
+    .await;
+}
+
+/// The panels' expressions, with variables filled.
+async fn expressions(watch: &Watch) -> Vec<(String, String)> {
+    let dashboard = dashboard();
+    let mut values = vec![("$__rate_interval".to_owned(), "10s".to_owned())];
+    for variable in dashboard["templating"]["list"].as_array().unwrap() {
+        let Some(query) = variable["query"]["query"].as_str() else {
+            continue;
+        };
+        let asked = query.strip_prefix("label_values(").unwrap();
+        let (series, label) = asked.strip_suffix(')').unwrap().rsplit_once(", ").unwrap();
+        let found = watch.query(&filled(series, &values)).await;
+        let value = found[0]["metric"][label].as_str().unwrap();
+        let name = format!("${}", variable["name"].as_str().unwrap());
+        values.push((name, value.to_owned()));
+    }
+    let mut expressions = Vec::new();
+    for panel in panels(&dashboard) {
+        let title = panel["title"].as_str().unwrap();
+        for target in panel["targets"].as_array().unwrap() {
+            let expression = filled(target["expr"].as_str().unwrap(), &values);
+            assert!(!expression.contains('$'), "{expression}");
+            expressions.push((title.to_owned(), expression));
+        }
+    }
+    expressions
+}
+
+fn filled(text: &str, values: &[(String, String)]) -> String {
+    let fill = |text: String, (name, value): &(String, String)| text.replace(name, value);
+    values.iter().fold(text.to_owned(), fill)
+}
+
+fn has_numbers(result: &[Value]) -> bool {
+    let is_number = |sample: &Value| sample["value"][1].as_str().is_some_and(|it| it != "NaN");
+    result.iter().any(is_number)
 }

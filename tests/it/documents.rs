@@ -4,10 +4,13 @@
 mod alerts;
 mod commands;
 mod credentials;
+mod dashboard;
 mod http;
 mod metrics;
 mod settings;
 mod tables;
+
+pub(crate) use dashboard::{dashboard, panels};
 
 use std::collections::BTreeSet;
 use std::fs;

@@ -16,6 +16,16 @@ const DOCKERFILE: &str = include_str!("../../Dockerfile");
 const IGNORE: &str = include_str!("../../.dockerignore");
 const COMPOSE: &str = include_str!("../../docker-compose.yml");
 
+/// Folders that the images have, into which settings are copied.
+const FOLDERS: [&str; 6] = [
+    "/etc",
+    "/etc/rabbitmq",
+    "/etc/rabbitmq/conf.d",
+    "/etc/prometheus",
+    "/etc/grafana/provisioning/datasources",
+    "/etc/grafana/provisioning/dashboards",
+];
+
 /// What stands after a word at the beginning of a line.
 fn lines<'a>(text: &'a str, word: &'a str) -> impl Iterator<Item = &'a str> {
     text.lines().filter_map(move |line| line.strip_prefix(word))
@@ -60,7 +70,7 @@ fn seconds(text: &str, name: &str) -> Duration {
 #[test]
 fn every_base_is_pinned_to_a_release() {
     let bases = bases();
-    assert_eq!(bases.len(), 4, "{bases:?}");
+    assert_eq!(bases.len(), 6, "{bases:?}");
     for (image, tag) in &bases {
         let dated = tag
             .split('-')
@@ -139,7 +149,7 @@ fn settings_do_not_depend_on_the_umask() {
     let copied: Vec<_> = lines(DOCKERFILE, "COPY ")
         .filter(|copy| copy.contains("deploy/"))
         .collect();
-    assert_eq!(copied.len(), 5, "{copied:?}");
+    assert_eq!(copied.len(), 10, "{copied:?}");
     for copy in copied {
         let words: Vec<_> = copy.split_whitespace().collect();
         let [mode, from, to] = words[..] else {
@@ -147,10 +157,7 @@ fn settings_do_not_depend_on_the_umask() {
         };
         let (folder, _) = to.rsplit_once('/').unwrap();
         assert_eq!(mode, "--chmod=644", "{copy}");
-        assert!(
-            ["/etc", "/etc/rabbitmq", "/etc/rabbitmq/conf.d"].contains(&folder),
-            "{copy}"
-        );
+        assert!(FOLDERS.contains(&folder), "{copy}");
         assert!(
             lines(IGNORE, "!").any(|kept| kept == from),
             "{from} is ignored"
@@ -184,7 +191,7 @@ fn every_manifest_is_copied() {
 #[test]
 fn every_service_is_built_bounded_and_restarted() {
     let services = services();
-    assert_eq!(services.len(), 6, "{services:?}");
+    assert_eq!(services.len(), 8, "{services:?}");
     for (name, lines) in &services {
         for needed in [
             "pull_policy: build",
@@ -258,6 +265,33 @@ fn the_profile_tls_is_encrypted_and_checked() {
         lines(rabbitmq, "listeners.tcp = ").collect::<Vec<_>>(),
         ["none"]
     );
+}
+
+/// The profile `observability` is for this host alone, and its parts find each other: reads its services
+/// and their settings.
+#[test]
+fn the_profile_observability_is_provisioned() {
+    let services = services();
+    for (name, port) in [("prometheus", "9090"), ("grafana", "3000")] {
+        let lines = &services[name];
+        assert!(lines.contains(&"profiles: [observability]"), "{name}");
+        let published: Vec<_> = lines
+            .iter()
+            .filter(|line| {
+                line.starts_with("- \"127.0.0.1:") && line.ends_with(&format!(":{port}\""))
+            })
+            .collect();
+        assert_eq!(published.len(), 1, "{name}");
+    }
+    let scraped = include_str!("../../deploy/prometheus/prometheus.yml");
+    assert!(scraped.contains("[\"ticketd:8080\"]") && services.contains_key("ticketd"));
+    let source = include_str!("../../deploy/grafana/datasource.yml");
+    assert!(source.contains("url: http://prometheus:9090\n"));
+    let dashboards = include_str!("../../deploy/grafana/dashboards.yml");
+    let (_, path) = dashboards.split_once("path: ").unwrap();
+    let (folder, _) = path.split_once('}').unwrap();
+    let copied = format!("deploy/grafana/ticketd.json {folder}/ticketd.json");
+    assert!(lines(DOCKERFILE, "COPY ").any(|copy| copy.ends_with(&copied)));
 }
 
 /// What deploy/compose_tls.sh makes, beside what is on this machine. It goes with the value.
