@@ -1,13 +1,22 @@
 //! What a scrape gets.
 
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
 use metrics_exporter_prometheus::PrometheusHandle;
 use metrics_process::Collector;
+
+/// How old `process_*` may be. With thousands of connections, counting open files takes milliseconds,
+/// and any number of pages may be open that ask every second.
+const PROCESS_AGE_MAX: Duration = Duration::from_millis(900);
 
 /// Renders the metrics in Prometheus' text format.
 #[derive(Clone)]
 pub struct Prometheus {
     metrics: PrometheusHandle,
     process: Collector,
+    /// When that was looked at.
+    looked: Arc<Mutex<Option<Instant>>>,
 }
 
 impl Prometheus {
@@ -15,14 +24,28 @@ impl Prometheus {
     pub(super) fn new(metrics: PrometheusHandle) -> Self {
         let process = Collector::default();
         process.describe();
-        Self { metrics, process }
+        Self {
+            metrics,
+            process,
+            looked: Arc::default(),
+        }
     }
 
-    /// All metrics as they are now.
+    /// All metrics as they are now; `process_*` as they were within a second.
     pub(crate) fn render(&self) -> String {
-        // Only here: with thousands of connections, counting open files takes milliseconds.
-        self.process.collect();
+        if self.is_to_look() {
+            self.process.collect();
+        }
         self.metrics.render()
+    }
+
+    fn is_to_look(&self) -> bool {
+        let mut looked = self.looked.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_old = looked.is_none_or(|at| at.elapsed() > PROCESS_AGE_MAX);
+        if is_old {
+            *looked = Some(Instant::now());
+        }
+        is_old
     }
 
     /// Folds histograms into their buckets.

@@ -108,9 +108,31 @@ impl Browser {
     }
 
     /// Has Chromium's own protocol do something.
-    pub(super) async fn devtools(&self, command: &str, parameters: Value) {
+    pub(super) async fn devtools(&self, command: &str, parameters: Value) -> Value {
         let arguments = json!({ "cmd": command, "params": parameters });
-        self.command("goog/cdp/execute", &arguments).await;
+        self.command("goog/cdp/execute", &arguments).await
+    }
+
+    /// Presses Tab or Enter.
+    pub(super) async fn press(&self, key: &str) {
+        let (code, text) = if key == "Tab" { (9, "") } else { (13, "\r") };
+        for kind in ["keyDown", "keyUp"] {
+            let event = json!({ "type": kind, "key": key, "code": key, "text": text,
+                "windowsVirtualKeyCode": code });
+            self.devtools("Input.dispatchKeyEvent", event).await;
+        }
+    }
+
+    /// What a screen reader is told that there is, by its roles.
+    pub(super) async fn roles(&self) -> Vec<String> {
+        let tree = self
+            .devtools("Accessibility.getFullAXTree", json!({}))
+            .await;
+        let nodes = tree["nodes"].as_array().unwrap().iter();
+        let nodes = nodes.filter(|node| node["ignored"] == false);
+        nodes
+            .map(|node| node["role"]["value"].as_str().unwrap().to_owned())
+            .collect()
     }
 
     /// A screen of this width, in this scheme.

@@ -114,13 +114,16 @@ async fn a_ticket_is_seen_and_so_is_an_outage() {
     );
 }
 
-/// A ticket is checked while it is typed, and followed until it is stored: tries an example, and a
-/// ticket of our own.
+/// A ticket is checked while it is typed, and followed until it is stored, or refused: tries an example
+/// and a ticket of our own, and one more without RabbitMQ.
 #[tokio::test]
 #[ignore = "needs a browser: make test_page"]
 async fn a_ticket_is_tried() {
     let namespace = Namespace::new(TICKETD).await;
-    let mut ticketd = namespace.ready("serve", &[]).await;
+    let mut way = Forwarder::shut();
+    let broker = way.url(&namespace.amqp_url());
+    way.open(&namespace.amqp_url());
+    let mut ticketd = namespace.ready("serve", &[("AMQP_URL", &broker)]).await;
     let browser = Browser::at(&mut ticketd, "LISTEN").await;
     browser.says("#verdict", "✓ Valid").await;
     browser.click("#examples button:nth-child(2)").await;
@@ -133,16 +136,37 @@ async fn a_ticket_is_tried() {
     browser.says("#way", "stored after").await;
     assert_eq!(namespace.count("tickets").await, 1);
     browser.is_clean().await;
+
+    way.cut();
+    drop(way);
+    browser
+        .says("#state", "RabbitMQ away; tickets are refused")
+        .await;
+    browser.click("#send").await;
+    browser
+        .says("#way", "refused, 503: the message broker")
+        .await;
+    browser.says("#refused", "broker_away 1").await;
+    browser.click("#refused button:not([hidden])").await;
+    browser.says("#list-note", "Refused for broker_away").await;
 }
 
-/// A page that nobody sees asks for nothing: has it hidden, and counts.
+/// A page that nobody sees asks for nothing: has that of ADMIN_LISTEN hidden, and counts.
 #[tokio::test]
 #[ignore = "needs a browser: make test_page"]
 async fn a_hidden_page_is_quiet() {
     let namespace = Namespace::new(TICKETD).await;
-    let mut ticketd = namespace.ready("serve", &[]).await;
-    let browser = Browser::at(&mut ticketd, "LISTEN").await;
+    let settings = [("ADMIN_LISTEN", "127.0.0.1:0")];
+    let mut ticketd = namespace.ready("serve", &settings).await;
+    let browser = Browser::at(&mut ticketd, "ADMIN_LISTEN").await;
     browser.says("#state", "Ready").await;
+    let is_hidden = "return document.getElementById('try').hidden";
+    assert_eq!(
+        browser.run(is_hidden).await,
+        true,
+        "no ticket is taken here"
+    );
+    browser.is_clean().await;
     let hide = |is: bool| {
         format!(
             "Object.defineProperty(document, 'hidden', {{ value: {is}, configurable: true }}); \
@@ -221,6 +245,52 @@ async fn an_operators_token_is_asked_for() {
     assert_eq!(browser.run("return sessionStorage.length").await, 0);
 }
 
+/// The keyboard is enough: goes to the list past all before it, pauses it, and opens a ticket.
+#[tokio::test]
+#[ignore = "needs a browser: make test_page"]
+async fn the_keyboard_is_enough() {
+    let namespace = Namespace::new(TICKETD).await;
+    let mut ticketd = namespace.ready("serve", &[]).await;
+    let mut client = ticketd.client().await;
+    namespace.accepted(&mut client, &[], &ticket("4711")).await;
+    let browser = Browser::at(&mut ticketd, "LISTEN").await;
+    browser.says("#rows", "4711").await;
+    let focused = async || {
+        let focused =
+            "const it = document.activeElement; return it.id || it.className || it.tagName";
+        browser.run(focused).await
+    };
+    browser.press("Tab").await;
+    assert_eq!(focused().await, "skip");
+    browser.press("Enter").await;
+    wait_until("the list has the focus", async || {
+        focused().await == "tickets"
+    })
+    .await;
+    for (id, after) in [("pause", "Go on"), ("pause", "Pause")] {
+        if after == "Go on" {
+            browser.press("Tab").await;
+        }
+        assert_eq!(focused().await, id);
+        browser.press("Enter").await;
+        browser.says("#pause", after).await;
+    }
+    for id in ["search", "valid", "source", "BUTTON"] {
+        browser.press("Tab").await;
+        assert_eq!(focused().await, id);
+    }
+    // The list is made anew under it.
+    tokio::time::sleep(Duration::from_millis(2500)).await;
+    assert_eq!(focused().await, "BUTTON");
+    browser.press("Enter").await;
+    browser.says("#rows pre", "4711").await;
+    browser.press("Enter").await;
+    wait_until("it is closed", async || {
+        browser.text("#rows pre").await.is_empty()
+    })
+    .await;
+}
+
 /// axe finds nothing, wide or narrow, in the light or in the dark, nothing is cut off, and what is to
 /// be touched is large enough. Leaves screenshots.
 #[tokio::test]
@@ -268,6 +338,24 @@ async fn everybody_can_use_it() {
             .filter(it => it.checkVisibility()).map(it => [it.id || it.textContent, it.getBoundingClientRect()])\
             .filter(([, box]) => box.height < 44 || box.width < 44).map(([name]) => name)").await;
         assert_eq!(small, json!([]), "{width}");
+        let roles = browser.roles().await;
+        for role in [
+            "banner",
+            "main",
+            "contentinfo",
+            "navigation",
+            "table",
+            "row",
+            "columnheader",
+            "rowheader",
+            "cell",
+            "mark",
+        ] {
+            assert!(
+                roles.iter().any(|it| it == role),
+                "{width}: no {role} in {roles:?}"
+            );
+        }
         let name = format!("page-{width}-{scheme}.png");
         fs::write(Path::new(FOLDER).join(name), browser.screenshot().await).unwrap();
     }
