@@ -11,11 +11,15 @@
 //! A delivery belongs to its batch until the batch's COMMIT. While PostgreSQL is unavailable
 //! deliveries are held, not sent back: prefetch bounds how many. A subscription that fails is given
 //! up whole; what it had not acknowledged is delivered again, and the store makes that harmless.
+//!
+//! What RabbitMQ itself gave up delivering is moved to `dead_tickets` when somebody asks for it
+//! ([`dead_letters`]).
 
 mod ack_window;
 mod backlog;
 mod batch;
 mod bisect;
+mod dead_letters;
 mod dedup;
 mod delivery;
 mod error;
@@ -32,6 +36,7 @@ mod subscription;
 mod writer;
 mod writer_pool;
 
+pub(crate) use dead_letters::{CollectError, collect_dead_letters};
 pub use dedup::rows_of;
 pub use delivery::DeliveredMessage;
 pub use known_products::KnownProducts;

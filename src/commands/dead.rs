@@ -9,7 +9,9 @@ use serde_json::json;
 use tracing::error;
 
 use super::progress::ProgressLine;
+use crate::broker::Broker;
 use crate::config::{DeadAction, DeadSelection, DeadSettings, ListFormat};
+use crate::consumer::{CollectError, collect_dead_letters};
 use crate::store::{DeadList, DeadTicket, DeadTickets};
 use replay::{Replay, Replayed};
 
@@ -28,6 +30,7 @@ pub async fn dead(settings: &DeadSettings, out: &mut impl Write) -> anyhow::Resu
             };
             list(&tickets, &everything, *format, out).await
         }
+        DeadAction::Collect => collect(settings, out).await,
         DeadAction::Show { number } => Ok(out.write_all(&body(&tickets, *number).await?)?),
         DeadAction::Replay(selection) | DeadAction::Purge(selection) if selection.dry_run => {
             list(&tickets, selection, ListFormat::Text, out).await
@@ -103,6 +106,24 @@ fn line(ticket: &DeadTicket, format: ListFormat) -> String {
             line.to_string()
         }
     }
+}
+
+async fn collect(settings: &DeadSettings, out: &mut impl Write) -> anyhow::Result<()> {
+    let database = settings.database.config().map_err(anyhow::Error::msg)?;
+    let broker = Broker::new(&settings.broker).map_err(anyhow::Error::msg);
+    let broker = broker.context("AMQP_URL")?;
+    let (mut progress, mut moved) = (ProgressLine::new("moved"), 0);
+    let collected = collect_dead_letters(&broker, &database, |messages| {
+        progress.add(messages as u64);
+        moved += messages;
+    });
+    collected.await.map_err(|error| match error {
+        CollectError::Broker(error) => anyhow::Error::new(error).context("AMQP_URL"),
+        CollectError::Store(error) => anyhow::Error::new(error).context("DATABASE_URL"),
+    })?;
+    progress.end();
+    writeln!(out, "{moved}")?;
+    Ok(())
 }
 
 async fn body(tickets: &DeadTickets, number: i64) -> anyhow::Result<Vec<u8>> {

@@ -41,6 +41,10 @@ pub enum DeadAction {
         /// Its number in the list
         number: i64,
     },
+    /// Move what RabbitMQ itself gave up delivering to the list
+    ///
+    /// It may be interrupted, and run again.
+    Collect,
     /// Publish some again, and remove each once that is confirmed
     ///
     /// It may be interrupted, and run again.

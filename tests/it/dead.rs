@@ -161,3 +161,73 @@ async fn a_replay_may_be_killed_and_run_again() {
     namespace.stored(300).await;
     ticketd.drained().await;
 }
+
+/// What RabbitMQ gave up delivering joins the others, ticket by ticket, and a collector that is
+/// killed loses nothing: puts messages of each kind into the queue, and many.
+#[tokio::test]
+async fn dead_letters_are_collected() {
+    let namespace = Namespace::new(TICKETD).await;
+    namespace.ready("serve", &[]).await.drained().await;
+    let queue = namespace.dead_queue();
+    let single = ticket_properties(Uuid::now_v7(), 1);
+    namespace
+        .publish_to(&queue, single, EXAMPLE.as_bytes())
+        .await;
+    let bodies = ["7", "8", "9"].map(ticket);
+    let records = bodies
+        .iter()
+        .map(|body| (Uuid::now_v7(), 1, body.as_bytes()));
+    let group = group(records);
+    namespace
+        .publish_to(&queue, group_properties(), &group)
+        .await;
+    namespace
+        .publish_to(&queue, group_properties(), b"\xffno group")
+        .await;
+    let collected = dead(&namespace, &["collect"]).await;
+    assert_eq!(
+        (collected.code(), collected.text()),
+        (Some(0), "3\n"),
+        "{}",
+        collected.log
+    );
+    namespace.filled("dead_tickets", 5).await;
+    assert_eq!(namespace.depth(&queue).await, 0);
+    for dead in namespace.dead().await {
+        assert!(
+            dead.reason.starts_with("RabbitMQ gave up delivering it"),
+            "{}",
+            dead.reason
+        );
+    }
+    let again = dead(&namespace, &["collect"]).await;
+    assert_eq!((again.code(), again.text()), (Some(0), "0\n"));
+
+    for n in 0..1000 {
+        let properties = ticket_properties(Uuid::now_v7(), 1);
+        namespace
+            .publish_to(&queue, properties, ticket(&n.to_string()).as_bytes())
+            .await;
+    }
+    let settings = namespace.settings("dead", &[]);
+    for moved in [200, 400] {
+        let collector = Process::start(TICKETD, &["dead", "collect"], &settings);
+        wait_until("some are moved", async || {
+            namespace.count("dead_tickets").await > moved
+        })
+        .await;
+        collector.signal("KILL");
+        collector.ended().await;
+    }
+    let rest = dead(&namespace, &["collect"]).await;
+    assert_eq!(rest.code(), Some(0), "{}", rest.log);
+    namespace.filled("dead_tickets", 1005).await;
+    assert_eq!(namespace.depth(&queue).await, 0);
+    let ticketd = namespace.ready("serve", &[]).await;
+    let replayed = dead(&namespace, &["replay", "--all"]).await;
+    assert_eq!(replayed.code(), Some(0), "{}", replayed.log);
+    // What is no group dies again.
+    namespace.stored(1004).await;
+    namespace.filled("dead_tickets", 1).await;
+    ticketd.drained().await;
+}

@@ -14,7 +14,14 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("lib", EVERY_ROOM),
     (
         "commands",
-        &["broker", "message", "publisher", "store", "ticket"],
+        &[
+            "broker",
+            "consumer",
+            "message",
+            "publisher",
+            "store",
+            "ticket",
+        ],
     ),
     (
         "service",
