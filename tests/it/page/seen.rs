@@ -29,6 +29,18 @@ impl Browser {
         browser
     }
 
+    /// Checks that axe finds nothing.
+    async fn is_for_everybody(&self) {
+        let axe = Path::new(FOLDER).join("axe-core/axe.min.js");
+        let axe = fs::read_to_string(axe).expect("axe-core, which make test_page fetches");
+        self.run(&axe).await;
+        let found = self.promised(
+            "axe.run().then(found => found.violations.map(it => \
+             [it.id, it.nodes.map(node => node.html + ' ' + node.failureSummary)]))",
+        );
+        assert_eq!(found.await, json!([]));
+    }
+
     /// Checks that it has asked nobody but the page's own process, and that the console has nothing to
     /// say but, perhaps, that a ticket was asked for before it was stored.
     async fn is_clean(&self) {
@@ -104,6 +116,7 @@ async fn a_ticket_is_seen_and_so_is_an_outage() {
         .says("#state", "PostgreSQL away; tickets are safe in RabbitMQ")
         .await;
     browser.says("#since", " s)").await;
+    browser.is_for_everybody().await;
     namespace.accepted(&mut client, &[], &ticket("4712")).await;
     let live =
         "return document.querySelectorAll('[aria-live], [role=status], [role=alert]').length";
@@ -206,6 +219,7 @@ async fn an_operators_token_is_asked_for() {
         true
     );
     browser.is_clean().await;
+    browser.is_for_everybody().await;
     let enter = async |token: &str| {
         browser.fill("#token", token).await;
         browser.click("#login button").await;
@@ -226,6 +240,7 @@ async fn an_operators_token_is_asked_for() {
     enter("Xq7ZvJ9wKr2Y-token-of-an-operator-000001").await;
     browser.says("#rows", "4711").await;
     browser.says("#source-rows", "shop-1").await;
+    browser.is_for_everybody().await;
     for url in browser.requested().await {
         assert!(!url.contains("token-of"), "{url}");
     }
@@ -296,8 +311,6 @@ async fn the_keyboard_is_enough() {
 #[tokio::test]
 #[ignore = "needs a browser: make test_page"]
 async fn everybody_can_use_it() {
-    let axe = fs::read_to_string(Path::new(FOLDER).join("axe-core/axe.min.js"))
-        .expect("axe-core, which make test_page fetches");
     let namespace = Namespace::new(TICKETD).await;
     let mut ticketd = namespace.ready("serve", &[]).await;
     let mut client = ticketd.client().await;
@@ -315,7 +328,6 @@ async fn everybody_can_use_it() {
     browser.says("#rows pre", "VAT: 3,10").await;
     browser.click("#examples button:nth-child(2)").await;
     browser.says("#verdict mark", "VAT").await;
-    browser.run(&axe).await;
     for (width, scheme) in [
         (1280, "light"),
         (1280, "dark"),
@@ -323,13 +335,7 @@ async fn everybody_can_use_it() {
         (390, "dark"),
     ] {
         browser.appear(width, scheme).await;
-        let found = browser
-            .promised(
-                "axe.run().then(found => found.violations.map(it => \
-            [it.id, it.nodes.map(node => node.html + ' ' + node.failureSummary)]))",
-            )
-            .await;
-        assert_eq!(found, json!([]), "{width} {scheme}");
+        browser.is_for_everybody().await;
         let wider = browser
             .run("return document.documentElement.scrollWidth > innerWidth")
             .await;
