@@ -3,19 +3,23 @@
 
 mod check;
 mod credential;
+mod day;
 mod dead;
 mod healthcheck;
 mod migrate;
 mod progress;
 mod reparse;
 mod show_settings;
+mod silent;
 mod status;
 
 pub use check::check;
 pub use credential::credential;
+pub use day::day;
 pub use dead::dead;
 pub use healthcheck::healthcheck;
 pub use migrate::migrate;
 pub use reparse::reparse;
 pub use show_settings::show_settings;
+pub use silent::silent;
 pub use status::status;

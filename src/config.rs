@@ -8,6 +8,7 @@ mod broker;
 mod cli;
 mod credentials;
 mod database;
+mod day;
 mod dead;
 mod file;
 mod http;
@@ -38,6 +39,7 @@ pub use credentials::{
 pub use database::{
     DatabaseConfig, DatabaseSettings, DatabaseTls, OptionalDatabaseSettings, SslMode,
 };
+pub use day::{BusinessDay, DayFormat, DaySettings, SilentSettings};
 pub use dead::{DeadAction, DeadFilter, DeadSelection, DeadSettings, ListFormat};
 pub use http::{CONSUMER_ADMIN_LISTEN, HttpSettings, ListenSettings, PageSwitch};
 pub use publish::{GROUP_BYTES_MAX, INFLIGHT_BYTES_MAX, PublishSettings};

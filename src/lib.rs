@@ -41,7 +41,9 @@ mod thread;
 pub mod ticket;
 mod tls;
 
-pub use commands::{check, credential, dead, healthcheck, migrate, reparse, show_settings, status};
+pub use commands::{
+    check, credential, day, dead, healthcheck, migrate, reparse, show_settings, silent, status,
+};
 pub use metrics::install as install_metrics;
 pub use service::{Service, check_files};
 

@@ -74,6 +74,8 @@ async fn run(command: Command, output: &mut Output) -> anyhow::Result<ExitCode> 
             serve(Service::consume(*settings, install_metrics()?)?).await?;
         }
         Command::Migrate(settings) => ticketd::migrate(&settings).await?,
+        Command::Day(settings) => ticketd::day(&settings, output).await?,
+        Command::Silent(settings) => ticketd::silent(&settings, output).await?,
         Command::Dead(settings) => ticketd::dead(&settings, output).await?,
         Command::Config { settings, of } => {
             ticketd::show_settings(&settings, output)?;

@@ -7,6 +7,7 @@
 //! - `inserts`: the statements that write tickets, with their origins and without.
 //! - `error`: what went wrong, classified by what helps.
 //! - `ticket_reader`: questions about tickets, asked by `ticket_queries`.
+//! - `day`: what each source sent on a day, and which are silent.
 //! - `dead_tickets`: those that could not be stored, listed and taken for a replay.
 //! - `dead_watch`: how many these are, for the metrics.
 //! - `reparse`: stored invalid tickets judged again.
@@ -15,6 +16,7 @@
 mod chunks;
 mod connect;
 pub mod copy;
+mod day;
 mod dead_tickets;
 mod dead_watch;
 mod encryption;
@@ -29,6 +31,7 @@ mod transaction;
 
 pub(crate) use connect::check_tls;
 pub(crate) use copy::{Dead, Encoded, ProductRow, RECEIVED_AT_MIN_US, Recency, Rows};
+pub(crate) use day::{DayError, TicketDays};
 pub(crate) use dead_tickets::{DeadList, DeadTicket, DeadTickets, Identity, TakenTicket};
 pub(crate) use dead_watch::watch_dead_tickets;
 pub(crate) use error::StoreError;

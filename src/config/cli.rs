@@ -12,6 +12,7 @@ use super::auth::AuthSettings;
 use super::broker::BrokerSettings;
 use super::credentials::{CredentialKind, credential_name};
 use super::database::{DatabaseSettings, OptionalDatabaseSettings};
+use super::day::{DaySettings, SilentSettings};
 use super::dead::DeadSettings;
 use super::http::{HttpSettings, ListenSettings};
 use super::logs::{self, log_filter};
@@ -60,6 +61,10 @@ pub enum Command {
     ///
     /// It may be interrupted, and run again.
     Reparse(Box<ReparseSettings>),
+    /// Say what each source sent on a day, and what may be missing or wrong there
+    Day(Box<DaySettings>),
+    /// List the sources that have sent nothing for longer than they usually do
+    Silent(Box<SilentSettings>),
     /// List dead tickets, which could not be stored, show one, or replay one
     Dead(Box<DeadSettings>),
     /// Make a sender's credential
@@ -285,6 +290,8 @@ impl Cli {
             Command::Migrate(settings) => (Ok(None), settings.config().map(drop)),
             Command::Status(settings) => (Ok(None), settings.database.config().map(drop)),
             Command::Reparse(settings) => (Ok(None), settings.database.config().map(drop)),
+            Command::Day(settings) => (Ok(None), settings.database.config().map(drop)),
+            Command::Silent(settings) => (Ok(None), settings.database.config().map(drop)),
             Command::Dead(settings) => {
                 settings.check().map_err(|why| invalid("--all", &why))?;
                 (settings.broker.tls(), settings.database.config().map(drop))

@@ -16,6 +16,7 @@ mod certificates;
 mod commands;
 mod consuming;
 mod credentials;
+mod day;
 mod dead;
 mod documents;
 mod encoding;
