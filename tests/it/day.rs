@@ -175,6 +175,44 @@ async fn days_are_of_their_time_zone() {
     assert!(text.text().contains(", 38, 40, …\n"), "{}", text.text());
 }
 
+/// Of each list the first 20 are told, by time, and all are counted: plants 30 tickets twice, whose VAT
+/// is all of the total.
+#[tokio::test]
+async fn long_lists_are_cut_and_counted() {
+    let namespace = migrated().await;
+    let insert = "insert into tickets (order_id, vat, total, valid, received_at) \
+        select 'x' || n, 5, 5, true, timestamptz '2026-11-01T12:00:00Z' - make_interval(secs => n) \
+        from generate_series(1, 30) n, generate_series(1, 2)";
+    namespace.database.batch_execute(insert).await.unwrap();
+    let told = objects(&day(&namespace, &["2026-11-01", "--format=json"]).await);
+    let (doubles, vat) = (&told[0]["doubles"], &told[0]["implausible_vat"]);
+    assert_eq!(
+        (&doubles["count"], &doubles["orders"]),
+        (&json!(30), &json!(30))
+    );
+    assert_eq!(vat["count"], 60);
+    for (list, last) in [(doubles, "x11"), (vat, "x21")] {
+        let first = list["first"].as_array().unwrap();
+        let ends = [&first[0]["order_id"], &first[19]["order_id"]];
+        assert_eq!((first.len(), ends), (20, [&json!("x30"), &json!(last)]));
+    }
+    assert_eq!(
+        (&told[0]["numbered"], &told[0]["missing"]["count"]),
+        (&json!(0), &json!(0))
+    );
+    let text = day(&namespace, &["2026-11-01"]).await;
+    assert!(
+        text.text().contains(" x11 (2 times 5), …\n"),
+        "{}",
+        text.text()
+    );
+    assert!(
+        text.text().contains("missing order ids: not known"),
+        "{}",
+        text.text()
+    );
+}
+
 /// What cannot be told is said, by the name of what is wrong.
 #[tokio::test]
 async fn a_wrong_zone_day_or_table_is_named() {
