@@ -20,6 +20,7 @@ mod backlog;
 mod batch;
 mod bisect;
 mod dead_letters;
+mod dead_log;
 mod dedup;
 mod delivery;
 mod error;

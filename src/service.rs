@@ -34,8 +34,8 @@ use crate::config::{
 use crate::consumer;
 use crate::health::Health;
 use crate::http::{
-    Bodies, Hosts, Listener, Operators, Page, PostTicket, Probes, Stored, TicketState, Workers,
-    admin, public,
+    Bodies, Hosts, Listener, Operators, Page, PostTicket, Probes, RejectionLog, Stored,
+    TicketState, Workers, admin, public,
 };
 use crate::metrics::{Draining, HttpMetrics, Prometheus, UPKEEP_EVERY};
 use crate::publisher::{PublishLimits, publishers};
@@ -183,12 +183,22 @@ impl Service {
         background.spawn(upkeep(probes.prometheus.clone()));
         background.spawn(follow(read_again, self.listening, self.credentials));
 
+        let rejections = RejectionLog::default();
+        let logging = rejections.clone().run();
+        background.spawn(async { match logging.await {} });
+
         let mut stored = None;
         if let Some(accept) = self.accept {
             let listen = &accept.settings.http.listen;
             let hosts = Hosts::new(&listen.page_hosts);
             let page = (listen.page == PageSwitch::On).then(|| Page::new(false, false));
-            let reader = accept.start(&self.broker, &probes, &mut http, &mut background)?;
+            let reader = accept.start(
+                &self.broker,
+                &probes,
+                &rejections,
+                &mut http,
+                &mut background,
+            )?;
             stored = reader.map(|reader| Stored {
                 state: TicketState {
                     reader,
@@ -221,7 +231,9 @@ impl Service {
         draining.begin();
         be_lame_duck(&health, lame_duck).await;
         health.drain();
-        drain(http, consumer, grace).await?;
+        let drained = drain(http, consumer, grace).await;
+        rejections.flush();
+        drained?;
         fatal.map_or(Ok(()), Err)
     }
 }
@@ -251,6 +263,7 @@ impl Accept {
         self,
         broker: &Broker,
         probes: &Probes,
+        rejections: &RejectionLog,
         http: &mut Part,
         background: &mut JoinSet<()>,
     ) -> anyhow::Result<Option<TicketReader>> {
@@ -282,6 +295,7 @@ impl Accept {
                 has_ticket_state: stored.is_some(),
                 health: health.clone(),
                 metrics: Arc::new(HttpMetrics::new()),
+                rejections: rejections.clone(),
             };
             let router = public(post_ticket, stored.clone(), probes, operators.clone());
             (router, task)

@@ -9,6 +9,7 @@ use tokio::time::sleep;
 use tracing::{info, warn};
 use uuid::Uuid;
 
+use super::dead_log::DeadLog;
 use super::dedup::Plan;
 use super::evidence::{Evidence, Kind};
 use super::known_products::KnownProducts;
@@ -31,6 +32,8 @@ pub(super) struct Shared {
     pub known: Arc<Mutex<KnownProducts>>,
     /// What is known of the tickets that the tables accept.
     pub evidence: Arc<Evidence>,
+    /// What the log says of dead tickets.
+    pub dead: DeadLog,
 }
 
 impl Shared {
@@ -233,6 +236,8 @@ impl Flusher {
         self.metrics.valid.increment(rows.valid);
         self.metrics.invalid.increment(rows.invalid);
         self.metrics.dead.increment(rows.dead.len() as u64);
+        let reasons = rows.dead.iter().map(|dead| dead.reason.as_str());
+        self.shared.dead.add(reasons);
         let duplicates = range.len() as u64 - rows.valid - rows.invalid - rows.dead.len() as u64;
         self.metrics.duplicate.increment(duplicates);
         let now = now_us();

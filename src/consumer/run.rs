@@ -11,6 +11,7 @@ use tracing::{info, warn};
 
 use super::backlog::Backlog;
 use super::batch::BatchLimits;
+use super::dead_log::DeadLog;
 use super::error::SubscriptionError;
 use super::received_at::AnomalyLog;
 use super::schema;
@@ -41,12 +42,13 @@ pub(crate) async fn run(
     // Before any wait: that PostgreSQL was never there is seen in these, too.
     let metrics = StoreMetrics::new();
     let backlog = Backlog::new();
+    let dead = DeadLog::default();
     match drain.run_until_cancelled(schema::ready(&database)).await {
         Some(ready) => ready?,
         None => return Ok(()),
     }
     let mut consumer = Consumer {
-        writers: WriterPool::start(&settings, &database, &health),
+        writers: WriterPool::start(&settings, &database, &health, dead.clone()),
         broker,
         settings,
         health,
@@ -60,8 +62,10 @@ pub(crate) async fn run(
     tokio::select! {
         () = consumer.run() => {}
         never = backlog.watch() => match never {},
+        never = dead.clone().run() => match never {},
     }
     consumer.writers.shutdown().await;
+    dead.flush();
     Ok(())
 }
 

@@ -11,7 +11,7 @@ use std::time::Instant;
 
 use tokio::sync::mpsc;
 use tokio::time::{sleep, sleep_until};
-use tracing::{debug, error, warn};
+use tracing::{debug, warn};
 
 use super::bisect::{OnRefusal, Search};
 use super::dedup::Plan;
@@ -213,7 +213,7 @@ impl Writer {
         match search.on_refusal(ids.start, kind, plan.is_alone(at), &self.evidence) {
             OnRefusal::DeadLetter if !self.is_at_fault(plan, search, ids, at, kind).await? => {}
             OnRefusal::DeadLetter => {
-                error!(error = %cause, "a ticket cannot be stored and goes to dead_tickets");
+                debug!(error = %cause, "a ticket cannot be stored and goes to dead_tickets");
                 plan.dead_letter(at, range.clone(), &cause.to_string());
                 self.flusher.dismiss(plan, range);
                 search.retry(ids.clone());

@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
+use super::dead_log::DeadLog;
 use super::error::SubscriptionError;
 use super::flusher::Shared;
 use super::job::{Job, StoredBatch, WriterEvent};
@@ -30,6 +31,7 @@ impl WriterPool {
         settings: &StoreSettings,
         database: &DatabaseConfig,
         health: &Arc<Health>,
+        dead: DeadLog,
     ) -> Self {
         let count = usize::from(settings.writers);
         let (sender, events) = mpsc::channel(2 * count);
@@ -39,6 +41,7 @@ impl WriterPool {
             health: health.clone(),
             known: Arc::new(Mutex::new(known)),
             evidence: Arc::default(),
+            dead,
         };
         let mut tasks = JoinSet::new();
         let start = |index| {

@@ -47,5 +47,6 @@ mod senders;
 mod settings;
 mod start_order;
 mod stored;
+mod summaries;
 mod upgrade;
 mod version;

@@ -27,6 +27,7 @@ use crate::http::encoding::is_encoded;
 use crate::http::idempotency::ticket_id;
 use crate::http::issued_at::{IssuedAtError, issued_at_us};
 use crate::http::problem;
+use crate::http::rejections::RejectionLog;
 use crate::http::response::{FullResponse, JSON, closing, response, unread_body};
 use crate::message::Record;
 use crate::metrics::HttpMetrics;
@@ -55,6 +56,8 @@ pub(crate) struct PostTicket {
     pub health: Arc<Health>,
     /// What is counted here.
     pub metrics: Arc<HttpMetrics>,
+    /// What the log says of rejected tickets.
+    pub rejections: RejectionLog,
 }
 
 /// What the head of a ticket's request tells.
@@ -244,7 +247,9 @@ impl PostTicket {
     }
 
     fn reject(&self, sender: Option<&Sender>, rejection: Rejection) -> FullResponse {
-        self.metrics.rejected(rejection.reason());
+        let reason = rejection.reason();
+        self.metrics.rejected(reason);
+        self.rejections.count(reason);
         if let Some(sender) = sender {
             sender.metrics.rejected.increment(1);
         }
