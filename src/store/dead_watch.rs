@@ -24,6 +24,7 @@ const COUNT: &str = "select count(*) from (select id from dead_tickets limit 100
 /// own.
 pub(crate) async fn watch_dead_tickets(database: DatabaseConfig) -> Infallible {
     let rows = UncertainGauge::dead_tickets();
+    let database = named(database);
     let mut tick = interval(ASK_EVERY);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut connected = None;
@@ -40,6 +41,16 @@ pub(crate) async fn watch_dead_tickets(database: DatabaseConfig) -> Infallible {
         }
         rows.set(counted.ok().map(|count| count as f64));
     }
+}
+
+/// In `pg_stat_activity` its connection is told from those that store, also where the URL has a name
+/// for all of them.
+fn named(mut database: DatabaseConfig) -> DatabaseConfig {
+    let driver = &mut database.driver;
+    let name = driver.get_application_name().unwrap_or("ticketd");
+    let name = format!("{name} watch");
+    driver.application_name(&name);
+    database
 }
 
 async fn count(
