@@ -59,12 +59,9 @@ fn diagnosed(text: &str, invalid: Invalid) {
     let line = before.matches('\n').count() + 1;
     let lines = text.matches('\n').count() + 1;
     assert_eq!(line, lines.min(invalid.line as usize), "{invalid}");
-    let in_line = before
-        .rsplit('\n')
-        .next()
-        .unwrap()
-        .trim_start_matches('\u{feff}');
-    assert!(diagnosis.column() <= in_line.chars().count() + 2);
+    let unmarked = before.strip_prefix('\u{feff}').unwrap_or(before);
+    let in_line = unmarked.rsplit('\n').next().unwrap();
+    assert_eq!(diagnosis.column(), in_line.chars().count() + 1);
     let message = diagnosis.message("ticket");
     assert!(message.contains(invalid.reason.code()), "{message}");
     assert!(
