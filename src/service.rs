@@ -9,6 +9,7 @@
 //! 3. requests in progress get their responses, so every publish its confirm;
 //! 4. the consumer stores and acknowledges what it has begun.
 
+mod accept;
 mod check;
 mod listen;
 mod senders;
@@ -16,7 +17,6 @@ mod senders;
 pub use check::check_files;
 
 use std::sync::Arc;
-use std::thread::available_parallelism;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
@@ -28,19 +28,16 @@ use tracing::{error, info, warn};
 
 use crate::broker::Broker;
 use crate::config::{
-    AcceptRole, AcceptSettings, CONSUMER_ADMIN_LISTEN, CommonSettings, ConsumeRole,
-    ConsumeSettings, DatabaseConfig, PageSwitch, ServeSettings, StoreSettings,
+    AcceptSettings, CONSUMER_ADMIN_LISTEN, CommonSettings, ConsumeRole, ConsumeSettings,
+    DatabaseConfig, PageSwitch, ServeSettings, StoreSettings,
 };
 use crate::consumer;
 use crate::health::Health;
-use crate::http::{
-    Bodies, Hosts, Listener, Operators, Page, PostTicket, Probes, RejectionLog, Stored,
-    TicketState, Workers, admin, public,
-};
+use crate::http::{Hosts, Listener, Page, Probes, RejectionLog, Stored, TicketState, admin};
 use crate::metrics::{Draining, HttpMetrics, Prometheus, UPKEEP_EVERY};
-use crate::publisher::{PublishLimits, publishers};
-use crate::store::{TicketReader, check_tls, watch_dead_tickets};
+use crate::store::{check_tls, watch_dead_tickets};
 use crate::thread::run_on_thread;
+use accept::Accept;
 use listen::Listening;
 use senders::KnownSenders;
 
@@ -61,16 +58,6 @@ pub struct Service {
     listening: Listening,
     credentials: KnownSenders,
     prometheus: Prometheus,
-}
-
-/// What accepts tickets.
-struct Accept {
-    listener: Listener,
-    listening: Listening,
-    credentials: KnownSenders,
-    /// Where what became of tickets is looked up.
-    database: Option<DatabaseConfig>,
-    settings: AcceptRole,
 }
 
 /// What stores them.
@@ -235,97 +222,6 @@ impl Service {
         rejections.flush();
         drained?;
         fatal.map_or(Ok(()), Err)
-    }
-}
-
-impl Accept {
-    fn new(settings: AcceptRole, database: Option<DatabaseConfig>) -> anyhow::Result<Self> {
-        let listen = &settings.http.listen;
-        let client_ca = settings.http.client_ca();
-        let credentials = KnownSenders::read(&settings.auth, client_ca.is_some())?;
-        let listening = Listening::read(&listen.tls, client_ca)?;
-        if credentials.senders.is_none() && !listen.listen.ip().is_loopback() {
-            warn!(
-                "whoever reaches LISTEN may send tickets: neither CREDENTIALS_FILE nor CREDENTIALS nor TLS_CLIENT_CA is set"
-            );
-        }
-        Ok(Self {
-            listener: listening.public(listen.listen)?,
-            listening,
-            credentials,
-            database,
-            settings,
-        })
-    }
-
-    /// Starts a worker for each core. Returns what asks about stored tickets.
-    fn start(
-        self,
-        broker: &Broker,
-        probes: &Probes,
-        rejections: &RejectionLog,
-        http: &mut Part,
-        background: &mut JoinSet<()>,
-    ) -> anyhow::Result<Option<TicketReader>> {
-        let (operators, listed, page) = (self.operators(), self.listed(), self.page());
-        let reader = self.database.map(|database| {
-            let (reader, task) = TicketReader::new(database);
-            background.spawn(task);
-            reader
-        });
-        let stored = reader.clone().map(|reader| Stored {
-            state: TicketState {
-                reader,
-                senders: self.credentials.senders.clone(),
-            },
-            listed,
-            page,
-        });
-        let limits = PublishLimits::of(&self.settings.publish);
-        let body_bytes_max = self.settings.http.body_max as usize;
-        let bodies = Bodies::new(body_bytes_max, limits.inflight_bytes);
-        let workers = available_parallelism().map_or(1, usize::from);
-        let health = probes.health.clone();
-        let publishers = publishers(broker.clone(), limits, health.clone(), workers);
-        let routers = publishers.map(|(publisher, task)| {
-            let post_ticket = PostTicket {
-                publisher,
-                bodies: bodies.clone(),
-                senders: self.credentials.senders.clone(),
-                has_ticket_state: stored.is_some(),
-                health: health.clone(),
-                metrics: Arc::new(HttpMetrics::new()),
-                rejections: rejections.clone(),
-            };
-            let router = public(post_ticket, stored.clone(), probes, operators.clone());
-            (router, task)
-        });
-        let workers = Workers::start(routers, &http.stop)?;
-        let stop = http.stop.clone();
-        http.tasks.spawn(self.listener.serve_on(workers, stop));
-        Ok(reader)
-    }
-
-    /// By which names tickets are listed on `LISTEN`: not where that is for whoever reaches it and
-    /// more than this machine does, nor for anyone where there is a listener for operators.
-    fn listed(&self) -> Option<Hosts> {
-        let listen = &self.settings.http.listen;
-        let is_local = listen.admin_listen.is_none() && listen.listen.ip().is_loopback();
-        let hosts = Hosts::new(&listen.page_hosts);
-        (is_local || self.credentials.senders.is_some()).then_some(hosts)
-    }
-
-    /// The page of `LISTEN`, where what it shows is there as well.
-    fn page(&self) -> Option<Page> {
-        let listen = &self.settings.http.listen;
-        let is_here = listen.page == PageSwitch::On && listen.admin_listen.is_none();
-        is_here.then(|| Page::new(true, self.credentials.senders.is_some()))
-    }
-
-    /// Who may see on `LISTEN` what is the operator's; none where that has a listener of its own.
-    fn operators(&self) -> Option<Operators> {
-        let has_admin = self.settings.http.listen.admin_listen.is_some();
-        (!has_admin).then(|| self.credentials.operators())
     }
 }
 
