@@ -94,11 +94,11 @@ test_alerts: need_cargo need_prometheus ## Have each alert fire in a real Promet
 
 # The fuzz targets: all of them, or one with TARGET=row. A sanitizer would need a nightly toolchain, and looks for what
 # unsafe code does wrong, of which ticketd has none.
-TARGETS := $(or $(TARGET),parser group row)
+TARGETS := $(or $(TARGET),parser group row split)
 FUZZ := cargo fuzz run --sanitizer none
 
 .PHONY: fuzz
-fuzz: need_cargo need_cargo_fuzz ## Fuzz the parser, groups and rows, MINUTES=5 each; TARGET=row for one
+fuzz: need_cargo need_cargo_fuzz ## Fuzz the parser, groups, rows and the splitter, MINUTES=5 each; TARGET=row for one
 	@for target in $(TARGETS); do \
 		mkdir -p fuzz/found/$$target && \
 		$(FUZZ) $$target fuzz/found/$$target fuzz/corpus/$$target tests/tickets/valid tests/tickets/invalid -- \

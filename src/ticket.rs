@@ -47,9 +47,11 @@
 mod decimal;
 mod diagnosis;
 mod parser;
+mod split;
 
 pub use diagnosis::Diagnosis;
 pub use parser::parse;
+pub use split::{SplitError, SplitTicket, TicketSplitter};
 
 use std::borrow::Cow;
 use std::fmt;

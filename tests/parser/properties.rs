@@ -6,11 +6,11 @@ use std::path::Path;
 
 use proptest::collection::vec;
 use proptest::prelude::*;
-use proptest::sample::Index;
+use proptest::sample::{Index, select};
 use ticketd::message::{self, GroupVersion, Record};
 use ticketd::source::{Origin, SourceRef};
 use ticketd_testing::generate::{line_by_line, mutated, piece, rendered};
-use ticketd_testing::properties::{SEPARATOR, group, parser, row};
+use ticketd_testing::properties::{SEPARATOR, group, parser, row, split};
 use uuid::Uuid;
 
 /// The usual 256 are few for what can differ from ticket to ticket.
@@ -60,6 +60,33 @@ fn groups_hold_on_the_corpus() {
 #[test]
 fn rows_hold_on_the_corpus() {
     replay_all("row", row);
+}
+
+#[test]
+fn splitting_holds_on_the_corpus() {
+    replay_all("split", split);
+}
+
+/// What may be sent as many tickets: bodies one behind the other, and what looks like the beginning
+/// of one.
+fn bodies() -> impl Strategy<Value = Vec<u8>> {
+    const EDGES: [&str; 13] = [
+        "",
+        "\n",
+        "\r\n",
+        "\r",
+        "\u{feff}",
+        "Order:",
+        "\nOrder:",
+        "\rOrder:",
+        "\n\u{feff}Order: 1",
+        "\nOrde",
+        " \t\n",
+        "\n\"Order: 1\",a,1\n",
+        "\n\u{feff}",
+    ];
+    let edge = select(&EDGES[..]).prop_map(|edge| edge.as_bytes().to_vec());
+    vec(prop_oneof![3 => edge, 1 => body()], 0..12).prop_map(|parts| parts.concat())
 }
 
 /// What may be sent as a ticket: good, nearly good, or nothing of the kind.
@@ -124,5 +151,10 @@ proptest! {
     #[test]
     fn rows_hold_on_what_is_sent(bodies in vec(body(), 1..6)) {
         row(&bodies.join(&SEPARATOR));
+    }
+
+    #[test]
+    fn splitting_holds_on_what_is_sent(bodies in bodies()) {
+        split(&bodies);
     }
 }

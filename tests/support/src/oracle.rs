@@ -302,3 +302,24 @@ fn add(sum: &mut [u8], column: &[u8]) {
         carry = both / 10;
     }
 }
+
+/// Cuts a text of many tickets: the line on which each begins, and its bytes; and at the end, if it
+/// is none, the line that stands before the first ticket.
+pub fn split(text: &[u8]) -> (Vec<(u64, Vec<u8>)>, Option<u64>) {
+    let mut tickets: Vec<(u64, Vec<u8>)> = Vec::new();
+    for (number, line) in (1..).zip(text.split_inclusive(|&byte| byte == b'\n')) {
+        let after_mark = line.strip_prefix(b"\xef\xbb\xbf").unwrap_or(line);
+        if after_mark.starts_with(b"Order:") {
+            tickets.push((number, line.to_vec()));
+        } else if let Some((_, ticket)) = tickets.last_mut() {
+            ticket.extend(line);
+        } else {
+            let line = line.strip_suffix(b"\n").unwrap_or(line);
+            let line = line.strip_suffix(b"\r").unwrap_or(line);
+            if line.iter().any(|byte| !b" \t".contains(byte)) {
+                return (tickets, Some(number));
+            }
+        }
+    }
+    (tickets, None)
+}

@@ -8,10 +8,12 @@ mod copy;
 mod group;
 mod parser;
 mod row;
+mod split;
 
 pub use group::group;
 pub use parser::parser;
 pub use row::row;
+pub use split::split;
 
 use lapin::message::Delivery;
 use ticketd::message::Record;
