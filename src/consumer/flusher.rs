@@ -47,12 +47,9 @@ impl Shared {
 pub(super) struct Flusher {
     shared: Shared,
     metrics: StoreMetrics,
-    connection: Option<Connection>,
-}
-
-struct Connection {
-    store: Store,
-    _up: LinkGuard,
+    store: Option<Store>,
+    /// PostgreSQL is there, even if the connection is made anew for the tables' sake.
+    up: Option<LinkGuard>,
 }
 
 impl Flusher {
@@ -61,14 +58,15 @@ impl Flusher {
         Self {
             shared,
             metrics,
-            connection: None,
+            store: None,
+            up: None,
         }
     }
 
     /// Connects, however long it takes; false once the work at hand is abandoned.
     pub(super) async fn connect(&mut self, abandoned: &AtomicBool) -> bool {
         let mut backoff = Backoff::new();
-        while self.connection.is_none() {
+        while self.store.is_none() {
             if abandoned.load(Ordering::Relaxed) {
                 return false;
             }
@@ -76,12 +74,12 @@ impl Flusher {
             match opened {
                 Ok(store) => {
                     info!("storing in PostgreSQL");
-                    let _up = self.link_up();
-                    self.connection = Some(Connection { store, _up });
+                    self.up = self.up.take().or_else(|| Some(self.link_up()));
+                    self.store = Some(store);
                 }
                 Err(error) => {
                     warn!(error = %format_args!("{error:#}"), "no connection to PostgreSQL for storing");
-                    self.restore_schema(&error).await;
+                    self.disconnect(&error).await;
                     sleep(backoff.next()).await;
                 }
             }
@@ -101,25 +99,25 @@ impl Flusher {
     }
 
     /// Disconnects after this error. The schema is ensured again, when that is what failed: another
-    /// database may have taken the place of the first.
+    /// database may have taken the place of the first. PostgreSQL itself counts as connected then.
     pub(super) async fn disconnect(&mut self, error: &StoreError) {
-        self.connection = None;
-        self.restore_schema(error).await;
-    }
-
-    async fn restore_schema(&self, error: &StoreError) {
+        self.store = None;
         if let StoreError::Schema(_) = error {
+            self.shared.known().disconnected();
             ensure_schema(&self.shared.database).await;
+        } else {
+            self.up = None;
         }
     }
 
     /// Waits until the connection ends, and disconnects.
     pub(super) async fn closed(&mut self) {
-        match &mut self.connection {
-            Some(connection) => connection.store.closed().await,
+        match &mut self.store {
+            Some(store) => store.closed().await,
             None => std::future::pending().await,
         }
-        self.connection = None;
+        self.store = None;
+        self.up = None;
     }
 
     /// Stores these tickets, which are all of their ids. If some of them turn out to be stored
@@ -226,10 +224,8 @@ impl Flusher {
     }
 
     fn connected(&mut self) -> Result<&mut Store, StoreError> {
-        match &mut self.connection {
-            Some(connection) => Ok(&mut connection.store),
-            None => Err(StoreError::Unavailable("not connected".into())),
-        }
+        let missing = || StoreError::Unavailable("not connected".into());
+        self.store.as_mut().ok_or_else(missing)
     }
 
     fn count(&self, plan: &Plan<'_>, range: Range<usize>, rows: &Encoded<'_>) {

@@ -281,6 +281,34 @@ async fn no_fault_of_the_tables_dead_letters_a_batch() {
     }
 }
 
+/// Between two attempts at tables that can store no ticket, it is still the tables that are at fault, and
+/// not PostgreSQL that is away: asks again and again while it makes several.
+#[tokio::test]
+async fn unusable_tables_are_not_a_lost_database() {
+    let (namespace, mut consume) = consuming("").await;
+    let ended = "alter table tickets alter column id set maxvalue 1000000; \
+        select setval(pg_get_serial_sequence('tickets', 'id'), 1000000)";
+    sql(&namespace, ended).await;
+    publish(&namespace, "order").await;
+    refusing(&mut consume).await;
+    let mut admin = consume.admin().await;
+    wait_until("several attempts", async || {
+        let ready = admin.ask(get("/readyz")).await;
+        assert_eq!(ready.json()["checks"]["database"], "refusing");
+        let page = admin.ask(get("/metrics")).await;
+        assert!(metric(page.text(), "ticketd_pg_connected") > Some(0.0));
+        let failed = metric(page.text(), "ticketd_flush_failed_total{reason=\"schema\"}");
+        failed >= Some(4.0)
+    })
+    .await;
+    sql(
+        &namespace,
+        "alter table tickets alter column id set maxvalue 2000000",
+    )
+    .await;
+    goes_on(&namespace, consume, 1).await;
+}
+
 /// A column of another type is put right where that takes an instant, and nothing is dead-lettered until it
 /// is: makes one while tickets are stored.
 #[tokio::test]
