@@ -15,8 +15,9 @@
 //!
 //! ```text
 //! main -> commands, service -> http -> publisher -> broker, message
-//!                     |        '-> store (a ticket's state only)
-//!                     '-> consumer -> broker, message, store, ticket        store -> ticket
+//!            |        |        '-> store (a ticket's state only)
+//!            |        '-> consumer -> broker, message, store, ticket        store -> ticket
+//!            '-> client
 //! ```
 //!
 //! Leaves, which anyone may use and which use nothing but `config`: `metrics`, `health`,
@@ -25,6 +26,7 @@
 
 mod backoff;
 mod broker;
+mod client;
 mod clock;
 mod commands;
 pub mod config;

@@ -1,16 +1,13 @@
 //! `ticketd healthcheck`: does the ticketd of these settings answer?
 
-use std::io::ErrorKind;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
 use anyhow::{Context, bail};
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
-use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-use crate::config::{CONSUMER_ADMIN_LISTEN, ListenSettings, PeerCheck};
-use crate::tls::{ClientTls, wants_certificate};
+use crate::client::{ClientError, HttpAnswer, HttpClient, HttpRequest};
+use crate::config::{CONSUMER_ADMIN_LISTEN, ListenSettings, PeerCheck, RemoteServer, RemoteTls};
 
 /// Maximum time for the answer: less than the 5 s after which the image's
 /// HEALTHCHECK gives up, so that the reason is told.
@@ -32,11 +29,11 @@ pub async fn healthcheck(settings: &ListenSettings) -> anyhow::Result<()> {
         Some(_) => None,
         None => Some(CONSUMER_ADMIN_LISTEN),
     };
-    let tls = match settings.tls.identity() {
-        Some(_) => Some(ClientTls::read(&PeerCheck::Nothing, None)?),
-        None => None,
-    };
-    timeout(TIMEOUT, check(first, second, tls))
+    let tls = settings.tls.identity().map(|_certificate| RemoteTls {
+        check: PeerCheck::Nothing,
+        identity: None,
+    });
+    timeout(TIMEOUT, check(first, second, tls.as_ref()))
         .await
         .with_context(|| format!("{first}: no answer in time"))?
 }
@@ -45,54 +42,31 @@ pub async fn healthcheck(settings: &ListenSettings) -> anyhow::Result<()> {
 async fn check(
     first: SocketAddr,
     second: Option<SocketAddr>,
-    tls: Option<ClientTls>,
+    tls: Option<&RemoteTls>,
 ) -> anyhow::Result<()> {
-    let ask = async |address| ask(address, tls.as_ref()).await;
-    let (address, answer) = match (ask(first).await, second) {
-        (Err(error), Some(second)) if error.kind() == ErrorKind::ConnectionRefused => {
-            match ask(second).await {
-                Ok(answer) => (second, Ok(answer)),
-                Err(_nobody) => (first, Err(error)),
-            }
-        }
+    let (address, answer) = match (ask(first, tls).await, second) {
+        (Err(error), Some(second)) if error.is_refused() => match ask(second, tls).await {
+            Ok(answer) => (second, Ok(answer)),
+            Err(_nobody) => (first, Err(error)),
+        },
         (answer, _) => (first, answer),
     };
     if let Err(error) = &answer
-        && wants_certificate(error)
+        && error.wants_certificate()
     {
         return Ok(());
     }
     let answer = answer.with_context(|| format!("nothing answers on {address}"))?;
-    if !answer.starts_with("HTTP/1.1 200 ") {
-        bail!(
-            "{address} answered {:?}",
-            answer.lines().next().unwrap_or_default()
-        );
+    if answer.status != 200 {
+        bail!("{address} answered {}", answer.detail());
     }
     Ok(())
 }
 
-async fn ask(address: SocketAddr, tls: Option<&ClientTls>) -> std::io::Result<String> {
-    let stream = TcpStream::connect(address).await?;
-    match tls {
-        None => ask_over(stream, address).await,
-        Some(tls) => {
-            let stream = tls.connect(&address.ip().to_string(), stream).await?;
-            ask_over(stream, address).await
-        }
-    }
-}
-
-async fn ask_over(
-    mut stream: impl AsyncRead + AsyncWrite + Unpin,
-    address: SocketAddr,
-) -> std::io::Result<String> {
-    let request = format!("GET /livez HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\n\r\n");
-    stream.write_all(request.as_bytes()).await?;
-    stream.flush().await?;
-    let mut answer = Vec::new();
-    stream.read_to_end(&mut answer).await?;
-    Ok(String::from_utf8_lossy(&answer).into_owned())
+async fn ask(address: SocketAddr, tls: Option<&RemoteTls>) -> Result<HttpAnswer, ClientError> {
+    let server = RemoteServer::listener("LISTEN", address, tls.cloned());
+    let client = HttpClient::new(server, 1, TIMEOUT);
+    client.ask(&HttpRequest::get("/livez")).await
 }
 
 /// What listens on every address is asked on loopback.

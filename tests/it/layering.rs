@@ -16,6 +16,7 @@ const ROOMS: &[(&str, &[&str])] = &[
         "commands",
         &[
             "broker",
+            "client",
             "consumer",
             "message",
             "publisher",
@@ -32,6 +33,7 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("consumer", &["broker", "message", "store", "ticket"]),
     ("store", &["ticket"]),
     ("broker", &[]),
+    ("client", &[]),
     ("message", &[]),
     ("ticket", &[]),
 ];
@@ -39,6 +41,7 @@ const ROOMS: &[(&str, &[&str])] = &[
 /// lib declares them all, and passes on what is public.
 const EVERY_ROOM: &[&str] = &[
     "broker",
+    "client",
     "commands",
     "consumer",
     "http",
@@ -72,7 +75,7 @@ const FOREIGN: &[(&str, &[&str])] = &[
     ("async_rs", &["broker"]),
     // Webhook secrets and signatures, and new ones.
     ("base64", &["config", "http", "commands"]),
-    ("bytes", &["http", "store"]),
+    ("bytes", &["client", "http", "store"]),
     ("chrono", &["http"]),
     ("clap", &["config"]),
     ("fastrand", &["backoff", "consumer", "http"]),
@@ -80,10 +83,10 @@ const FOREIGN: &[(&str, &[&str])] = &[
     ("getrandom", &["commands"]),
     ("hashbrown", &["consumer"]),
     ("hmac", &["http"]),
-    ("http_body_util", &["http"]),
+    ("http_body_util", &["client", "http"]),
     ("humantime", &["config"]),
-    ("hyper", &["http"]),
-    ("hyper_util", &["http"]),
+    ("hyper", &["client", "http"]),
+    ("hyper_util", &["client", "http"]),
     // config checks its URL, so that a wrong one stops the start.
     ("lapin", &["broker", "publisher", "consumer", "config"]),
     ("memchr", &["ticket"]),
@@ -95,7 +98,10 @@ const FOREIGN: &[(&str, &[&str])] = &[
     ("rustls_native_certs", &["tls"]),
     ("rust_decimal", &["ticket", "store", "consumer"]),
     // Tokens are hashed where they are read and where they are presented.
-    ("serde_json", &["ticket", "commands", "store", "http"]),
+    (
+        "serde_json",
+        &["ticket", "client", "commands", "store", "http"],
+    ),
     ("sha2", &["config", "http"]),
     ("rustix", &["broker"]),
     ("slab", &["consumer"]),

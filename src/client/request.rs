@@ -1,0 +1,44 @@
+//! What is asked.
+
+use bytes::Bytes;
+use http_body_util::Full;
+use hyper::header::{HOST, HeaderName, HeaderValue};
+use hyper::{Method, Request, Uri};
+
+use super::ClientError;
+use crate::config::RemoteServer;
+
+/// A request, to whichever server. Cheap to clone, and made so that it may be repeated.
+#[derive(Debug, Clone)]
+pub(crate) struct HttpRequest {
+    method: Method,
+    path: String,
+    headers: Vec<(HeaderName, HeaderValue)>,
+    body: Bytes,
+}
+
+impl HttpRequest {
+    /// A GET of this path.
+    pub(crate) fn get(path: impl Into<String>) -> Self {
+        Self {
+            method: Method::GET,
+            path: path.into(),
+            headers: Vec::new(),
+            body: Bytes::new(),
+        }
+    }
+
+    /// As it is sent to this server.
+    pub(super) fn to(&self, server: &RemoteServer) -> Result<Request<Full<Bytes>>, ClientError> {
+        let mut request = Request::new(Full::new(self.body.clone()));
+        *request.method_mut() = self.method.clone();
+        let path = format!("{}{}", server.prefix, self.path);
+        let path = path.parse::<Uri>();
+        *request.uri_mut() = path.map_err(|_form| ClientError::BadHeader("path"))?;
+        let host = HeaderValue::from_str(&server.authority());
+        let host = host.map_err(|_bytes| ClientError::BadHeader("host"))?;
+        request.headers_mut().insert(HOST, host);
+        request.headers_mut().extend(self.headers.iter().cloned());
+        Ok(request)
+    }
+}
