@@ -128,6 +128,34 @@ test_page: need_cargo need_chromium ## Look at the page at / in a headless Chrom
 	@$(WITH_STACK) && cargo test --test it page:: -- --include-ignored
 	@[ -z '$(KEEP)' ] || cp '$(PAGE_FOLDER)'/page-*.png docs/page/
 
+# What holds a running ticketd against /openapi.json, and where it is put; the test finds it there.
+SCHEMATHESIS_VERSION := 4.32.5
+OPENAPI_VALIDATOR_VERSION := 0.9.0
+OPENAPI_FOLDER := $(PAGE_FOLDER)/openapi
+OPENAPI_TOOLS := $(OPENAPI_FOLDER)/.schemathesis-$(SCHEMATHESIS_VERSION)-$(OPENAPI_VALIDATOR_VERSION)
+
+.PHONY: test_openapi
+test_openapi: need_cargo need_pip ## Hold a running ticketd against its /openapi.json, with and without credentials, in two minutes
+	@[ -e '$(OPENAPI_TOOLS)' ] || { \
+		rm -rf '$(OPENAPI_FOLDER)' && \
+		python3 -m pip install --quiet --target '$(OPENAPI_FOLDER)' schemathesis==$(SCHEMATHESIS_VERSION) \
+			openapi-spec-validator==$(OPENAPI_VALIDATOR_VERSION) && touch '$(OPENAPI_TOOLS)'; }
+	@$(WITH_STACK) && cargo test --test it openapi:: -- --include-ignored --test-threads=1
+
+# What makes the Postman collection, and where it is put.
+POSTMAN_VERSION := 6.3.3
+POSTMAN_FOLDER := $(PAGE_FOLDER)/postman-$(POSTMAN_VERSION)
+COLLECTION := docs/clients/ticketd.postman_collection.json
+
+.PHONY: postman
+postman: need_npm ## Make the Postman collection of /openapi.json again and compare it with the one that is kept; KEEP=1 keeps it
+	@[ -e '$(POSTMAN_FOLDER)/node_modules' ] || npm install --silent --no-audit --no-fund --no-save \
+		--prefix '$(POSTMAN_FOLDER)' openapi-to-postmanv2@$(POSTMAN_VERSION)
+	@node tests/openapi/postman.mjs '$(POSTMAN_FOLDER)' src/http/handlers/openapi.json >'$(POSTMAN_FOLDER)/made.json'
+	@[ -z '$(KEEP)' ] || cp '$(POSTMAN_FOLDER)/made.json' $(COLLECTION)
+	@diff -u $(COLLECTION) '$(POSTMAN_FOLDER)/made.json' || { \
+		echo 'the collection is not of /openapi.json: make postman KEEP=1' >&2; exit 1; }
+
 # The library that the recorded signatures are of, and where it is put.
 WEBHOOKS_VERSION := 1.1.0
 WEBHOOKS_FOLDER := $(or $(CARGO_TARGET_DIR),target)/standardwebhooks-$(WEBHOOKS_VERSION)
@@ -186,6 +214,14 @@ need_shellcheck:
 .PHONY: need_prometheus
 need_prometheus:
 	@command -v prometheus >/dev/null && command -v promtool >/dev/null || deploy/stack/install.sh prometheus
+
+.PHONY: need_npm
+need_npm:
+	@command -v node >/dev/null && command -v npm >/dev/null || deploy/stack/install.sh nodejs npm
+
+.PHONY: need_pip
+need_pip:
+	@python3 -m pip --version >/dev/null 2>&1 || deploy/stack/install.sh python3 python3-pip
 
 .PHONY: need_cargo_deny
 need_cargo_deny:

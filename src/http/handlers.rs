@@ -2,6 +2,7 @@
 
 mod asker;
 mod check_ticket;
+mod openapi;
 mod page;
 mod post_ticket;
 mod probes;
@@ -9,6 +10,7 @@ mod ticket_list;
 mod ticket_state;
 
 pub(crate) use check_ticket::CheckTicket;
+pub(crate) use openapi::openapi;
 pub(crate) use page::Page;
 pub(crate) use post_ticket::{PostTicket, Progress, Submitted, TicketHead};
 pub(crate) use probes::{Operators, Probes, version};

@@ -9,7 +9,7 @@ use uuid::Uuid;
 
 use super::context::RequestContext;
 use super::handlers::{
-    CheckTicket, Operators, Page, PostTicket, Probes, TicketList, TicketState, version,
+    CheckTicket, Operators, Page, PostTicket, Probes, TicketList, TicketState, openapi, version,
 };
 use super::host::Hosts;
 use super::pending::{PendingResponse, State};
@@ -45,6 +45,7 @@ enum Endpoint {
     TicketList(TicketList, Hosts),
     Page(Page, Hosts),
     CheckTicket(CheckTicket),
+    OpenApi,
     Live(Probes),
     Ready(Probes),
     Metrics(Probes, Operators),
@@ -79,6 +80,7 @@ pub(crate) fn public(
     let mut routes = vec![Route::exact("/ticket", post_ticket)];
     routes.extend(stored.into_iter().flat_map(Stored::routes));
     routes.push(Route::exact("/check", check_ticket));
+    routes.push(Route::exact("/openapi.json", Endpoint::OpenApi));
     routes.extend(probe_routes(probes));
     routes.extend(
         operators
@@ -223,6 +225,7 @@ impl Endpoint {
             Self::TicketList(..) => RouteLabel::TicketList,
             Self::Page(..) => RouteLabel::Page,
             Self::CheckTicket(_) => RouteLabel::CheckTicket,
+            Self::OpenApi => RouteLabel::OpenApi,
             Self::Live(_) => RouteLabel::Live,
             Self::Ready(_) => RouteLabel::Ready,
             Self::Metrics(..) => RouteLabel::Metrics,
@@ -269,6 +272,7 @@ impl Endpoint {
             Self::CheckTicket(handler) => {
                 State::Boxed(Box::pin(handler.clone().post(request, client.clone())))
             }
+            Self::OpenApi => State::known(openapi()),
             Self::Live(probes) => State::known(probes.live()),
             Self::Ready(probes) => State::known(probes.ready()),
             Self::Metrics(probes, operators) => match operators.admit(request.headers()) {

@@ -78,6 +78,8 @@ label! {
         Page = "/",
         /// POST /check.
         CheckTicket = "/check",
+        /// GET /openapi.json.
+        OpenApi = "/openapi.json",
         /// GET /metrics.
         Metrics = "/metrics",
         /// GET /livez.

@@ -7,6 +7,7 @@ mod credentials;
 mod dashboard;
 mod http;
 mod metrics;
+mod openapi;
 mod settings;
 mod tables;
 

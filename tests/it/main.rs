@@ -28,6 +28,7 @@ mod https;
 mod image;
 mod keys;
 mod layering;
+mod openapi;
 mod openssl;
 mod operation;
 mod operators;

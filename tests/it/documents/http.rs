@@ -17,7 +17,7 @@ const ADMIN: [(&str, &str); 1] = [("ADMIN_LISTEN", "127.0.0.1:0")];
 
 /// What a request is answered: the reason under which a ticket's rejection is counted, if it was
 /// one, the status, and the detail of the problem document.
-type Problem = (Option<String>, u16, String);
+pub(super) type Problem = (Option<String>, u16, String);
 
 /// Each route answers where the page says so, to the methods that it names, and to no other: tries
 /// each on both listeners of `serve`, on that of `consume`, and on that of a `serve` which has no other.
@@ -54,7 +54,7 @@ async fn every_route_in_the_reference_answers() {
 }
 
 /// The methods that a path takes on a listener, if it is there.
-async fn allowed(address: SocketAddr, path: &str) -> Option<String> {
+pub(super) async fn allowed(address: SocketAddr, path: &str) -> Option<String> {
     let mut client = Client::connect(address).await.unwrap();
     let answer = client.ask(request("DELETE", path)).await;
     if answer.status == 404 {
@@ -231,7 +231,7 @@ async fn problem(ticketd: &mut Process, request: &[u8]) -> Problem {
 }
 
 /// The problems of the page.
-fn documented() -> BTreeSet<Problem> {
+pub(super) fn documented() -> BTreeSet<Problem> {
     let problem = |reason: Option<&str>, status: &str, details: &str| {
         let (reason, status) = (reason.map(str::to_owned), status.parse().unwrap());
         let details = codes(details).into_iter().map(str::to_owned);
