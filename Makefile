@@ -48,7 +48,7 @@ test: need_cargo ## Run every test against the real servers, in about ten minute
 DOC := RUSTDOCFLAGS='-D warnings' cargo doc --no-deps --document-private-items --examples
 
 # Every script of the checkout; what cargo has built may hold others.
-SCRIPTS = .ci/run $(shell find deploy loadtest tests -name target -prune -o -name '*.sh' -print)
+SCRIPTS = .ci/run $(shell find deploy docs loadtest tests -name target -prune -o -name '*.sh' -print)
 
 # What deny.toml allows, and no newer release of the tool, which may object to more or need a newer compiler.
 DENY := cargo deny --locked --workspace
@@ -142,6 +142,10 @@ test_openapi: need_cargo need_pip ## Hold a running ticketd against its /openapi
 			openapi-spec-validator==$(OPENAPI_VALIDATOR_VERSION) && touch '$(OPENAPI_TOOLS)'; }
 	@$(WITH_STACK) && cargo test --test it openapi:: -- --include-ignored --test-threads=1
 
+.PHONY: test_clients
+test_clients: need_cargo need_runtimes ## Run the programs of docs/clients against a ticketd that answers 503 and breaks off, in half a minute
+	@$(WITH_STACK) && cargo test --test it clients:: -- --include-ignored
+
 # What makes the Postman collection, and where it is put.
 POSTMAN_VERSION := 6.3.3
 POSTMAN_FOLDER := $(PAGE_FOLDER)/postman-$(POSTMAN_VERSION)
@@ -214,6 +218,13 @@ need_shellcheck:
 .PHONY: need_prometheus
 need_prometheus:
 	@command -v prometheus >/dev/null && command -v promtool >/dev/null || deploy/stack/install.sh prometheus
+
+# What docs/clients are written in, as far as Debian has it.
+.PHONY: need_runtimes
+need_runtimes:
+	@missing=; for pair in curl:curl go:golang-go php:php-cli java:default-jdk-headless node:nodejs python3:python3; do \
+		command -v "$${pair%%:*}" >/dev/null || missing="$$missing $${pair#*:}"; done; \
+		[ -z "$$missing" ] || deploy/stack/install.sh $$missing
 
 .PHONY: need_npm
 need_npm:

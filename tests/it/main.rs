@@ -13,6 +13,7 @@ mod alerts;
 mod amqps;
 mod bounds;
 mod certificates;
+mod clients;
 mod commands;
 mod consuming;
 mod credentials;
