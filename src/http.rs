@@ -7,12 +7,12 @@
 //! | request | response |
 //! |---|---|
 //! | POST /ticket, confirmed | 202, `Location`, `{"id":"…"}` |
-//! | empty, not UTF-8, NUL in it, bad key | 400 |
+//! | empty, not UTF-8, NUL in it, bad key, broken gzip or zstd | 400 |
 //! | no valid credential, where one is needed | 401 |
 //! | too large | 413, connection closed |
 //! | too slow | 408, connection closed |
 //! | known path, other method | 405 with `Allow` |
-//! | compressed | 415 with `Accept-Encoding` |
+//! | compressed in another way, another charset | 415 |
 //! | its source is over its limit | 429 with `Retry-After` |
 //! | not confirmed, for any reason | 503 with `Retry-After` |
 //!

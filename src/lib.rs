@@ -22,7 +22,8 @@
 //!
 //! Leaves, which anyone may use and which use nothing but `config`: `metrics`, `health`,
 //! `backoff`, `clock`, `thread`, `source`, `tls`. Pure, without I/O, clock or logs: `ticket`,
-//! `message`, `source`, `store/copy`, `consumer/{batch, ack_window, dedup, known_products}`.
+//! `message`, `source`, `store/copy`, `consumer/{batch, ack_window, dedup, known_products}`,
+//! `http/encoding/{charset, decoder, inflate}`.
 
 mod backoff;
 mod broker;

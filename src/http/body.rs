@@ -7,19 +7,28 @@ use bytes::{Bytes, BytesMut};
 use futures_util::FutureExt;
 use http_body_util::BodyExt;
 use hyper::body::{Body, Incoming};
-use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::sync::{Mutex, Semaphore, SemaphorePermit};
+use tokio::task::yield_now;
 use tokio::time::timeout;
+
+use super::encoding::{BrokenBody, Coding, DecodeError, Decoder};
 
 /// The maximum time for a body, from its head on.
 const BODY_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// The memory that bodies may hold while they are read; all clones share one budget.
+/// The maximum time that a body waits to be decoded, and is decoded.
+const DECODE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// The memory that bodies may hold while they are read or wait to be decoded; all clones share one
+/// budget.
 #[derive(Clone)]
 pub(crate) struct Bodies {
     bytes_max: usize,
     /// The bytes left for bodies that come in pieces: slow senders could otherwise
     /// hold the largest body on every connection.
     budget: Arc<Semaphore>,
+    /// Held while a body is decoded: one after the other, they hold the memory of one on each worker.
+    decoding: Arc<Mutex<()>>,
 }
 
 /// The received part of a body, charged to the budget until it is dropped.
@@ -48,13 +57,26 @@ pub(crate) enum BodyError {
     Incomplete,
     /// Unfinished bodies hold all that they may together.
     TooMany,
+    /// It is not in the coding that its head says.
+    Broken(BrokenBody),
 }
 
 impl Bodies {
     /// Bodies of at most `bytes_max` each, and `total` bytes of unfinished ones.
     pub(crate) fn new(bytes_max: usize, total: usize) -> Self {
-        let budget = Arc::new(Semaphore::new(total.min(Semaphore::MAX_PERMITS)));
-        Self { bytes_max, budget }
+        Self {
+            bytes_max,
+            budget: Arc::new(Semaphore::new(total.min(Semaphore::MAX_PERMITS))),
+            decoding: Arc::default(),
+        }
+    }
+
+    /// The same for another worker: the budget is one, but each decodes by itself.
+    pub(crate) fn for_worker(&self) -> Self {
+        Self {
+            decoding: Arc::default(),
+            ..self.clone()
+        }
     }
 
     /// The largest body, in bytes.
@@ -85,6 +107,33 @@ impl Bodies {
     pub(crate) async fn finish(&self, first: Bytes, rest: Incoming) -> Result<Bytes, BodyError> {
         let collected = timeout(BODY_TIMEOUT, self.collect(first, rest)).await;
         collected.unwrap_or(Err(BodyError::Timeout))
+    }
+
+    /// A body as UTF-8, which it is already if its form is plain. Others are served between its pieces,
+    /// and it waits for those that came before it.
+    pub(crate) async fn decode(&self, coding: Coding, body: Bytes) -> Result<Bytes, BodyError> {
+        if coding.is_plain() {
+            return Ok(body);
+        }
+        let decoded = timeout(DECODE_TIMEOUT, self.decode_in_turn(coding, &body)).await;
+        decoded.unwrap_or(Err(BodyError::TooMany))
+    }
+
+    async fn decode_in_turn(&self, coding: Coding, body: &[u8]) -> Result<Bytes, BodyError> {
+        let _charge = charge(&self.budget, body.len())?;
+        let _turn = self.decoding.lock().await;
+        let mut decoder = Decoder::new(coding, self.bytes_max);
+        let (mut rest, mut out) = (body, Vec::new());
+        loop {
+            let step = decoder.push(rest, &mut out)?;
+            rest = rest.get(step.read..).unwrap_or_default();
+            if rest.is_empty() && !step.has_more {
+                break;
+            }
+            yield_now().await;
+        }
+        decoder.finish()?;
+        Ok(out.into())
     }
 
     async fn collect<B>(&self, mut first: Bytes, mut rest: B) -> Result<Bytes, BodyError>
@@ -120,9 +169,7 @@ impl Bodies {
 
 impl<'a> Partial<'a> {
     fn new(budget: &'a Semaphore) -> Result<Self, BodyError> {
-        let charge = budget
-            .try_acquire_many(0)
-            .map_err(|_closed| BodyError::TooMany)?;
+        let charge = charge(budget, 0)?;
         let bytes = BytesMut::new();
         Ok(Self {
             budget,
@@ -132,12 +179,25 @@ impl<'a> Partial<'a> {
     }
 
     fn add(&mut self, piece: &[u8]) -> Result<(), BodyError> {
-        let length = u32::try_from(piece.len()).map_err(|_huge| BodyError::TooLarge)?;
-        let charge = self.budget.try_acquire_many(length);
-        self.charge
-            .merge(charge.map_err(|_full| BodyError::TooMany)?);
+        self.charge.merge(charge(self.budget, piece.len())?);
         self.bytes.extend_from_slice(piece);
         Ok(())
+    }
+}
+
+/// Takes so many bytes from the budget.
+fn charge(budget: &Semaphore, bytes: usize) -> Result<SemaphorePermit<'_>, BodyError> {
+    let bytes = u32::try_from(bytes).map_err(|_huge| BodyError::TooLarge)?;
+    let charge = budget.try_acquire_many(bytes);
+    charge.map_err(|_full| BodyError::TooMany)
+}
+
+impl From<DecodeError> for BodyError {
+    fn from(error: DecodeError) -> Self {
+        match error {
+            DecodeError::TooLarge => Self::TooLarge,
+            DecodeError::Broken(broken) => Self::Broken(broken),
+        }
     }
 }
 
@@ -157,6 +217,7 @@ where
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::http::encoding::ContentCoding;
     use futures_util::stream::{Stream, iter};
     use http_body_util::StreamBody;
     use hyper::body::Frame;
@@ -210,6 +271,35 @@ mod tests {
         );
         drop(one);
         assert!(read(0, &[60, 40]).now_or_never().is_none());
+    }
+
+    /// A body that becomes 1 MiB takes many steps, between which everything else goes on, and others
+    /// wait for it at the cost of what they are before.
+    #[tokio::test]
+    async fn bodies_are_decoded_in_turn_and_in_steps() {
+        let coding = Coding {
+            content: Some(ContentCoding::Zstd),
+            ..Coding::default()
+        };
+        let text = vec![b'x'; 1 << 20];
+        let body = Bytes::from(zstd::encode_all(&text[..], 1).expect("memory"));
+        let bodies = Bodies::new(text.len(), 2 * body.len() + 1);
+        let decode = |bodies: Bodies| {
+            let body = body.clone();
+            Box::pin(async move { bodies.decode(coding, body).await })
+        };
+        let (mut one, mut two) = (decode(bodies.clone()), decode(bodies.clone()));
+        assert!((&mut one).now_or_never().is_none());
+        for _ in 0..32 {
+            assert!((&mut two).now_or_never().is_none());
+            assert!((&mut one).now_or_never().is_none());
+        }
+        assert_eq!(bodies.budget.available_permits(), 1);
+        let over = decode(bodies.for_worker()).await;
+        assert_eq!(over, Err(BodyError::TooMany));
+        assert_eq!(one.await.as_deref(), Ok(&text[..]));
+        assert_eq!(two.await.as_deref(), Ok(&text[..]));
+        assert_eq!(bodies.budget.available_permits(), 2 * body.len() + 1);
     }
 
     #[tokio::test]

@@ -2,18 +2,21 @@
 
 use hyper::header::HeaderMap;
 
+use super::encoding::{Coding, UnknownCoding};
 use super::request_id::RequestId;
 use crate::message::{TRACEPARENT, Traceparent};
 
 /// The trace of a request, where it tells a well-formed one, and one only.
 pub(crate) type Trace = Option<Box<Traceparent>>;
 
-/// Its id and its trace.
+/// Its id, its trace, and the form of its body.
 pub(crate) struct RequestContext {
     /// Its id.
     pub request_id: Option<Box<RequestId>>,
     /// Its trace.
     pub trace: Trace,
+    /// The form of its body.
+    pub coding: Result<Coding, UnknownCoding>,
 }
 
 impl RequestContext {
@@ -21,8 +24,16 @@ impl RequestContext {
     pub(super) fn of(headers: &HeaderMap) -> Option<Box<Self>> {
         let request_id = RequestId::of(headers);
         let trace = trace(headers);
-        let is_told = request_id.is_some() || trace.is_some();
-        is_told.then(|| Box::new(Self { request_id, trace }))
+        let coding = Coding::of(headers);
+        let is_plain = coding.is_ok_and(Coding::is_plain);
+        let is_told = request_id.is_some() || trace.is_some() || !is_plain;
+        is_told.then(|| {
+            Box::new(Self {
+                request_id,
+                trace,
+                coding,
+            })
+        })
     }
 }
 

@@ -1,56 +1,93 @@
-//! The coding of a request's body (RFC 9110 section 8.4): none is read.
+//! The form that a request says its body is in: its coding (RFC 9110 section 8.4) and its charset
+//! (section 8.3.2).
+//!
+//! ```text
+//! head -> Coding;  body -> Decoder { inflate -> charset } -> UTF-8
+//! ```
 
-use hyper::header::{CONTENT_ENCODING, HeaderMap};
+mod charset;
+mod decoder;
+mod inflate;
+
+use hyper::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderMap};
+
+pub(super) use charset::Charset;
+pub(super) use decoder::{BrokenBody, DecodeError, Decoder};
+pub(super) use inflate::ContentCoding;
 
 /// What a body may be in, as Accept-Encoding says it (RFC 9110 section 12.5.3).
-pub(super) const ACCEPTED: &str = "identity";
+pub(super) const ACCEPTED: &str = "gzip, zstd, identity";
 
-/// Whether the body is said to be in any coding.
-pub(super) fn is_encoded(headers: &HeaderMap) -> bool {
-    let mut lists = headers.get_all(CONTENT_ENCODING).iter();
-    !lists.all(|list| list.as_bytes().split(|byte| *byte == b',').all(is_identity))
+/// The form of a body; UTF-8 without a coding by default.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct Coding {
+    /// What it is compressed by.
+    pub content: Option<ContentCoding>,
+    /// What its bytes mean once they are inflated.
+    pub charset: Charset,
+}
+
+/// The header that names a form which is not read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum UnknownCoding {
+    /// Content-Encoding has another coding, or several.
+    Content,
+    /// Content-Type has another charset, or several.
+    Charset,
+}
+
+impl Coding {
+    /// What a head says.
+    pub(super) fn of(headers: &HeaderMap) -> Result<Self, UnknownCoding> {
+        Ok(Self {
+            content: content_coding(headers)?,
+            charset: charset(headers)?,
+        })
+    }
+
+    /// Whether the body is the ticket, as it is.
+    pub(super) fn is_plain(self) -> bool {
+        self == Self::default()
+    }
+}
+
+fn content_coding(headers: &HeaderMap) -> Result<Option<ContentCoding>, UnknownCoding> {
+    if !headers.contains_key(CONTENT_ENCODING) {
+        return Ok(None);
+    }
+    let lists = headers.get_all(CONTENT_ENCODING).iter();
+    let codings = lists.flat_map(|list| list.as_bytes().split(|byte| *byte == b','));
+    let mut codings = codings
+        .map(<[u8]>::trim_ascii)
+        .filter(|coding| !is_identity(coding));
+    let named = match (codings.next(), codings.next()) {
+        (None, _) => return Ok(None),
+        (Some(coding), None) => ContentCoding::named(coding),
+        (Some(_), Some(_)) => None,
+    };
+    named.map(Some).ok_or(UnknownCoding::Content)
 }
 
 fn is_identity(coding: &[u8]) -> bool {
-    let coding = coding.trim_ascii();
-    coding.is_empty() || coding.eq_ignore_ascii_case(ACCEPTED.as_bytes())
+    coding.is_empty() || coding.eq_ignore_ascii_case(b"identity")
+}
+
+fn charset(headers: &HeaderMap) -> Result<Charset, UnknownCoding> {
+    let types = headers.get_all(CONTENT_TYPE);
+    // Nearly always there is none, or one without a parameter.
+    if !types.iter().any(|value| value.as_bytes().contains(&b';')) {
+        return Ok(Charset::default());
+    }
+    let mut names = types
+        .iter()
+        .flat_map(|content_type| charset::names(content_type.as_bytes()));
+    let Some(first) = names.next() else {
+        return Ok(Charset::default());
+    };
+    let charset = Charset::named(first).ok_or(UnknownCoding::Charset)?;
+    let is_alone = names.all(|name| Charset::named(name) == Some(charset));
+    is_alone.then_some(charset).ok_or(UnknownCoding::Charset)
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use hyper::header::HeaderValue;
-
-    fn with(values: &[&[u8]]) -> HeaderMap {
-        let mut headers = HeaderMap::new();
-        for value in values {
-            let value = HeaderValue::from_bytes(value).expect("a header value");
-            headers.append(CONTENT_ENCODING, value);
-        }
-        headers
-    }
-
-    #[test]
-    fn only_identity_is_no_coding() {
-        for values in [
-            &[][..],
-            &[b"identity".as_slice()],
-            &[b"Identity"],
-            &[b""],
-            &[b" identity , identity"],
-            &[b"identity", b"identity"],
-        ] {
-            assert!(!is_encoded(&with(values)), "{values:?}");
-        }
-        for values in [
-            &[b"gzip".as_slice()][..],
-            &[b"identity, gzip"],
-            &[b"identity", b"br"],
-            &[b"identity;q=1"],
-            &[b"x"],
-            &[b"\xff"],
-        ] {
-            assert!(is_encoded(&with(values)), "{values:?}");
-        }
-    }
-}
+mod tests;

@@ -12,6 +12,7 @@ use std::time::Instant;
 use hyper::body::Incoming;
 
 use super::context::{RequestContext, Trace};
+use super::encoding::Coding;
 use super::handlers::{PostTicket, Progress, Submitted, TicketHead};
 use super::problem;
 use super::response::FullResponse;
@@ -51,8 +52,11 @@ impl State {
             return;
         }
         if let Self::ReadBody(handler, head, body) = std::mem::replace(self, Self::Done) {
-            let trace: Trace = context.and_then(|context| context.trace.take());
-            *self = match handler.start(head, trace, body) {
+            let (trace, coding): (Trace, _) = match context {
+                Some(context) => (context.trace.take(), context.coding),
+                None => (None, Ok(Coding::default())),
+            };
+            *self = match handler.start(head, trace, coding, body) {
                 Progress::AwaitConfirm(submitted) => Self::AwaitConfirm(handler, submitted),
                 Progress::ReadBody(response) => Self::Boxed(response),
                 Progress::Rejected(response) => Self::known(response),

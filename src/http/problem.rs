@@ -9,7 +9,7 @@ use hyper::header::{
 };
 use tracing::debug;
 
-use super::encoding::ACCEPTED;
+use super::encoding::{ACCEPTED, UnknownCoding};
 use super::request_id::RequestId;
 use super::response::{FullResponse, closing, response, with};
 use crate::publisher::PublishError;
@@ -103,14 +103,22 @@ pub(super) fn too_large(bytes_max: usize) -> FullResponse {
     closing(problem(StatusCode::PAYLOAD_TOO_LARGE, &detail))
 }
 
-/// 415: the body is said to be in a coding (RFC 9110 section 12.5.3).
-pub(super) fn encoded() -> FullResponse {
-    let detail = "a ticket is sent as it is, without Content-Encoding";
-    let accepted = (ACCEPT_ENCODING, HeaderValue::from_static(ACCEPTED));
-    with(
-        problem(StatusCode::UNSUPPORTED_MEDIA_TYPE, detail),
-        accepted,
-    )
+/// 415: the body is in a form that is not read (RFC 9110 section 12.5.3).
+pub(super) fn unknown_coding(coding: UnknownCoding) -> FullResponse {
+    let detail = match coding {
+        UnknownCoding::Content => "a body has at most one Content-Encoding: gzip or zstd",
+        UnknownCoding::Charset => {
+            "a charset is one of utf-8, us-ascii, iso-8859-1 and windows-1252"
+        }
+    };
+    let problem = problem(StatusCode::UNSUPPORTED_MEDIA_TYPE, detail);
+    match coding {
+        UnknownCoding::Content => with(
+            problem,
+            (ACCEPT_ENCODING, HeaderValue::from_static(ACCEPTED)),
+        ),
+        UnknownCoding::Charset => problem,
+    }
 }
 
 /// 403: the server is asked by a name that anybody may have made.

@@ -28,6 +28,8 @@ macro_rules! label {
 label! {
     /// Why a ticket is not answered 202.
     Rejected {
+        /// Its body is not in the coding that its head says.
+        BadEncoding = "bad_encoding",
         /// Its Ticket-Issued-At is no time.
         BadIssuedAt = "bad_issued_at",
         /// Its Idempotency-Key is none.
@@ -38,9 +40,11 @@ label! {
         BrokerAway = "broker_away",
         /// RabbitMQ accepts no messages.
         BrokerBlocked = "broker_blocked",
+        /// Its body is said to be in a charset that is not read.
+        Charset = "charset",
         /// RabbitMQ did not confirm it in time.
         ConfirmTimeout = "confirm_timeout",
-        /// Its body is said to be compressed.
+        /// Its body is said to be compressed in a way that is not read.
         ContentEncoding = "content_encoding",
         /// The process is shutting down.
         Draining = "draining",

@@ -88,7 +88,7 @@ impl Accept {
         let routers = publishers.map(|(publisher, task)| {
             let post_ticket = PostTicket {
                 publisher,
-                bodies: bodies.clone(),
+                bodies: bodies.for_worker(),
                 senders: self.credentials.senders.clone(),
                 has_ticket_state: stored.is_some(),
                 health: health.clone(),

@@ -78,7 +78,9 @@ const FOREIGN: &[(&str, &[&str])] = &[
     ("bytes", &["client", "http", "store"]),
     ("chrono", &["http"]),
     ("clap", &["config"]),
+    ("encoding_rs", &["http"]),
     ("fastrand", &["backoff", "consumer", "http"]),
+    ("flate2", &["http"]),
     ("foldhash", &["consumer"]),
     ("getrandom", &["commands"]),
     ("hashbrown", &["consumer"]),
@@ -112,6 +114,7 @@ const FOREIGN: &[(&str, &[&str])] = &[
     ("tokio_postgres_rustls", &["store"]),
     ("tracing_subscriber", &["main", "config"]),
     ("x509_cert", &["tls"]),
+    ("zstd", &["http"]),
 ];
 
 /// Foreign crates that any room may use.
@@ -126,6 +129,9 @@ const PURE: &[&str] = &[
     "config/credentials",
     "config/rate",
     "http/auth/rate",
+    "http/encoding/charset",
+    "http/encoding/decoder",
+    "http/encoding/inflate",
     "message",
     "source",
     "store/copy",

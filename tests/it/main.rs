@@ -21,6 +21,7 @@ mod day;
 mod dead;
 mod documents;
 mod encoding;
+mod encodings;
 mod ending;
 mod framing;
 mod gauges;

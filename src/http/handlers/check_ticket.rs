@@ -11,7 +11,7 @@ use serde_json::json;
 use super::asker::asker;
 use crate::http::auth::Senders;
 use crate::http::body::{Bodies, BodyError, BodyStart};
-use crate::http::encoding::is_encoded;
+use crate::http::encoding::Coding;
 use crate::http::problem;
 use crate::http::response::{FullResponse, JSON, closing, response, unread_body};
 use crate::publisher::PublishError;
@@ -41,15 +41,20 @@ impl CheckTicket {
         client: ClientIdentity,
     ) -> FullResponse {
         let (head, mut body) = request.into_parts();
-        if is_encoded(&head.headers) {
-            return unread_body(&body, problem::encoded());
-        }
+        let coding = match Coding::of(&head.headers) {
+            Ok(coding) => coding,
+            Err(unknown) => return unread_body(&body, problem::unknown_coding(unknown)),
+        };
         if let Some(refused) = self.refused(&head.headers, &client) {
             return unread_body(&body, refused);
         }
         let body = match self.bodies.start(&mut body) {
             Ok(BodyStart::Complete(body)) => Ok(body),
             Ok(BodyStart::Partial(first)) => self.bodies.finish(first, body).await,
+            Err(error) => Err(error),
+        };
+        let body = match body {
+            Ok(body) => self.bodies.decode(coding, body).await,
             Err(error) => Err(error),
         };
         match body {
@@ -70,6 +75,7 @@ impl CheckTicket {
             BodyError::TooLarge => problem::too_large(self.bodies.bytes_max()),
             BodyError::Timeout => problem::body_timeout(),
             BodyError::Incomplete => problem::incomplete_body(),
+            BodyError::Broken(broken) => problem::bad_request(broken.detail()),
             BodyError::TooMany => closing(problem::not_published(PublishError::Overloaded)),
         }
     }

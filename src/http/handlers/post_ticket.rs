@@ -23,7 +23,7 @@ use crate::health::Health;
 use crate::http::auth::{Sender, Senders};
 use crate::http::body::{Bodies, BodyError, BodyStart};
 use crate::http::context::Trace;
-use crate::http::encoding::is_encoded;
+use crate::http::encoding::{Coding, UnknownCoding};
 use crate::http::idempotency::ticket_id;
 use crate::http::issued_at::{IssuedAtError, issued_at_us};
 use crate::http::problem;
@@ -65,6 +65,9 @@ pub(crate) struct TicketHead {
     identity: TicketIdentity,
     times: Times,
 }
+
+/// A ticket that the publisher has, and where its outcome comes from.
+type Published = (Uuid, oneshot::Receiver<PublishResult>);
 
 /// When a ticket was received, and issued.
 #[derive(Clone, Copy)]
@@ -111,11 +114,6 @@ impl PostTicket {
             None => TicketIdentity::Known(ticket_id(None, request.headers()), None),
             Some(senders) => TicketIdentity::of(senders, request, client, received_at_us),
         };
-        let identity = if is_encoded(request.headers()) {
-            identity.encoded()
-        } else {
-            identity
-        };
         let issued_at_us = issued_at_us(request.headers());
         TicketHead {
             identity,
@@ -130,25 +128,33 @@ impl PostTicket {
     /// the ticket to the publisher.
     pub(crate) fn start(
         self: &Arc<Self>,
-        head: TicketHead,
+        mut head: TicketHead,
         trace: Trace,
+        coding: Result<Coding, UnknownCoding>,
         mut body: Incoming,
     ) -> Progress {
+        let coding = coding.unwrap_or_else(|unknown| {
+            head.identity.reject_coding(unknown);
+            Coding::default()
+        });
         if let Some((rejection, sender)) = head.rejected_unread() {
             let response = self.reject(sender, rejection);
             return Progress::Rejected(unread_body(&body, response));
         }
         let submitted = match self.bodies.start(&mut body) {
-            Ok(BodyStart::Complete(body)) => self.submit(head, trace, &body),
+            Ok(BodyStart::Complete(body)) if coding.is_plain() => self.submit(head, trace, &body),
+            Ok(BodyStart::Complete(body)) => {
+                let response = self.clone().decode_body(head, trace, coding, Ok(body));
+                return Progress::ReadBody(Box::pin(response));
+            }
             Ok(BodyStart::Partial(first)) => match head.identity {
                 TicketIdentity::Rejected(rejection, sender) => {
                     let response = self.reject(sender.as_deref(), rejection);
                     return Progress::Rejected(closing(response));
                 }
                 _ => {
-                    return Progress::ReadBody(Box::pin(
-                        self.clone().read_body(head, trace, first, body),
-                    ));
+                    let response = self.clone().read_body(head, trace, coding, first, body);
+                    return Progress::ReadBody(Box::pin(response));
                 }
             },
             Err(error) => Err(head.identity.without_body(error)),
@@ -184,11 +190,23 @@ impl PostTicket {
         self: Arc<Self>,
         head: TicketHead,
         trace: Trace,
+        coding: Coding,
         first: Bytes,
         rest: Incoming,
     ) -> FullResponse {
-        let submitted = match self.bodies.finish(first, rest).await {
-            Ok(body) => self.submit(head, trace, &body),
+        let body = self.bodies.finish(first, rest).await;
+        self.decode_body(head, trace, coding, body).await
+    }
+
+    async fn decode_body(
+        self: Arc<Self>,
+        head: TicketHead,
+        trace: Trace,
+        coding: Coding,
+        body: Result<Bytes, BodyError>,
+    ) -> FullResponse {
+        let submitted = match body {
+            Ok(body) => self.submit_decoded(head, trace, coding, body).await,
             Err(error) => Err(head.identity.without_body(error)),
         };
         match submitted {
@@ -200,20 +218,32 @@ impl PostTicket {
         }
     }
 
+    /// Decodes the body once it is known whose it is: a signature is of the bytes that came.
+    async fn submit_decoded(
+        &self,
+        head: TicketHead,
+        trace: Trace,
+        coding: Coding,
+        body: Bytes,
+    ) -> Result<Submitted, Refused> {
+        let (sender, id) = head.identity.resolve(&body);
+        let decoded = match id {
+            Ok(id) => {
+                let decoded = self.bodies.decode(coding, body).await;
+                decoded.map(|body| (id, body)).map_err(Rejection::Body)
+            }
+            Err(rejection) => Err(rejection),
+        };
+        let published = decoded
+            .and_then(|(id, body)| self.publish(id, sender.as_deref(), head.times, trace, &body));
+        submitted(sender, published)
+    }
+
     fn submit(&self, head: TicketHead, trace: Trace, body: &[u8]) -> Result<Submitted, Refused> {
         let (sender, id) = head.identity.resolve(body);
-        let published = id.and_then(|id| {
-            let outcome = self.publish(id, sender.as_deref(), head.times, trace, body)?;
-            Ok((id, outcome))
-        });
-        match published {
-            Ok((id, outcome)) => Ok(Submitted {
-                id,
-                sender,
-                outcome,
-            }),
-            Err(rejection) => Err(Refused { sender, rejection }),
-        }
+        let published =
+            id.and_then(|id| self.publish(id, sender.as_deref(), head.times, trace, body));
+        submitted(sender, published)
     }
 
     fn publish(
@@ -223,7 +253,7 @@ impl PostTicket {
         times: Times,
         trace: Trace,
         body: &[u8],
-    ) -> Result<oneshot::Receiver<PublishResult>, Rejection> {
+    ) -> Result<Published, Rejection> {
         let issued_at_us = times.issued_at_us.map_err(Rejection::BadIssuedAt)?;
         text(body).map_err(Rejection::NotText)?;
         if self.health.is_draining() {
@@ -239,7 +269,8 @@ impl PostTicket {
             body,
         };
         let submitted = self.publisher.submit(record, trace);
-        submitted.map_err(Rejection::NotPublished)
+        let outcome = submitted.map_err(Rejection::NotPublished)?;
+        Ok((id, outcome))
     }
 
     fn refuse(&self, refused: &Refused) -> FullResponse {
@@ -260,7 +291,7 @@ impl PostTicket {
         match rejection {
             Rejection::Unauthorized => problem::unauthorized(),
             Rejection::NoSource(why) => problem::no_source(why),
-            Rejection::Encoded => problem::encoded(),
+            Rejection::UnknownCoding(unknown) => problem::unknown_coding(unknown),
             Rejection::RateLimited(seconds) => problem::rate_limited(seconds),
             Rejection::BadKey(error) => problem::bad_request(error.detail()),
             Rejection::BadIssuedAt(error) => problem::bad_request(error.detail()),
@@ -268,6 +299,7 @@ impl PostTicket {
             Rejection::Body(BodyError::TooLarge) => problem::too_large(self.bodies.bytes_max()),
             Rejection::Body(BodyError::Timeout) => problem::body_timeout(),
             Rejection::Body(BodyError::Incomplete) => problem::incomplete_body(),
+            Rejection::Body(BodyError::Broken(broken)) => problem::bad_request(broken.detail()),
             Rejection::Body(BodyError::TooMany) => {
                 closing(problem::not_published(PublishError::Overloaded))
             }
@@ -283,6 +315,20 @@ impl PostTicket {
         } else {
             response
         }
+    }
+}
+
+fn submitted(
+    sender: Option<Arc<Sender>>,
+    published: Result<Published, Rejection>,
+) -> Result<Submitted, Refused> {
+    match published {
+        Ok((id, outcome)) => Ok(Submitted {
+            id,
+            sender,
+            outcome,
+        }),
+        Err(rejection) => Err(Refused { sender, rejection }),
     }
 }
 

@@ -9,6 +9,7 @@ use uuid::Uuid;
 use super::rejection::Rejection;
 use crate::http::auth::{Claim, Sender, Senders, SignedClaim, Unauthorized};
 use crate::http::body::BodyError;
+use crate::http::encoding::UnknownCoding;
 use crate::http::idempotency::{KeyError, ticket_id};
 use crate::source::id_of_key;
 use crate::tls::ClientIdentity;
@@ -56,13 +57,14 @@ impl TicketIdentity {
         }
     }
 
-    /// The same of a body that is said to be in a coding, unless something else is wrong already.
-    pub(super) fn encoded(self) -> Self {
-        match self {
-            Self::Known(_, sender) => Self::Rejected(Rejection::Encoded, sender),
-            Self::Signed(_) => Self::Rejected(Rejection::Encoded, None),
-            rejected @ Self::Rejected(..) => rejected,
-        }
+    /// Rejects a body in a form that is not read, unless something else is wrong already.
+    pub(super) fn reject_coding(&mut self, coding: UnknownCoding) {
+        let sender = match self {
+            Self::Known(_, sender) => sender.take(),
+            Self::Signed(_) => None,
+            Self::Rejected(..) => return,
+        };
+        *self = Self::Rejected(Rejection::UnknownCoding(coding), sender);
     }
 
     /// Whose ticket this body is, and its id or what is wrong with it.

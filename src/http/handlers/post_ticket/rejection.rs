@@ -1,6 +1,7 @@
 //! Why a ticket is rejected.
 
 use crate::http::body::BodyError;
+use crate::http::encoding::UnknownCoding;
 use crate::http::idempotency::KeyError;
 use crate::http::issued_at::IssuedAtError;
 use crate::metrics::Rejected;
@@ -14,8 +15,8 @@ pub(super) enum Rejection {
     Unauthorized,
     /// Its sender's certificate names no source, for this reason.
     NoSource(&'static str),
-    /// Its body is said to be in a coding.
-    Encoded,
+    /// Its body is said to be in a form that is not read.
+    UnknownCoding(UnknownCoding),
     /// Its sender is over its limit, for so many seconds.
     RateLimited(u32),
     /// Its key is none.
@@ -33,7 +34,10 @@ pub(super) enum Rejection {
 impl Rejection {
     /// Whether nothing of the body is to be read for it, nor the client to be told to send it.
     pub(super) fn is_unread(&self) -> bool {
-        matches!(self, Self::Unauthorized | Self::NoSource(_) | Self::Encoded)
+        matches!(
+            self,
+            Self::Unauthorized | Self::NoSource(_) | Self::UnknownCoding(_)
+        )
     }
 
     /// The reason that it is counted by.
@@ -41,7 +45,8 @@ impl Rejection {
         match self {
             Self::Unauthorized => Rejected::Unauthorized,
             Self::NoSource(_) => Rejected::NoSource,
-            Self::Encoded => Rejected::ContentEncoding,
+            Self::UnknownCoding(UnknownCoding::Content) => Rejected::ContentEncoding,
+            Self::UnknownCoding(UnknownCoding::Charset) => Rejected::Charset,
             Self::RateLimited(_) => Rejected::RateLimited,
             Self::BadKey(_) => Rejected::BadKey,
             Self::BadIssuedAt(_) => Rejected::BadIssuedAt,
@@ -50,6 +55,7 @@ impl Rejection {
             Self::Body(BodyError::Timeout) => Rejected::TooSlow,
             Self::Body(BodyError::Incomplete) => Rejected::BrokenBody,
             Self::Body(BodyError::TooMany) => Rejected::Overloaded,
+            Self::Body(BodyError::Broken(_)) => Rejected::BadEncoding,
             Self::NotPublished(error) => match error {
                 PublishError::Unavailable => Rejected::BrokerAway,
                 PublishError::Blocked => Rejected::BrokerBlocked,
