@@ -83,6 +83,7 @@ async fn run(command: Command, output: &mut Output) -> anyhow::Result<ExitCode> 
         }
         Command::Credential(settings) => ticketd::credential(&settings.action, output)?,
         Command::Healthcheck(settings) => ticketd::healthcheck(&settings).await?,
+        Command::Sample(settings) => ticketd::sample(&settings, output).await?,
         Command::Reparse(settings) => ticketd::reparse(&settings, output).await?,
         Command::Status(settings) => {
             return Ok(exit_code(ticketd::status(&settings, output).await?));

@@ -14,11 +14,7 @@ const SECRET_BYTES: usize = 32;
 /// Writes the secret, and below it the line for `CREDENTIALS_FILE`.
 pub fn credential(action: &CredentialAction, out: &mut impl Write) -> anyhow::Result<()> {
     let CredentialAction::New { name, kind } = action;
-    let mut bytes = [0; SECRET_BYTES];
-    getrandom::fill(&mut bytes)
-        .map_err(|error| anyhow!("{error}"))
-        .context("the system's randomness")?;
-    let secret = secret(*kind, &bytes);
+    let secret = new_secret(*kind)?;
     let kept = match kind {
         // The key itself is needed to check a signature.
         CredentialKind::Webhook => secret.clone(),
@@ -28,6 +24,15 @@ pub fn credential(action: &CredentialAction, out: &mut impl Write) -> anyhow::Re
     };
     writeln!(out, "{secret}\n{name} {kind} {kept}")?;
     Ok(())
+}
+
+/// A new secret of that kind.
+pub(super) fn new_secret(kind: CredentialKind) -> anyhow::Result<String> {
+    let mut bytes = [0; SECRET_BYTES];
+    getrandom::fill(&mut bytes)
+        .map_err(|error| anyhow!("{error}"))
+        .context("the system's randomness")?;
+    Ok(secret(kind, &bytes))
 }
 
 fn secret(kind: CredentialKind, bytes: &[u8]) -> String {

@@ -18,6 +18,7 @@ use super::http::{HttpSettings, ListenSettings};
 use super::logs::{self, log_filter};
 use super::publish::PublishSettings;
 use super::reparse::ReparseSettings;
+use super::sample::SampleSettings;
 use super::shown::ShownSetting;
 use super::store::StoreSettings;
 use super::tls::ListenTlsSettings;
@@ -67,6 +68,8 @@ pub enum Command {
     Silent(Box<SilentSettings>),
     /// List dead tickets, which could not be stored, show one, or replay one
     Dead(Box<DeadSettings>),
+    /// Make up tickets of shops, for demonstrations and tests
+    Sample(Box<SampleSettings>),
     /// Make a sender's credential
     Credential(CredentialArguments),
     /// Show the settings that a command has here, and where each comes from
@@ -299,6 +302,7 @@ impl Cli {
             Command::Check(_)
             | Command::Config { .. }
             | Command::Credential(_)
+            | Command::Sample(_)
             | Command::Healthcheck(_) => {
                 return Ok(self);
             }

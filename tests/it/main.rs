@@ -45,6 +45,7 @@ mod products;
 mod refused;
 mod reparse;
 mod request_ids;
+mod sample;
 mod secrets;
 mod senders;
 mod settings;
