@@ -131,15 +131,16 @@ test_page: need_cargo need_chromium ## Look at the page at / in a headless Chrom
 # What holds a running ticketd against /openapi.json, and where it is put; the test finds it there.
 SCHEMATHESIS_VERSION := 4.32.5
 OPENAPI_VALIDATOR_VERSION := 0.9.0
+ZSTANDARD_VERSION := 0.25.0
 OPENAPI_FOLDER := $(PAGE_FOLDER)/openapi
-OPENAPI_TOOLS := $(OPENAPI_FOLDER)/.schemathesis-$(SCHEMATHESIS_VERSION)-$(OPENAPI_VALIDATOR_VERSION)
+OPENAPI_TOOLS := $(OPENAPI_FOLDER)/.schemathesis-$(SCHEMATHESIS_VERSION)-$(OPENAPI_VALIDATOR_VERSION)-$(ZSTANDARD_VERSION)
 
 .PHONY: test_openapi
 test_openapi: need_cargo need_pip ## Hold a running ticketd against its /openapi.json, with and without credentials, in two minutes
 	@[ -e '$(OPENAPI_TOOLS)' ] || { \
 		rm -rf '$(OPENAPI_FOLDER)' && \
 		python3 -m pip install --quiet --target '$(OPENAPI_FOLDER)' schemathesis==$(SCHEMATHESIS_VERSION) \
-			openapi-spec-validator==$(OPENAPI_VALIDATOR_VERSION) && touch '$(OPENAPI_TOOLS)'; }
+			openapi-spec-validator==$(OPENAPI_VALIDATOR_VERSION) zstandard==$(ZSTANDARD_VERSION) && touch '$(OPENAPI_TOOLS)'; }
 	@$(WITH_STACK) && cargo test --test it openapi:: -- --include-ignored --test-threads=1
 
 .PHONY: test_clients

@@ -1,14 +1,23 @@
 """What schemathesis has to know of ticketd beyond /openapi.json."""
 
+import gzip
+import json
 import os
 import time
 
 import requests
 import schemathesis
+import zstandard
 from hypothesis import strategies as st
 
 # How long an accepted ticket may take until it is a row, in seconds.
 STORED_MAX = 20
+
+# Between the parts of many tickets.
+BOUNDARY = "between-tickets"
+
+# How a body comes to be in the coding that its header says.
+CODINGS = {"gzip": gzip.compress, "zstd": zstandard.compress}
 
 # Without credentials the first entry of each `security` counts, which is none.
 HAS_CREDENTIALS = "TICKETD_SOURCE_TOKEN" in os.environ
@@ -21,7 +30,27 @@ def tickets():
     line = st.builds("{},{},{}\n".format, st.sampled_from(["Café", '"a, b"', ""]), st.just("x1"), decimal)
     lines = st.lists(line, max_size=3).map("".join)
     head = "Order: {}\nVAT: {}\nTotal: {}\n\nproduct,product_id,price\n{}"
-    return st.one_of(text, st.builds(head.format, st.integers(0), decimal, decimal, lines))
+    example = "Order: 1\nVAT: 0.10\nTotal: 1.20\n\nproduct,product_id,price\nThé,t-1,1.20\n"
+    return st.one_of(text, st.just(example), st.builds(head.format, st.integers(0), decimal, decimal, lines))
+
+
+def lines():
+    """Many tickets as JSON lines."""
+    key = st.from_regex("[!-~]{1,255}", fullmatch=True)
+    optional = {"key": key, "issued_at": st.just("2026-11-27T12:00:00+01:00")}
+    record = st.fixed_dictionaries({"ticket": tickets()}, optional=optional).map(json.dumps)
+    return st.lists(record, min_size=1, max_size=4).map("\n".join).map(str.encode)
+
+
+def parts():
+    """Many tickets, each a part."""
+    part = tickets().map(f"--{BOUNDARY}\r\n\r\n{{}}\r\n".format)
+    joined = st.lists(part, min_size=1, max_size=4).map("".join)
+    return joined.map(lambda text: f"{text}--{BOUNDARY}--\r\n".encode())
+
+
+schemathesis.openapi.media_type("application/x-ndjson", lines())
+schemathesis.openapi.media_type("multipart/mixed", parts())
 
 
 @schemathesis.hook
@@ -35,11 +64,28 @@ def adapt(operation):
     if HAS_CREDENTIALS:
         named = [entry for entry in operation["security"] if entry]
         operation["security"] = named or [{}]
-    body = operation.get("requestBody", {}).get("content", {}).get("text/plain")
-    if body:
-        # schemathesis takes no examples for a type that has a strategy.
-        bodies = tickets() | st.just(body.pop("example"))
-        schemathesis.openapi.media_type("text/plain", bodies.map(str.encode))
+    # schemathesis takes no examples for a type that has a strategy.
+    for body in operation.get("requestBody", {}).get("content", {}).values():
+        body.pop("example", None)
+
+
+schemathesis.openapi.media_type("text/plain", tickets().map(str.encode))
+
+
+@schemathesis.hook.apply_to(path="/tickets", method="POST")
+def map_body(_context, body):
+    """Many tickets begin with the first line of one."""
+    is_text = not body.startswith((b'{"ticket"', b"--" + BOUNDARY.encode()))
+    return b"Order: 1\n" + body if is_text else body
+
+
+@schemathesis.hook
+def before_call(_context, case, _arguments):
+    if case.media_type == "multipart/mixed":
+        case.headers["Content-Type"] = f"multipart/mixed; boundary={BOUNDARY}"
+    coding = CODINGS.get(case.headers.get("Content-Encoding"))
+    if coding and isinstance(case.body, bytes):
+        case.body = coding(case.body)
 
 
 @schemathesis.hook
