@@ -25,6 +25,7 @@ const TICKETD: &str = env!("CARGO_BIN_EXE_ticketd");
 
 mod accept;
 mod amqp;
+mod backend;
 mod checker;
 mod confirms;
 mod declaring;
