@@ -9,6 +9,7 @@ use crate::backend::{
     cancel_statements, kill_backend, lock_table, refuse_all, refuse_nothing, storing_backend,
 };
 use crate::full_disk;
+use crate::given_up::{give_up, repair_killed, repaired};
 use crate::proxy::{Cut, Mode, Proxy, Way};
 use crate::rig::Rig;
 use crate::stack::{DISK_ENOUGH, Exclusivity, MEMORY_ENOUGH, PATIENT, Server};
@@ -18,6 +19,9 @@ use ticketd_testing::{signal, wait_within};
 
 /// Maximum wait for what a fault needs to happen under load.
 const INJECT_DEADLINE: Duration = Duration::from_secs(20);
+
+/// How long what repairs has before it is killed: about half of what it needs.
+const REPAIRED_FOR: Duration = Duration::from_millis(50);
 
 /// A link that has a proxy.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -71,6 +75,8 @@ pub(crate) enum Fault {
     FullDisk,
     /// The table takes no ticket.
     RefuseAll,
+    /// The broker gives up delivering some messages, and what repairs that is killed once.
+    GiveUp,
     /// The broker waits for acknowledgements no longer than a few seconds, and PostgreSQL does not answer.
     ImpatientBroker,
 }
@@ -108,7 +114,7 @@ impl Fault {
         } else {
             Role::Consume
         };
-        match rng.u8(0..28) {
+        match rng.u8(0..29) {
             0..2 => Self::KillRole(role),
             2 => Self::EndRole(role),
             3 => Self::StopRole(role),
@@ -127,7 +133,8 @@ impl Fault {
             17 => Self::FullDisk,
             18 => Self::ImpatientBroker,
             19 => Self::RefuseAll,
-            20..24 => Self::Network(any_link(rng), any_mode(rng)),
+            20 => Self::GiveUp,
+            21..25 => Self::Network(any_link(rng), any_mode(rng)),
             _ => Self::CutAt(any_cut(rng)),
         }
     }
@@ -159,6 +166,7 @@ impl Fault {
             Self::FullDisk => full_disk::fill(rig).await,
             Self::ImpatientBroker => lose_patience(rig).await,
             Self::RefuseAll => refuse_all(rig).await,
+            Self::GiveUp => give_up(rig, 8).await,
         }
     }
 
@@ -184,6 +192,10 @@ impl Fault {
             Self::Network(link, _) => link.proxy(rig).set(Mode::Pass),
             Self::FullDisk => full_disk::free(rig).await,
             Self::RefuseAll => refuse_nothing(rig).await,
+            Self::GiveUp => {
+                repair_killed(rig, REPAIRED_FOR).await;
+                repaired(rig).await;
+            }
             Self::ImpatientBroker => {
                 rig.held.clear();
                 set_patience(rig, PATIENT).await;
@@ -226,6 +238,7 @@ impl Fault {
                     | Self::StopRole(_)
                     | Self::FullDisk
                     | Self::RefuseAll
+                    | Self::GiveUp
                     | Self::ImpatientBroker
             )
         };

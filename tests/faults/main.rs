@@ -32,6 +32,7 @@ mod declaring;
 mod fake_broker;
 mod fault;
 mod full_disk;
+mod given_up;
 mod ledger;
 mod long;
 mod nemesis;

@@ -157,6 +157,13 @@ mutation 'COMMIT does not wait for the disk' 'stored_once_despite::servers::kill
 mutation 'a plain quorum queue is taken' 'declaring::a_queue_that_would_lose' \
   's/(fn kept\(&self\) -> FieldTable \{\n)/$1        if !self.dead.as_str().is_empty() {\n            return quorum();\n        }\n/'
 
+mutation 'a replay is off the list before it is confirmed' 'stored_once_despite::dead_letters::kill_9_of_a_replay_that_waits' \
+  's/(let row = transaction\.query_opt\(TAKE, &\[&number\]\)\.await;)/$1\n        let _early = transaction.batch_execute("commit").await;/'
+
+mutation 'dead letters are acknowledged before their rows are committed' 'stored_once_despite::dead_letters::kill_9_of_a_collector_that_waits' \
+  's/let acknowledged = within\(channel\.basic_ack\(tag, BasicAckOptions \{ multiple: true \}\)\)\.await;/let acknowledged = Ok::<(), BrokerError>(());/' \
+  's/(let tag = last\.tag;\n)/$1        let _early = within(channel.basic_ack(tag, BasicAckOptions { multiple: true })).await;\n/'
+
 printf '\n'
 printf '%s\n' "${RESULTS[@]}"
 exit "$FAILED"

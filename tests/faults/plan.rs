@@ -23,6 +23,8 @@ pub(crate) struct Plan {
     pub is_encrypted: bool,
     /// Tickets a second.
     pub rate: u32,
+    /// What the broker is told before anything is declared: a command of rabbitmqctl, or nothing.
+    pub broker: &'static [&'static str],
     /// Further environment of ticketd.
     pub env: Vec<(&'static str, String)>,
 }
@@ -36,6 +38,7 @@ impl Plan {
             together: false,
             is_encrypted: false,
             rate: 120,
+            broker: &[],
             env: Vec::new(),
         }
     }

@@ -84,6 +84,9 @@ impl Rig {
             .await
             .unwrap();
 
+        if !plan.broker.is_empty() {
+            stack.ctl(plan.broker);
+        }
         let broker = broker_port(&stack, &plan);
         let database = stack.port(Server::Database);
         let spoken = |protocol| {

@@ -4,6 +4,7 @@
 //! 202 and a new row within 10 s of the heal, and has the checker compare ledger and tables.
 
 mod cuts;
+mod dead_letters;
 mod encrypted;
 mod links;
 mod processes;

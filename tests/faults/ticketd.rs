@@ -110,9 +110,14 @@ impl Ticketd {
 
     /// Runs another command with its settings.
     pub(crate) async fn run(&self, args: &[&str]) -> Ended {
+        self.start_command(args).ended().await
+    }
+
+    /// Starts another command with its settings.
+    pub(crate) fn start_command(&self, args: &[&str]) -> Process {
         let names = self.settings.iter();
         let settings: Vec<_> = names.map(|(name, value)| (name.as_str(), value)).collect();
-        Process::run(TICKETD, args, &settings).await
+        Process::start(TICKETD, args, &settings)
     }
 
     /// What it has logged, before it was started again, too.
