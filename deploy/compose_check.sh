@@ -208,6 +208,7 @@ has_its_settings() {
   is raft.wal_max_size_bytes '{ok,256000000}' "$(rabbitmq_says 'application:get_env(ra, wal_max_size_bytes).')"
   is wal_write_strategy '{ok,o_sync}' "$(rabbitmq_says 'application:get_env(ra, wal_write_strategy).')"
   is 'table of sockets' 65536 "$(rabbitmq_says 'erlang:system_info(port_limit).')"
+  is 'policy of dead letters' 1 "$(compose exec -T rabbitmq rabbitmqctl --quiet list_policies </dev/null | grep -c '"max-length":100000')"
   say "the servers have their settings"
 }
 

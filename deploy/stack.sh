@@ -381,6 +381,7 @@ up_rabbitmq() {
     show_log rabbitmq
     die "rabbitmq did not start"
   fi
+  set_rabbitmq_policies
   say "rabbitmq: up, pid $(server_pid rabbitmq), port ${PORT[amqp]}"
 }
 

@@ -4,6 +4,10 @@
 
 readonly RABBITMQ_BIN=/usr/lib/rabbitmq/bin RABBITMQ_NODE=ticketd@localhost
 
+# How much RabbitMQ may give up delivering, in queues of any name that ends so: see docs/reference/rabbitmq.md.
+readonly DEAD_LETTERS_QUEUES='\.dead$'
+readonly DEAD_LETTERS='{"max-length": 100000, "max-length-bytes": 1000000000, "overflow": "reject-publish"}'
+
 # Not read from the broker's pid file: that is written late in the start, and removed early in the stop. Short-lived
 # helpers of the broker have the same name, but another task.
 rabbitmq_pid() {
@@ -111,6 +115,14 @@ ready_rabbitmq() {
   local pid
   pid=$(server_pid rabbitmq) || return 1
   listens "$pid" "${PORT[amqp]}" && listens "$pid" "${PORT[amqps]}"
+}
+
+# Policies are kept with the data, and asking takes longer than a second: done once, and once more when it has changed.
+set_rabbitmq_policies() {
+  local done=$PLACE/rabbitmq/dead-letters
+  [[ $(as_server cat "$done" 2>/dev/null) != "$DEAD_LETTERS" ]] || return 0
+  rabbitmqctl --quiet set_policy --apply-to queues dead-letters "$DEAD_LETTERS_QUEUES" "$DEAD_LETTERS" >&2
+  write_as_server "$done" <<<"$DEAD_LETTERS"
 }
 
 ask_rabbitmq_to_stop() { kill -TERM "$1" 2>/dev/null || true; }

@@ -191,13 +191,14 @@ fn every_manifest_is_copied() {
 #[test]
 fn every_service_is_built_bounded_and_restarted() {
     let services = services();
-    assert_eq!(services.len(), 8, "{services:?}");
+    assert_eq!(services.len(), 10, "{services:?}");
     for (name, lines) in &services {
-        for needed in [
-            "pull_policy: build",
-            "logging: *logging",
-            "restart: unless-stopped",
-        ] {
+        let restart = if name.contains("policy") {
+            "restart: on-failure"
+        } else {
+            "restart: unless-stopped"
+        };
+        for needed in ["pull_policy: build", "logging: *logging", restart] {
             assert!(lines.contains(&needed), "{name} lacks {needed}");
         }
         assert!(
@@ -246,7 +247,15 @@ fn the_profile_tls_is_encrypted_and_checked() {
         .filter(|(_, lines)| lines.contains(&"profiles: [tls]"))
         .map(|(name, _)| *name)
         .collect();
-    assert_eq!(secured, ["postgres-tls", "rabbitmq-tls", "ticketd-tls"]);
+    assert_eq!(
+        secured,
+        [
+            "postgres-tls",
+            "rabbitmq-policy-tls",
+            "rabbitmq-tls",
+            "ticketd-tls"
+        ]
+    );
     for name in secured {
         let text = services[name].join("\n");
         assert!(!text.contains("PASSWORD:-ticketd"), "{name}");
@@ -265,6 +274,30 @@ fn the_profile_tls_is_encrypted_and_checked() {
         lines(rabbitmq, "listeners.tcp = ").collect::<Vec<_>>(),
         ["none"]
     );
+}
+
+/// The queue of dead letters is bounded wherever RabbitMQ is ours, as the reference says: looks for the
+/// policy in the compose file, in the private server's script and in the document.
+#[test]
+fn dead_letters_are_bounded_everywhere() {
+    let reference = include_str!("../../docs/reference/rabbitmq.md");
+    let command = lines(
+        reference,
+        "rabbitmqctl set_policy --apply-to queues dead-letters ",
+    );
+    let [command] = command.collect::<Vec<_>>()[..] else {
+        panic!("the command once");
+    };
+    let (pattern, limits) = command.split_once(' ').unwrap();
+    let limits = limits.trim_matches('\'');
+    assert_eq!(
+        lines(COMPOSE, "  ").filter(|line| *line == limits).count(),
+        1
+    );
+    let applied = format!("{}, *dead-letters]", pattern.replace("$'", "$$'"));
+    assert_eq!(COMPOSE.matches(&applied).count(), 2, "{applied}");
+    let stack = include_str!("../../deploy/stack/rabbitmq.sh");
+    assert!(stack.contains(&format!("='{limits}'\n")), "{limits}");
 }
 
 /// The profile `observability` is for this host alone, and its parts find each other: reads its services
