@@ -98,6 +98,82 @@ where tickets.valid
     and lines.line_number > 5
     and field is not null;
 
+-- What a ticket counts for in a report, a row each: its day of business, in the time zone of the session,
+-- and its order id where that is a number that fits. `ticketd day` reads this one, too.
+create view ticket_facts as
+select
+    id,
+    ticket_id,
+    source,
+    order_id,
+    case when order_id ~ '^0*[0-9]{1,18}$' then order_id::bigint end as order_number,
+    valid,
+    vat,
+    total,
+    received_at,
+    coalesce(issued_at, received_at) as booked_at,
+    coalesce(issued_at, received_at)::date as day
+from tickets;
+
+-- Each source's day: what came, and the order ids of the first and the last ticket that has one. Of
+-- several at the same time, by the order of storing. Late is what was received on a later day.
+create view ticket_days as
+select
+    source,
+    day,
+    tickets,
+    valid,
+    tickets - valid as invalid,
+    total,
+    vat,
+    (select order_id from ticket_facts where id = first_at_id[2]::bigint) as first_order_id,
+    (select order_id from ticket_facts where id = last_at_id[2]::bigint) as last_order_id,
+    late
+from (
+    select
+        source,
+        day,
+        count(*) as tickets,
+        count(*) filter (where valid) as valid,
+        coalesce(sum(total) filter (where valid), 0) as total,
+        coalesce(sum(vat) filter (where valid), 0) as vat,
+        min(array[extract(epoch from booked_at)::float8, id]) filter (where order_id is not null) as first_at_id,
+        max(array[extract(epoch from booked_at)::float8, id]) filter (where order_id is not null) as last_at_id,
+        count(*) filter (where received_at::date > day) as late
+    from ticket_facts
+    group by source, day
+) as days;
+
+-- Order ids that are missing between others of the same source and day.
+create view ticket_order_gaps as
+select source, day, before + 1 as first_missing, order_number - 1 as last_missing, order_number - before - 1 as missing
+from (
+    select
+        source,
+        day,
+        order_number,
+        lag(order_number) over (partition by source, day order by order_number) as before
+    from ticket_facts
+    where order_number is not null
+) as steps
+where order_number > before + 1;
+
+-- Tickets of the same source, day, order id and total.
+create view ticket_doubles as
+select source, day, order_id, total, count(*) as times
+from ticket_facts
+where order_id is not null and total is not null
+group by source, day, order_id, total
+having count(*) > 1;
+
+-- Valid tickets whose VAT is more than a rate of 20 % can make it, give or take half a cent, or has another
+-- sign than the total: for an audit, never a verdict.
+create view ticket_implausible_vat as
+select source, day, ticket_id, order_id, vat, total
+from ticket_facts
+where valid
+    and ((abs(vat) - 0.005) * 120 > abs(total) * 20 or sign(vat) * sign(total) < 0);
+
 -- The migrations that this database has had. One that began with this file has had all that there
 -- were at the time.
 create table ticketd_migrations (

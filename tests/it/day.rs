@@ -133,6 +133,53 @@ async fn a_day_is_told_exactly() {
     assert!(!text.text().contains("shop-2"), "{}", text.text());
 }
 
+/// The views say of each source's day what the command says: asks both of the planted days, in the time
+/// zone of the session, and in another one.
+#[tokio::test]
+async fn the_views_agree_with_the_command() {
+    let namespace = migrated().await;
+    plant(&namespace, SPRING).await;
+    for (zone, days) in [("Europe/Paris", 3), ("Pacific/Auckland", 2)] {
+        let set = format!("set timezone = '{zone}'");
+        namespace.database.batch_execute(&set).await.unwrap();
+        let rows = namespace.database.query(VIEWS, &[]).await.unwrap();
+        let seen: Vec<(String, Value)> = rows
+            .iter()
+            .map(|row| (row.get(0), serde_json::from_str(row.get(1)).unwrap()))
+            .collect();
+        let mut dates: Vec<_> = seen.iter().map(|(day, _)| day.clone()).collect();
+        dates.dedup();
+        assert_eq!(dates.len(), days, "{dates:?}");
+        let mut told = Vec::new();
+        for date in dates {
+            let zone = format!("--business-tz={zone}");
+            let ended = day(&namespace, &[&date, "--format=json", &zone]).await;
+            told.extend(objects(&ended).iter().map(|of| (date.clone(), summary(of))));
+        }
+        assert_eq!(seen, told, "{zone}");
+    }
+}
+
+/// What the views tell of each source and day.
+const VIEWS: &str = "select day::text, json_build_object('source', source, 'tickets', tickets, 'valid', valid, \
+        'invalid', invalid, 'total', total::text, 'vat', vat::text, 'first', first_order_id, 'last', last_order_id, \
+        'late', late, \
+        'missing', (select coalesce(sum(missing), 0)::bigint from ticket_order_gaps where (day, coalesce(source, '')) = key), \
+        'doubles', (select coalesce(sum(times - 1), 0)::bigint from ticket_doubles where (day, coalesce(source, '')) = key), \
+        'vats', (select count(*) from ticket_implausible_vat where (day, coalesce(source, '')) = key))::text \
+    from (select *, (day, coalesce(source, '')) as key from ticket_days) days \
+    order by day, coalesce(source, '') collate \"C\"";
+
+/// The same of what the command tells.
+fn summary(of: &Value) -> Value {
+    json!({
+        "source": of["source"], "tickets": of["tickets"], "valid": of["valid"], "invalid": of["invalid"],
+        "total": of["total"], "vat": of["vat"], "first": of["first"]["order_id"],
+        "last": of["last"]["order_id"], "late": of["late"]["count"], "missing": of["missing"]["count"],
+        "doubles": of["doubles"]["count"], "vats": of["implausible_vat"]["count"],
+    })
+}
+
 /// A day may have 25 hours, or no ticket, or more gaps than are listed.
 #[tokio::test]
 async fn days_are_of_their_time_zone() {
@@ -233,7 +280,7 @@ async fn a_wrong_zone_day_or_table_is_named() {
         assert_eq!(day(&namespace, wrong).await.code(), Some(2), "{wrong:?}");
     }
     for change in [
-        "alter table tickets drop column source",
+        "alter table tickets drop column source cascade",
         "drop table tickets cascade",
     ] {
         namespace.database.batch_execute(change).await.unwrap();

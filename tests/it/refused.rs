@@ -245,7 +245,7 @@ async fn no_fault_of_the_tables_dead_letters_a_batch() {
         ),
         (
             "a column that is too narrow",
-            "alter table tickets alter column order_id type varchar(3)",
+            "drop view ticket_facts cascade; alter table tickets alter column order_id type varchar(3)",
             "alter table tickets alter column order_id type varchar(255)",
         ),
         (
@@ -316,7 +316,7 @@ async fn a_column_of_another_type_is_corrected() {
     let (namespace, mut consume) = consuming("").await;
     sql(
         &namespace,
-        "alter table tickets alter column received_at type date",
+        "drop view ticket_facts cascade; alter table tickets alter column received_at type date",
     )
     .await;
     publish_group(&namespace, (0..40).map(|n| format!("order-{n}"))).await;

@@ -10,16 +10,15 @@ with day as materialized (
         -- No source has an empty name; null would make joins slow. Compared by its bytes.
         coalesce(source, '') collate "C" as source,
         order_id,
-        -- 18 digits fit in a bigint, whatever they are.
-        case when order_id ~ '^0*[0-9]{1,18}$' then order_id::bigint end as number,
+        order_number as number,
         valid,
         vat,
         total,
         received_at,
-        coalesce(issued_at, received_at) as at
-    from tickets
-    where coalesce(issued_at, received_at) >= $1
-        and coalesce(issued_at, received_at) < $2
+        booked_at as at
+    from ticket_facts
+    where booked_at >= $1
+        and booked_at < $2
         and ($3::text is null or source = $3)
 ),
 sums as (

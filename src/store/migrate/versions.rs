@@ -13,6 +13,10 @@ use super::spec::{PRODUCTS, TICKETS, TableSpec};
 /// The tables of a fresh database, at the newest version.
 pub(super) const SCHEMA: &str = include_str!("../../../schema.sql");
 
+/// The migration that makes the views of a day again, if one is missing: whoever changes a column that
+/// they read has to drop them first.
+const VIEWS: i32 = 5;
+
 /// What brings the tables from one version to the next.
 #[derive(Debug)]
 pub(super) struct Migration {
@@ -66,6 +70,14 @@ pub(super) const MIGRATIONS: &[Migration] = &[
         // Those that have neither can; the others wait.
         is_optional: true,
     },
+    Migration {
+        version: VIEWS,
+        name: "day_views",
+        online: &[],
+        alters: &[],
+        sql: include_str!("../migrations/0005_day_views.sql"),
+        is_optional: true,
+    },
 ];
 
 // What a migration waits for a lock, writers wait too.
@@ -82,6 +94,9 @@ const RECORD: &str = "select format('%I.ticketd_migrations', n.nspname), c.oid i
 const OBJECTS: &str = "select count(to_regclass(name)), count(*) \
     from unnest(array['tickets', 'products', 'dead_tickets', 'ticket_lines']) name";
 
+const HAS_VIEWS: &str = "select bool_and(to_regclass(name) is not null) \
+    from unnest(array['ticket_facts', 'ticket_days', 'ticket_order_gaps', 'ticket_doubles', 'ticket_implausible_vat']) name";
+
 /// Which migrations a database has had, as far as it says so.
 #[derive(Debug)]
 pub(super) struct Versions {
@@ -93,6 +108,8 @@ pub(super) struct Versions {
     /// Whether the table may be made here: nobody but the owner of the others could use it.
     is_owner: bool,
     objects: Objects,
+    /// Whether all views of a day are there.
+    has_views: bool,
 }
 
 /// How many of the tables and views are there.
@@ -118,12 +135,14 @@ impl Versions {
     pub(super) async fn read(client: &Client) -> Result<Self, Error> {
         let row = client.query_opt(RECORD, &[]).await?;
         let objects = client.query_one(OBJECTS, &[]).await?;
+        let views = client.query_one(HAS_VIEWS, &[]).await?;
         let mut versions = Self {
             record: "ticketd_migrations".to_owned(),
             applied: None,
             has_record: false,
             is_owner: true,
             objects: Objects::of(objects.try_get(0)?, objects.try_get(1)?),
+            has_views: views.try_get(0)?,
         };
         // Without it there is no schema to make anything in, which making it will say.
         if let Some(row) = row {
@@ -169,6 +188,7 @@ impl Versions {
         match &self.applied {
             None => !self.has_record,
             Some(_) if self.objects != Objects::All => true,
+            Some(_) if migration.version == VIEWS && !self.has_views => true,
             Some(applied) => !applied.contains(&migration.version),
         }
     }
@@ -272,6 +292,7 @@ mod tests {
             has_record,
             is_owner: true,
             objects,
+            has_views: true,
         }
     }
 
@@ -311,6 +332,13 @@ mod tests {
         let dropped = versions(Some(&all()), true, Objects::Some);
         assert_eq!(pending(&dropped), all());
         assert!(!dropped.is_fresh());
+    }
+
+    #[test]
+    fn a_view_that_is_missing_is_made_again() {
+        let mut without = versions(Some(&all()), true, Objects::All);
+        without.has_views = false;
+        assert_eq!(pending(&without), [VIEWS]);
     }
 
     #[test]

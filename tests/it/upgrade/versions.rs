@@ -215,6 +215,7 @@ fn migrations_are_never_edited() {
 async fn a_newer_version_is_left_alone() {
     let namespace = fresh().await;
     let newer = "insert into ticketd_migrations values (9999, 'of_a_newer_ticketd'); \
+        drop view ticket_facts cascade; \
         alter table tickets add column till text, alter order_id type varchar(300), alter valid drop default; \
         drop view ticket_lines";
     execute(&namespace, newer).await;
@@ -238,10 +239,12 @@ async fn what_was_dropped_is_made_again() {
     let fresh = fresh().await;
     for drop in [
         "drop view ticket_lines",
-        "drop view ticket_lines; drop table tickets",
+        "drop view ticket_lines; drop table tickets cascade",
         "drop table products, dead_tickets",
         "drop table ticketd_migrations",
-        "drop view ticket_lines; drop table tickets, products, dead_tickets",
+        "drop table tickets, products, dead_tickets cascade",
+        "drop view ticket_doubles",
+        "drop view ticket_facts cascade",
     ] {
         let namespace = Namespace::new(TICKETD).await;
         migrated(&namespace).await;
