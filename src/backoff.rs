@@ -12,18 +12,27 @@ const MAXIMUM: Duration = Duration::from_secs(2);
 #[derive(Debug)]
 pub(crate) struct Backoff {
     next: Duration,
+    maximum: Duration,
 }
 
 impl Backoff {
     /// Starts with the shortest wait.
     pub(crate) fn new() -> Self {
-        Self { next: FIRST }
+        Self::up_to(MAXIMUM)
+    }
+
+    /// The same with another maximum, for what somebody has to put right first.
+    pub(crate) fn up_to(maximum: Duration) -> Self {
+        Self {
+            next: FIRST,
+            maximum,
+        }
     }
 
     /// The wait before the next attempt: between half and all of the current step.
     pub(crate) fn next(&mut self) -> Duration {
         let step = self.next;
-        self.next = (step * 2).min(MAXIMUM);
+        self.next = (step * 2).min(self.maximum);
         step.mul_f64(0.5 + fastrand::f64() / 2.0)
     }
 

@@ -8,7 +8,7 @@ use anyhow::bail;
 use ticketd::config::{CheckArguments, Cli, Command, LogFormat};
 use ticketd::{Service, install_metrics};
 use tokio::runtime::Builder;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::Notify;
 use tracing::{Level, Metadata, error};
 use tracing_subscriber::filter::{EnvFilter, FilterExt, filter_fn};
@@ -85,6 +85,11 @@ async fn run(command: Command, output: &mut Output) -> anyhow::Result<ExitCode> 
         Command::Healthcheck(settings) => ticketd::healthcheck(&settings).await?,
         Command::Sample(settings) => ticketd::sample(&settings, output).await?,
         Command::Reparse(settings) => ticketd::reparse(&settings, output).await?,
+        Command::Send(settings) => {
+            let mut signals = Signals::new()?;
+            let stop = async move { signals.next().await };
+            return Ok(exit_code(ticketd::send(&settings, output, stop).await?));
+        }
         Command::Status(settings) => {
             return Ok(exit_code(ticketd::status(&settings, output).await?));
         }
@@ -107,27 +112,42 @@ fn exit_code(found: bool) -> ExitCode {
 /// Runs until SIGTERM or SIGINT, and drains; a second signal ends that. SIGHUP has files read
 /// again, where there are any; where there are none, it ends the process as it does any other.
 async fn serve(service: Service) -> anyhow::Result<()> {
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    let mut signalled = async || {
-        tokio::select! {
-            _ = terminate.recv() => {}
-            _ = interrupt.recv() => {}
-        }
-    };
+    let mut signals = Signals::new()?;
     let read_again = Arc::new(Notify::new());
     let hangups = hangups(service.reads_files(), read_again.clone())?;
     let first = Arc::new(Notify::new());
     let running = service.run(first.clone().notified_owned(), read_again);
     let second = async {
-        signalled().await;
+        signals.next().await;
         first.notify_one();
-        signalled().await;
+        signals.next().await;
     };
     tokio::select! {
         ended = running => ended,
         () = second => bail!("second signal: exiting without draining"),
         () = hangups => Ok(()),
+    }
+}
+
+/// What asks for an end: SIGTERM and SIGINT.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    fn new() -> std::io::Result<Self> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+        })
+    }
+
+    async fn next(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
     }
 }
 

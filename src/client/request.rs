@@ -28,6 +28,24 @@ impl HttpRequest {
         }
     }
 
+    /// A POST of this body to a path.
+    pub(crate) fn post(path: impl Into<String>, body: impl Into<Bytes>) -> Self {
+        Self {
+            method: Method::POST,
+            body: body.into(),
+            ..Self::get(path)
+        }
+    }
+
+    /// With a header; fails where the value is none. A secret is not shown by an error either.
+    pub(crate) fn with(mut self, name: &'static str, value: &str) -> Result<Self, ClientError> {
+        let mut value =
+            HeaderValue::from_str(value).map_err(|_bytes| ClientError::BadHeader(name))?;
+        value.set_sensitive(name == "authorization");
+        self.headers.push((HeaderName::from_static(name), value));
+        Ok(self)
+    }
+
     /// As it is sent to this server.
     pub(super) fn to(&self, server: &RemoteServer) -> Result<Request<Full<Bytes>>, ClientError> {
         let mut request = Request::new(Full::new(self.body.clone()));

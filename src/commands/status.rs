@@ -1,25 +1,28 @@
 //! `ticketd status`: what became of a ticket.
 
 use std::io::Write;
+use std::time::Duration;
 
 use anyhow::{Context, anyhow};
 use serde_json::Value;
 use uuid::Uuid;
 
-use crate::config::{StatusFormat, StatusSettings, TicketName};
+use crate::client::{HttpClient, HttpRequest};
+use crate::config::{RemoteServer, RemoteSettings, StatusFormat, StatusSettings, TicketName};
 use crate::source::id_of_key;
 use crate::store::TicketReader;
 
+/// Maximum wait for an answer: a ticketd waits 5 s for PostgreSQL.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
+
 /// Says what became of a ticket, by its id or its sender's key. True if that is known.
 pub async fn status(settings: &StatusSettings, out: &mut impl Write) -> anyhow::Result<bool> {
-    let database = settings.database.config().map_err(anyhow::Error::msg);
-    let (reader, answering) = TicketReader::new(database.context("DATABASE_URL")?);
     let id = id(&settings.ticket);
-    let state = tokio::select! {
-        state = reader.state(id, None) => state,
-        () = answering => return Err(anyhow!("nobody answers")),
+    let server = settings.remote.server().map_err(anyhow::Error::msg)?;
+    let state = match server {
+        Some(server) => ask_server(server, &settings.remote, id).await?,
+        None => ask_database(settings, id).await?,
     };
-    let state = state.map_err(|_| anyhow!("DATABASE_URL: the database did not answer"))?;
     match (settings.format, &state) {
         (StatusFormat::Json, Some(state)) => writeln!(out, "{state}")?,
         (StatusFormat::Json, None) => writeln!(out, "{{\"state\":\"unknown\",\"id\":\"{id}\"}}")?,
@@ -27,6 +30,36 @@ pub async fn status(settings: &StatusSettings, out: &mut impl Write) -> anyhow::
         (StatusFormat::Text, None) => writeln!(out, "{id}: not known, or not yet")?,
     }
     Ok(state.is_some())
+}
+
+async fn ask_database(settings: &StatusSettings, id: Uuid) -> anyhow::Result<Option<String>> {
+    let database = settings.database.config().map_err(anyhow::Error::msg)?;
+    let (reader, answering) = TicketReader::new(database.context("DATABASE_URL is not set")?);
+    let state = tokio::select! {
+        state = reader.state(id, None) => state,
+        () = answering => return Err(anyhow!("nobody answers")),
+    };
+    state.map_err(|_| anyhow!("DATABASE_URL: the database did not answer"))
+}
+
+/// Asks a ticketd, which tells a source of its own tickets only.
+async fn ask_server(
+    server: RemoteServer,
+    remote: &RemoteSettings,
+    id: Uuid,
+) -> anyhow::Result<Option<String>> {
+    let mut request = HttpRequest::get(format!("/ticket/{id}"));
+    if let Some(token) = remote.token().map_err(anyhow::Error::msg)? {
+        request = request.with("authorization", &format!("Bearer {token}"))?;
+    }
+    let client = HttpClient::new(server, 1, ANSWER_TIMEOUT);
+    let answer = client.ask(&request).await.context("TICKETD_URL")?;
+    match answer.status {
+        200 => Ok(Some(String::from_utf8(answer.body.to_vec())?)),
+        // Not that of a server which has no such route.
+        404 if answer.detail().contains("no such ticket") => Ok(None),
+        _ => Err(anyhow!("TICKETD_URL answered {}", answer.detail())),
+    }
 }
 
 fn id(ticket: &TicketName) -> Uuid {

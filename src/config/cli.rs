@@ -17,8 +17,10 @@ use super::dead::DeadSettings;
 use super::http::{HttpSettings, ListenSettings};
 use super::logs::{self, log_filter};
 use super::publish::PublishSettings;
+use super::remote::{RemoteServer, RemoteSettings};
 use super::reparse::ReparseSettings;
 use super::sample::SampleSettings;
+use super::send::SendSettings;
 use super::shown::ShownSetting;
 use super::store::StoreSettings;
 use super::tls::ListenTlsSettings;
@@ -56,6 +58,8 @@ pub enum Command {
     Migrate(Box<DatabaseSettings>),
     /// Check for each file whether it is a valid ticket, and say why not
     Check(CheckArguments),
+    /// Send files, or what comes into a folder, as tickets, each exactly once
+    Send(Box<SendSettings>),
     /// Say what became of a ticket
     Status(Box<StatusSettings>),
     /// Judge stored invalid tickets again, after the rules were changed
@@ -94,9 +98,12 @@ pub struct StatusSettings {
     /// How what is known is written
     #[arg(long, value_enum, default_value_t = StatusFormat::Text)]
     pub format: StatusFormat,
-    /// Where it is looked for.
+    /// Who is asked, where that is set.
     #[command(flatten)]
-    pub database: DatabaseSettings,
+    pub remote: RemoteSettings,
+    /// Else, where it is looked for.
+    #[command(flatten)]
+    pub database: OptionalDatabaseSettings,
 }
 
 /// By what a ticket is known: its id, or its sender's key, of which its id was made.
@@ -291,7 +298,22 @@ impl Cli {
                 (settings.common.broker.tls(), database)
             }
             Command::Migrate(settings) => (Ok(None), settings.config().map(drop)),
-            Command::Status(settings) => (Ok(None), settings.database.config().map(drop)),
+            Command::Status(settings) => {
+                let server = asked(&settings.remote)?;
+                let database = settings.database.config();
+                let has_database = database.as_ref().is_ok_and(Option::is_some);
+                let database = match server.is_some() || has_database {
+                    true => database.map(drop),
+                    false => Err("it is not set, nor is TICKETD_URL".into()),
+                };
+                (Ok(None), database)
+            }
+            Command::Send(settings) => {
+                if asked(&settings.remote)?.is_none() {
+                    return Err(invalid("--url <URL>", "TICKETD_URL is not set"));
+                }
+                return Ok(self);
+            }
             Command::Reparse(settings) => (Ok(None), settings.database.config().map(drop)),
             Command::Day(settings) => (Ok(None), settings.database.config().map(drop)),
             Command::Silent(settings) => (Ok(None), settings.database.config().map(drop)),
@@ -311,6 +333,11 @@ impl Cli {
         database.map_err(|why| invalid("--database-url <DATABASE_URL>", &why))?;
         Ok(self)
     }
+}
+
+/// Who is asked over HTTP, if that is set.
+fn asked(remote: &RemoteSettings) -> Result<Option<RemoteServer>, clap::Error> {
+    remote.server().map_err(|why| invalid("--url <URL>", &why))
 }
 
 fn invalid(setting: &str, why: &str) -> clap::Error {

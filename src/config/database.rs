@@ -34,7 +34,7 @@ pub struct DatabaseSettings {
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "PostgreSQL")]
 pub struct OptionalDatabaseSettings {
-    /// PostgreSQL, only to answer GET /ticket/{id}; without it there is no such route
+    /// PostgreSQL, only to look up what became of tickets; without it there is no route GET /ticket/{id}
     #[arg(long, env = "DATABASE_URL", value_parser = Secret(database_url), hide_env_values = true)]
     database_url: Option<DatabaseUrl>,
     /// TLS.

@@ -75,7 +75,7 @@ const FOREIGN: &[(&str, &[&str])] = &[
     ("async_rs", &["broker"]),
     // Webhook secrets and signatures, and new ones.
     ("base64", &["config", "http", "commands"]),
-    ("bytes", &["client", "http", "store"]),
+    ("bytes", &["client", "commands", "http", "store"]),
     ("chrono", &["http"]),
     ("clap", &["config"]),
     ("encoding_rs", &["http"]),
@@ -87,7 +87,8 @@ const FOREIGN: &[(&str, &[&str])] = &[
     ("hmac", &["http"]),
     ("http_body_util", &["client", "http"]),
     ("humantime", &["commands", "config"]),
-    ("hyper", &["client", "http"]),
+    // config checks URLs, so that a wrong one stops the start.
+    ("hyper", &["client", "http", "config"]),
     ("hyper_util", &["client", "http"]),
     // config checks its URL, so that a wrong one stops the start.
     ("lapin", &["broker", "publisher", "consumer", "config"]),
@@ -104,8 +105,8 @@ const FOREIGN: &[(&str, &[&str])] = &[
         "serde_json",
         &["ticket", "client", "commands", "store", "http"],
     ),
-    ("sha2", &["config", "http"]),
-    ("rustix", &["broker"]),
+    ("sha2", &["commands", "config", "http"]),
+    ("rustix", &["broker", "commands"]),
     ("slab", &["consumer"]),
     ("socket2", &["http", "broker"]),
     // config checks its URL, so that a wrong one stops the start.
@@ -122,6 +123,10 @@ const EVERYWHERE: &[&str] = &["futures_util", "tokio", "tokio_util", "tracing", 
 
 /// Files without I/O, clock or logs, and folders of them.
 const PURE: &[&str] = &[
+    "commands/send/issued",
+    "commands/send/key",
+    "commands/send/names",
+    "commands/send/verdict",
     "consumer/ack_window",
     "consumer/batch",
     "consumer/dedup",

@@ -47,6 +47,7 @@ mod reparse;
 mod request_ids;
 mod sample;
 mod secrets;
+mod send;
 mod senders;
 mod settings;
 mod start_order;

@@ -123,7 +123,9 @@ fn documented() -> impl Iterator<Item = Setting> {
 }
 
 fn flag_of(variable: &str) -> String {
-    variable.to_lowercase().replace('_', "-")
+    // So are those of a ticketd elsewhere called, whose variables say whose URL it is.
+    let name = variable.strip_prefix("TICKETD_").unwrap_or(variable);
+    name.to_lowercase().replace('_', "-")
 }
 
 /// Whether a command takes that value: what is wrong is told before the help that is asked for.
