@@ -42,6 +42,7 @@ mod proxy;
 mod rig;
 mod scanner;
 mod schedule;
+mod sending;
 mod stack;
 mod stored_once_despite;
 mod ticket;
