@@ -97,14 +97,24 @@ impl HttpMetrics {
 
     /// Counts a ticket that is answered 202 at this time, in µs since the Unix epoch.
     pub(crate) fn accepted(&self, now_us: i64) {
-        self.accepted.increment(1);
+        self.accepted_many(1, now_us);
+    }
+
+    /// Counts tickets that are answered together.
+    pub(crate) fn accepted_many(&self, tickets: u64, now_us: i64) {
+        self.accepted.increment(tickets);
         self.last.note(now_us);
     }
 
     /// Counts a ticket that was not answered 202.
     pub(crate) fn rejected(&self, reason: Rejected) {
+        self.rejected_many(1, reason);
+    }
+
+    /// Counts tickets that were not answered 202 together.
+    pub(crate) fn rejected_many(&self, tickets: u64, reason: Rejected) {
         if let Some(counter) = self.rejected.get(reason as usize) {
-            counter.increment(1);
+            counter.increment(tickets);
         }
     }
 

@@ -15,10 +15,16 @@
 //! A body is copied from hyper's buffer into the group's payload at once: to keep the buffer would
 //! cost hyper a new one for each request. lapin copies the payload once more, into its frames.
 //!
+//! Who has many tickets at once submits whole groups. They wait in a lane of their own, behind all
+//! single tickets, and few of them are unconfirmed at a time, so that a single ticket never waits
+//! behind many. What they hold together is bounded, and who submits more waits.
+//!
 //! - [`PublishQueue`](queue): where handlers put tickets and groups are gathered.
 //! - [`ChannelActor`](session): publishes groups and awaits their confirms.
 //! - [`ReplyRouter`](replies): the results back to each worker's handlers.
 
+mod bulk;
+mod bulk_budget;
 mod channel;
 mod error;
 mod group;
@@ -27,6 +33,7 @@ mod queue;
 mod replies;
 mod session;
 
+pub(crate) use bulk::GroupBuilder;
 pub(crate) use error::{PublishError, PublishResult};
 pub use group::Group;
 pub(crate) use limits::PublishLimits;
@@ -85,6 +92,23 @@ impl Publisher {
         // However long the ticket took to come, its confirm has all of its time.
         self.queue
             .submit(record, trace, Instant::now(), self.worker)
+    }
+}
+
+impl Publisher {
+    /// Gathers tickets for [`Self::submit_group`].
+    pub(crate) fn group_builder(&self) -> GroupBuilder {
+        GroupBuilder::new(self.queue.clone(), self.queue.limits())
+    }
+
+    /// Submits a whole group as soon as there is room for it; an error if that takes as long as a
+    /// confirm may. All of its tickets have one result, which comes through the receiver; dropping
+    /// the receiver changes nothing for them.
+    pub(crate) async fn submit_group(
+        &self,
+        group: Group,
+    ) -> Result<oneshot::Receiver<PublishResult>, PublishError> {
+        self.queue.submit_group(group, self.worker).await
     }
 }
 

@@ -2,7 +2,7 @@
 
 mod key;
 
-pub use key::{KEY_BYTES_MAX, id_of_key, is_key};
+pub use key::{KEY_BYTES_MAX, id_of_key, id_of_nth, is_key};
 
 use std::fmt;
 use std::sync::Arc;

@@ -73,6 +73,10 @@ pub struct HttpSettings {
     // A receipt of 2,000 lines; far below any broker's message limit.
     #[arg(long, env = "BODY_MAX", default_value_t = 65536, value_parser = clap::value_parser!(u32).range(1..=1048576))]
     pub body_max: u32,
+    /// Maximum size of the body of POST /tickets, in bytes; larger ones are answered 413
+    // A day of a busy shop; memory does not grow with it, as a body is never held.
+    #[arg(long, env = "BULK_MAX", default_value_t = 67_108_864, value_parser = clap::value_parser!(u32).range(1..=1_073_741_824))]
+    pub bulk_max: u32,
     /// How long after SIGTERM tickets are still accepted while /readyz answers 503; 0s drains at once
     // A load balancer probes every second or so. With SHUTDOWN_GRACE below the 30 s after which orchestrators kill.
     #[arg(long, env = "LAME_DUCK", default_value = "3s", value_parser = duration_at_least::<0>)]

@@ -91,6 +91,7 @@ const BOUNDS: &[(&str, Option<&str>, &str, &str, &str)] = &[
     ("wire-format", Some("0"), "1", "2", "3"),
     ("inflight-max", Some("0"), "1", "4194304", "4194305"),
     ("body-max", Some("0"), "1", "1048576", "1048577"),
+    ("bulk-max", Some("0"), "1", "1073741824", "1073741825"),
     ("confirm-timeout", Some("99999us"), "100ms", "1day", "86400001ms"),
     ("lame-duck", None, "0s", "1day", "86400001ms"),
     ("prefetch", Some("0"), "1", "2000", "2001"),

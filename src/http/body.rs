@@ -202,7 +202,7 @@ impl From<DecodeError> for BodyError {
 }
 
 /// The next piece; trailers are passed over.
-async fn data<B>(body: &mut B) -> Result<Option<Bytes>, BodyError>
+pub(super) async fn data<B>(body: &mut B) -> Result<Option<Bytes>, BodyError>
 where
     B: Body<Data = Bytes> + Unpin,
 {

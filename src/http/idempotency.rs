@@ -31,6 +31,12 @@ impl KeyError {
 /// The id of a ticket: made from its source and its key, so that a repetition is
 /// recognised, or else a new one that grows with time (UUID version 7).
 pub(super) fn ticket_id(source: Option<&Source>, headers: &HeaderMap) -> Result<Uuid, KeyError> {
+    let key = key(headers)?;
+    Ok(key.map_or_else(Uuid::now_v7, |key| id_of_key(source, key)))
+}
+
+/// The key that there is in a head.
+pub(super) fn key(headers: &HeaderMap) -> Result<Option<&[u8]>, KeyError> {
     for name in KEY_HEADERS {
         let mut keys = headers.get_all(name).iter();
         let Some(key) = keys.next() else { continue };
@@ -41,9 +47,9 @@ pub(super) fn ticket_id(source: Option<&Source>, headers: &HeaderMap) -> Result<
         if !is_key(key) {
             return Err(KeyError::NoKey);
         }
-        return Ok(id_of_key(source, key));
+        return Ok(Some(key));
     }
-    Ok(Uuid::now_v7())
+    Ok(None)
 }
 
 #[cfg(test)]

@@ -35,10 +35,14 @@ pub(super) fn issued_at_us(headers: &HeaderMap) -> Result<Option<i64>, IssuedAtE
     if times.next().is_some() {
         return Err(IssuedAtError::Several);
     }
-    let time = time.to_str().ok();
-    let time = time.and_then(|text| DateTime::parse_from_rfc3339(text).ok());
-    let time = time.ok_or(IssuedAtError::NoTime)?;
-    Ok(Some(time.timestamp_micros()))
+    let time = time.to_str().ok().and_then(time_us);
+    Ok(Some(time.ok_or(IssuedAtError::NoTime)?))
+}
+
+/// A time of RFC 3339 in µs since the Unix epoch, cut off after the microsecond.
+pub(super) fn time_us(text: &str) -> Option<i64> {
+    let time = DateTime::parse_from_rfc3339(text).ok()?;
+    Some(time.timestamp_micros())
 }
 
 #[cfg(test)]

@@ -103,6 +103,32 @@ pub(super) fn too_large(bytes_max: usize) -> FullResponse {
     closing(problem(StatusCode::PAYLOAD_TOO_LARGE, &detail))
 }
 
+/// 413: one of many tickets is too large, as this says.
+pub(super) fn ticket_too_large(detail: &str) -> FullResponse {
+    problem(StatusCode::PAYLOAD_TOO_LARGE, detail)
+}
+
+/// 413: a body of many tickets is larger than so many bytes.
+pub(super) fn bulk_too_large(bytes_max: usize) -> FullResponse {
+    let detail = format!("many tickets together have at most {bytes_max} bytes (BULK_MAX)");
+    problem(StatusCode::PAYLOAD_TOO_LARGE, &detail)
+}
+
+/// 415: a body of many tickets is of no type that is read.
+pub(super) fn no_type_of_many() -> FullResponse {
+    let detail =
+        "Content-Type is text/plain, application/x-ndjson or multipart/mixed with a boundary";
+    problem(StatusCode::UNSUPPORTED_MEDIA_TYPE, detail)
+}
+
+/// 401: a signature cannot be checked before all of a body has come.
+pub(super) fn signed_many() -> FullResponse {
+    let detail = "many tickets together are not signed: send a token or a client's certificate";
+    let challenge = HeaderValue::from_static("Bearer realm=\"ticketd\"");
+    let challenge = (WWW_AUTHENTICATE, challenge);
+    with(problem(StatusCode::UNAUTHORIZED, detail), challenge)
+}
+
 /// 415: the body is in a form that is not read (RFC 9110 section 12.5.3).
 pub(super) fn unknown_coding(coding: UnknownCoding) -> FullResponse {
     let detail = match coding {
@@ -162,6 +188,16 @@ pub(super) fn unavailable(detail: &str) -> FullResponse {
 #[derive(Clone)]
 struct Detail(String);
 
+/// How many tickets of a body are confirmed all the same.
+#[derive(Clone)]
+struct AcceptedTickets(u64);
+
+/// The same problem of a body of many tickets, of which so many are confirmed.
+pub(super) fn accepted(mut problem: FullResponse, tickets: u64) -> FullResponse {
+    problem.extensions_mut().insert(AcceptedTickets(tickets));
+    problem
+}
+
 /// A document that [`identified`] writes.
 fn problem(status: StatusCode, detail: &str) -> FullResponse {
     let mut response = response(status, PROBLEM, Bytes::new());
@@ -178,7 +214,11 @@ pub(super) fn identified(mut response: FullResponse, id: Option<Box<RequestId>>)
         };
     };
     let id = id.map_or_else(RequestId::new, |id| *id);
-    let document = document(response.status(), &detail, &id);
+    let mut document = document(response.status(), &detail, &id);
+    if let Some(AcceptedTickets(tickets)) = response.extensions_mut().remove() {
+        document.truncate(document.len() - 1);
+        document.push_str(&format!(",\"accepted\":{tickets}}}"));
+    }
     *response.body_mut() = Bytes::from(document).into();
     with(response, id.header())
 }

@@ -21,10 +21,10 @@ pub(crate) struct RejectionLog {
 }
 
 impl RejectionLog {
-    /// Counts a ticket.
-    pub(crate) fn count(&self, reason: Rejected) {
+    /// Counts tickets.
+    pub(crate) fn count(&self, tickets: u64, reason: Rejected) {
         if let Some(count) = self.counts.get(reason as usize) {
-            count.fetch_add(1, Ordering::Relaxed);
+            count.fetch_add(tickets, Ordering::Relaxed);
         }
     }
 
@@ -82,7 +82,7 @@ mod tests {
         let log = RejectionLog::default();
         let worker = log.clone();
         for reason in [Rejected::Nack, Rejected::Unauthorized, Rejected::Nack] {
-            worker.count(reason);
+            worker.count(1, reason);
         }
         let taken: Vec<_> = log.take().collect();
         assert_eq!(taken, [(Rejected::Nack, 2), (Rejected::Unauthorized, 1)]);

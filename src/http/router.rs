@@ -9,7 +9,8 @@ use uuid::Uuid;
 
 use super::context::RequestContext;
 use super::handlers::{
-    CheckTicket, Operators, Page, PostTicket, Probes, TicketList, TicketState, openapi, version,
+    BulkLimits, CheckTicket, Operators, Page, PostTicket, PostTickets, Probes, TicketList,
+    TicketState, openapi, version,
 };
 use super::host::Hosts;
 use super::pending::{PendingResponse, State};
@@ -41,6 +42,7 @@ enum Path {
 
 enum Endpoint {
     PostTicket(Arc<PostTicket>),
+    PostTickets(PostTickets),
     TicketState(TicketState),
     TicketList(TicketList, Hosts),
     Page(Page, Hosts),
@@ -67,6 +69,7 @@ pub(crate) struct Stored {
 /// ask, probes, and what is the operator's unless another listener has that.
 pub(crate) fn public(
     post_ticket: PostTicket,
+    bulk: BulkLimits,
     stored: Option<Stored>,
     probes: &Probes,
     operators: Option<Operators>,
@@ -76,8 +79,15 @@ pub(crate) fn public(
         bodies: post_ticket.bodies.clone(),
         senders: post_ticket.senders.clone(),
     });
-    let post_ticket = Endpoint::PostTicket(Arc::new(post_ticket));
-    let mut routes = vec![Route::exact("/ticket", post_ticket)];
+    let ticket = Arc::new(post_ticket);
+    let post_tickets = Endpoint::PostTickets(PostTickets {
+        ticket: ticket.clone(),
+        limits: bulk,
+    });
+    let mut routes = vec![
+        Route::exact("/ticket", Endpoint::PostTicket(ticket)),
+        Route::exact("/tickets", post_tickets),
+    ];
     routes.extend(stored.into_iter().flat_map(Stored::routes));
     routes.push(Route::exact("/check", check_ticket));
     routes.push(Route::exact("/openapi.json", Endpoint::OpenApi));
@@ -170,15 +180,24 @@ impl Router {
         client: &ClientIdentity,
     ) -> (&Arc<RouteMetrics>, State) {
         let path = request.uri().path();
-        let mut matches = self.routes.iter();
-        let Some(route) = matches.find(|route| route.path.matches(path)) else {
-            return self.rejected(&request, problem::no_such_path());
-        };
-        if !route.endpoint.takes(request.method()) {
-            let problem = problem::method_not_allowed(route.endpoint.allowed());
-            return self.rejected(&request, problem);
+        let mut matches = self.routes.iter().filter(|route| route.path.matches(path));
+        let takes = |route: &&Route| route.endpoint.takes(request.method());
+        match matches.clone().find(takes) {
+            Some(route) => (&route.metrics, route.endpoint.start(request, client)),
+            None => {
+                let problem = match (matches.next(), matches.next()) {
+                    (None, _) => problem::no_such_path(),
+                    // Whether there is a list here is told as of any other path.
+                    (Some(route), None) if route.endpoint.would_list(request.method()) => {
+                        problem::no_such_path()
+                    }
+                    (Some(route), None) => problem::method_not_allowed(route.endpoint.allowed()),
+                    // A path has at most a route that reads and one that takes.
+                    (Some(_), Some(_)) => problem::method_not_allowed("GET, HEAD, POST"),
+                };
+                self.rejected(&request, problem)
+            }
         }
-        (&route.metrics, route.endpoint.start(request, client))
     }
 
     fn rejected(
@@ -221,6 +240,7 @@ impl Endpoint {
     fn label(&self) -> RouteLabel {
         match self {
             Self::PostTicket(_) => RouteLabel::Ticket,
+            Self::PostTickets(_) => RouteLabel::Tickets,
             Self::TicketState(_) => RouteLabel::TicketState,
             Self::TicketList(..) => RouteLabel::TicketList,
             Self::Page(..) => RouteLabel::Page,
@@ -236,16 +256,23 @@ impl Endpoint {
     /// The methods it takes, as `Allow` lists them (RFC 9110 section 10.2.1).
     fn allowed(&self) -> &'static str {
         match self {
-            Self::PostTicket(_) | Self::CheckTicket(_) => "POST",
+            Self::PostTicket(_) | Self::PostTickets(_) | Self::CheckTicket(_) => "POST",
             _ => "GET, HEAD",
         }
     }
 
     fn takes(&self, method: &Method) -> bool {
         match self {
-            Self::PostTicket(_) | Self::CheckTicket(_) => method == Method::POST,
+            Self::PostTicket(_) | Self::PostTickets(_) | Self::CheckTicket(_) => {
+                method == Method::POST
+            }
             _ => method == Method::GET || method == Method::HEAD,
         }
+    }
+
+    /// Whether another route of this path, which is not everywhere, takes this method.
+    fn would_list(&self, method: &Method) -> bool {
+        matches!(self, Self::PostTickets(_)) && (method == Method::GET || method == Method::HEAD)
     }
 
     fn start(&self, request: Request<Incoming>, client: &ClientIdentity) -> State {
@@ -253,6 +280,9 @@ impl Endpoint {
             Self::PostTicket(handler) => {
                 let head = handler.head(&request, client);
                 State::ReadBody(handler.clone(), head, request.into_body())
+            }
+            Self::PostTickets(handler) => {
+                State::Boxed(Box::pin(handler.clone().post(request, client.clone())))
             }
             Self::TicketState(handler) => {
                 let source = match handler.source(request.headers(), client) {

@@ -46,8 +46,12 @@ label! {
         ConfirmTimeout = "confirm_timeout",
         /// Its body is said to be compressed in a way that is not read.
         ContentEncoding = "content_encoding",
+        /// A body of many tickets is of no type that is read.
+        ContentType = "content_type",
         /// The process is shutting down.
         Draining = "draining",
+        /// A body of many tickets cannot be cut into them.
+        Malformed = "malformed",
         /// RabbitMQ refused it.
         Nack = "nack",
         /// Its sender's certificate names no source.
@@ -76,6 +80,8 @@ label! {
         Ticket = "/ticket",
         /// GET /ticket/{id}.
         TicketState = "/ticket/{id}",
+        /// POST /tickets.
+        Tickets = "POST /tickets",
         /// GET /tickets.
         TicketList = "/tickets",
         /// GET /.

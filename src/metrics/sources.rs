@@ -61,7 +61,12 @@ impl SourceMetrics {
 
     /// Counts a ticket that is answered 202 at this time, in µs since the Unix epoch.
     pub(crate) fn accepted(&self, now_us: i64) {
-        self.accepted.increment(1);
+        self.accepted_many(1, now_us);
+    }
+
+    /// Counts tickets that are answered together.
+    pub(crate) fn accepted_many(&self, tickets: u64, now_us: i64) {
+        self.accepted.increment(tickets);
         self.last.note(now_us);
     }
 }

@@ -7,6 +7,7 @@ use lapin::BasicProperties;
 use lapin::types::{AMQPValue, FieldTable};
 use tokio::sync::oneshot;
 
+use super::bulk_budget::BulkCharge;
 use super::error::PublishResult;
 use super::replies::{ReplyRouter, Waiter};
 use crate::message::{
@@ -25,6 +26,8 @@ pub struct Group {
     waiting: Vec<Waiter>,
     /// Of the first ticket: only one that is alone keeps it.
     trace: Option<Box<Traceparent>>,
+    /// What a whole group holds of what these may hold together; single tickets' have none.
+    bulk: Option<BulkCharge>,
 }
 
 impl Group {
@@ -45,7 +48,12 @@ impl Group {
         deadline: Instant,
         worker: usize,
     ) -> oneshot::Receiver<PublishResult> {
-        let (reply, result) = oneshot::channel();
+        self.add(record);
+        self.wait(deadline, worker)
+    }
+
+    /// Adds a ticket for which nobody waits.
+    pub fn add(&mut self, record: Record<'_>) {
         let needed = GroupVersion::needed_for(&record.origin);
         if needed > self.version {
             self.records = Arc::new(message::upgraded(&self.records, self.tickets));
@@ -53,12 +61,32 @@ impl Group {
         }
         message::append(self.version, Arc::make_mut(&mut self.records), record);
         self.tickets += 1;
+    }
+
+    /// Gives the result to one who waits for it.
+    pub fn wait(&mut self, deadline: Instant, worker: usize) -> oneshot::Receiver<PublishResult> {
+        let (reply, result) = oneshot::channel();
         self.waiting.push(Waiter {
             deadline,
             worker,
             reply,
         });
         result
+    }
+
+    /// Makes it one that was submitted as a whole.
+    pub(super) fn charge(&mut self, charge: BulkCharge) {
+        self.bulk = Some(charge);
+    }
+
+    /// Whether it was submitted as a whole, and not ticket by ticket.
+    pub(super) fn is_bulk(&self) -> bool {
+        self.bulk.is_some()
+    }
+
+    /// The version that it is of.
+    pub(super) fn version(&self) -> GroupVersion {
+        self.version
     }
 
     /// Keeps the trace of the ticket that was added last, unless it has company: only a single
@@ -74,7 +102,7 @@ impl Group {
         self.tickets
     }
 
-    /// How many of them have no result yet.
+    /// How many wait for a result: one a ticket, or one for all.
     pub fn unanswered(&self) -> usize {
         self.waiting.len()
     }

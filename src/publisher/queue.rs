@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::{Notify, oneshot};
 
+use super::bulk_budget::BulkBudget;
 use super::error::{PublishError, PublishResult};
 use super::group::Group;
 use super::limits::PublishLimits;
@@ -16,6 +17,9 @@ use crate::message::{GroupVersion, Record, Traceparent};
 
 /// Maximum of buffers kept for the next groups.
 const SPARE_MAX: usize = 8;
+
+/// Maximum of whole groups that wait for their confirms: RabbitMQ writes each before what comes after.
+const BULK_UNCONFIRMED_MAX: usize = 4;
 
 /// Whether tickets are accepted, and if not why.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -32,24 +36,38 @@ pub(super) enum LinkState {
 /// arrival and their result.
 pub(super) struct PublishQueue {
     limits: PublishLimits,
+    bulk_budget: BulkBudget,
     router: ReplyRouter,
     state: Mutex<State>,
     arrived: Notify,
+}
+
+/// Messages that wait for their confirms.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct UnconfirmedMessages {
+    /// Of single tickets.
+    pub singles: usize,
+    /// That were submitted as whole groups.
+    pub bulk: usize,
 }
 
 struct State {
     link: LinkState,
     /// Publishers that can still submit tickets.
     open: usize,
-    /// Messages that wait for their confirms, as the publisher's task last reported.
-    unconfirmed: usize,
+    /// As the publisher's task last reported.
+    unconfirmed: UnconfirmedMessages,
     /// The publisher's task has been woken and has not yet looked.
     woken: bool,
-    /// Tickets and bytes that are not settled, wherever they are.
+    /// Single tickets, and their bytes, that are not settled, wherever they are.
     tickets: usize,
     bytes: usize,
+    /// Tickets of whole groups that are not settled.
+    bulk_tickets: usize,
     /// Groups that nothing can be added to, oldest first.
     sealed: VecDeque<Group>,
+    /// Groups that were submitted as such, likewise; they come after all others.
+    bulk: VecDeque<Group>,
     filling: Group,
     spare: Vec<Vec<u8>>,
 }
@@ -60,16 +78,19 @@ impl PublishQueue {
         let state = State {
             link: LinkState::Down,
             open: publishers,
-            unconfirmed: 0,
+            unconfirmed: UnconfirmedMessages::default(),
             woken: false,
             tickets: 0,
             bytes: 0,
+            bulk_tickets: 0,
             sealed: VecDeque::new(),
+            bulk: VecDeque::new(),
             filling: Group::default(),
             spare: Vec::new(),
         };
         Self {
             limits,
+            bulk_budget: BulkBudget::new(),
             router,
             state: Mutex::new(state),
             arrived: Notify::new(),
@@ -90,11 +111,7 @@ impl PublishQueue {
         worker: usize,
     ) -> Result<oneshot::Receiver<PublishResult>, PublishError> {
         let mut state = self.state();
-        match state.link {
-            LinkState::Up => {}
-            LinkState::Down => return Err(PublishError::Unavailable),
-            LinkState::Blocked => return Err(PublishError::Blocked),
-        }
+        state.check_link()?;
         if state.tickets >= self.limits.inflight || state.bytes >= self.limits.inflight_bytes {
             return Err(PublishError::Overloaded);
         }
@@ -125,6 +142,40 @@ impl PublishQueue {
         Ok(result)
     }
 
+    /// Accepts a whole group of a handler of this worker once there is room for it, or rejects it.
+    pub(super) async fn submit_group(
+        &self,
+        mut group: Group,
+        worker: usize,
+    ) -> Result<oneshot::Receiver<PublishResult>, PublishError> {
+        self.state().check_link()?;
+        let wait_max = self.limits.confirm_timeout;
+        let charge = self.bulk_budget.charge(group.bytes(), wait_max).await?;
+        let result = group.wait(Instant::now() + self.limits.confirm_timeout, worker);
+        group.charge(charge);
+        let mut state = self.state();
+        state.check_link()?;
+        state.bulk_tickets += group.tickets();
+        state.bulk.push_back(group);
+        let wake = !state.woken && state.has_ready_group();
+        state.woken |= wake;
+        drop(state);
+        if wake {
+            self.arrived.notify_one();
+        }
+        Ok(result)
+    }
+
+    /// A group without tickets, in a buffer that was used before if there is one.
+    pub(super) fn empty_group(&self) -> Group {
+        Group::new(self.state().spare.pop().unwrap_or_default())
+    }
+
+    /// What may be held, and for how long.
+    pub(super) fn limits(&self) -> PublishLimits {
+        self.limits
+    }
+
     /// Waits until there is something new.
     pub(super) async fn arrived(&self) {
         self.arrived.notified().await;
@@ -133,36 +184,47 @@ impl PublishQueue {
     /// Whether to wait for one turn of the event loop, so that tickets that arrive meanwhile join
     /// the next group, while so many messages wait for their confirms. A lone ticket is published
     /// immediately.
-    pub(super) fn should_linger(&self, unconfirmed: usize) -> bool {
+    pub(super) fn should_linger(&self, unconfirmed: UnconfirmedMessages) -> bool {
         let mut state = self.state();
         state.unconfirmed = unconfirmed;
         state.filling.tickets() > 1 && state.is_partial_ready()
     }
 
-    /// The next group to publish, while so many wait for their confirms.
-    pub(super) fn next(&self, unconfirmed: usize) -> Option<Group> {
+    /// The next group to publish, while so many wait for their confirms: whole groups only where
+    /// there is no other.
+    pub(super) fn next(&self, unconfirmed: UnconfirmedMessages) -> Option<Group> {
         let mut state = self.state();
         state.unconfirmed = unconfirmed;
         state.woken = false;
         if state.is_partial_ready() {
             state.seal();
         }
-        state.sealed.pop_front()
+        match state.sealed.pop_front() {
+            None if state.may_publish_bulk() => state.bulk.pop_front(),
+            group => group,
+        }
     }
 
     /// Puts groups back that are to be published again, given the newest first.
     pub(super) fn requeue(&self, groups: impl Iterator<Item = Group>) {
         let mut state = self.state();
-        groups.for_each(|group| state.sealed.push_front(group));
+        groups.for_each(|group| match group.is_bulk() {
+            true => state.bulk.push_front(group),
+            false => state.sealed.push_front(group),
+        });
     }
 
     /// Settles a group: all that still wait get this result.
     pub(super) fn settle(&self, mut group: Group, result: PublishResult) {
-        let (tickets, bytes) = (group.unanswered(), group.bytes());
+        let tickets = group.unanswered();
         group.reply(result, &self.router);
         let mut state = self.state();
-        state.tickets -= tickets;
-        state.bytes -= bytes;
+        if group.is_bulk() {
+            state.bulk_tickets -= group.tickets();
+        } else {
+            state.tickets -= tickets;
+            state.bytes -= group.bytes();
+        }
         if state.spare.len() < SPARE_MAX {
             state.spare.extend(group.into_buffer());
         }
@@ -171,7 +233,9 @@ impl PublishQueue {
     /// Sends a result to those of a published group whose deadline has passed.
     pub(super) fn reply_overdue(&self, group: &mut Group, result: PublishResult, now: Instant) {
         let overdue = group.reply_overdue(result, now, &self.router);
-        self.state().tickets -= overdue;
+        if !group.is_bulk() {
+            self.state().tickets -= overdue;
+        }
     }
 
     /// Sends a result to those not yet published whose deadline has passed. A group that nobody
@@ -190,6 +254,13 @@ impl PublishQueue {
         });
         state.tickets -= overdue;
         state.bytes -= bytes;
+        let mut bulk_tickets = 0;
+        state.bulk.retain_mut(|group| {
+            let overdue = group.reply_overdue(result, now, &self.router);
+            bulk_tickets += if overdue > 0 { group.tickets() } else { 0 };
+            overdue == 0
+        });
+        state.bulk_tickets -= bulk_tickets;
     }
 
     /// Maximum wait for a confirm.
@@ -211,19 +282,35 @@ impl PublishQueue {
     /// No tickets wait to be published, and no more can come.
     pub(super) fn is_finished(&self) -> bool {
         let state = self.state();
-        state.open == 0 && state.sealed.is_empty() && state.filling.tickets() == 0
+        let is_empty = state.sealed.is_empty() && state.bulk.is_empty();
+        state.open == 0 && is_empty && state.filling.tickets() == 0
     }
 
     /// How many tickets are not settled.
     pub(super) fn tickets(&self) -> usize {
-        self.state().tickets
+        let state = self.state();
+        state.tickets + state.bulk_tickets
     }
 }
 
 impl State {
+    /// Whether tickets are accepted.
+    fn check_link(&self) -> Result<(), PublishError> {
+        match self.link {
+            LinkState::Up => Ok(()),
+            LinkState::Down => Err(PublishError::Unavailable),
+            LinkState::Blocked => Err(PublishError::Blocked),
+        }
+    }
+
     /// There is a group that may be published.
     fn has_ready_group(&self) -> bool {
-        !self.sealed.is_empty() || self.is_partial_ready()
+        let has_bulk = self.may_publish_bulk() && !self.bulk.is_empty();
+        !self.sealed.is_empty() || has_bulk || self.is_partial_ready()
+    }
+
+    fn may_publish_bulk(&self) -> bool {
+        self.unconfirmed.bulk < BULK_UNCONFIRMED_MAX
     }
 
     /// A group that could still grow is published when no other waits for its confirm. It is
@@ -233,7 +320,7 @@ impl State {
         let held = self.filling.tickets();
         self.sealed.is_empty()
             && held > 0
-            && match self.unconfirmed {
+            && match self.unconfirmed.singles {
                 0 => true,
                 1 => held * 2 >= self.tickets,
                 _ => false,

@@ -16,7 +16,7 @@ use tracing::{info, warn};
 use super::channel::{confirm, open};
 use super::error::{PublishError, SessionError};
 use super::group::Group;
-use super::queue::{LinkState, PublishQueue};
+use super::queue::{LinkState, PublishQueue, UnconfirmedMessages};
 use crate::backoff::Backoff;
 use crate::broker::{Broker, BrokerError, Link};
 use crate::health::Health;
@@ -42,6 +42,7 @@ struct Unconfirmed {
 /// A confirm, or what came instead of one.
 struct Confirmed {
     number: u64,
+    is_bulk: bool,
     result: Result<Confirmation, lapin::Error>,
 }
 
@@ -53,6 +54,8 @@ struct PublishSession {
     link: Link,
     channel: Channel,
     confirms: FuturesUnordered<BoxFuture<'static, Confirmed>>,
+    /// How many of these are of whole groups.
+    bulk_confirms: usize,
     /// Since when it has seen refusals and no confirm.
     refused_since: Option<Instant>,
 }
@@ -65,6 +68,14 @@ impl PublishSession {
             return Err(SessionError::EverythingRefused);
         }
         Ok(())
+    }
+
+    /// How many messages wait for their confirms.
+    fn unconfirmed(&self) -> UnconfirmedMessages {
+        UnconfirmedMessages {
+            singles: self.confirms.len() - self.bulk_confirms,
+            bulk: self.bulk_confirms,
+        }
     }
 
     /// Ends it; the connection remains to be closed.
@@ -173,6 +184,7 @@ impl ChannelActor {
             link,
             channel,
             confirms: FuturesUnordered::new(),
+            bulk_confirms: 0,
             refused_since: None,
         }
     }
@@ -185,7 +197,7 @@ impl ChannelActor {
         loop {
             // One turn of this worker's loop, in which every connection that has a ticket submits
             // it: fewer and larger messages.
-            if queue.should_linger(session.confirms.len()) {
+            if queue.should_linger(session.unconfirmed()) {
                 yield_now().await;
             }
             self.publish(session);
@@ -205,13 +217,15 @@ impl ChannelActor {
     }
 
     /// Publishes as many groups as are ready now.
-    fn publish(&mut self, session: &PublishSession) {
+    fn publish(&mut self, session: &mut PublishSession) {
         if session.blocked.is_some() {
             return;
         }
         while session.confirms.len() < UNCONFIRMED_MAX
-            && let Some(group) = self.queue.next(session.confirms.len())
+            && let Some(group) = self.queue.next(session.unconfirmed())
         {
+            let is_bulk = group.is_bulk();
+            session.bulk_confirms += usize::from(is_bulk);
             self.metrics.groups.increment(1);
             self.metrics.group_size.record(count(group.tickets()));
             let (number, message) = (self.next_number, group.message());
@@ -220,7 +234,11 @@ impl ChannelActor {
             session.confirms.push(
                 async move {
                     let result = confirm(&channel, exchange, key, message).await;
-                    Confirmed { number, result }
+                    Confirmed {
+                        number,
+                        is_bulk,
+                        result,
+                    }
                 }
                 .boxed(),
             );
@@ -241,6 +259,7 @@ impl ChannelActor {
         confirmed: Confirmed,
     ) -> Result<(), SessionError> {
         let number = confirmed.number;
+        session.bulk_confirms -= usize::from(confirmed.is_bulk);
         let Some(Unconfirmed {
             group,
             published_at,

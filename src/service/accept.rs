@@ -12,7 +12,7 @@ use super::senders::KnownSenders;
 use crate::broker::Broker;
 use crate::config::{AcceptRole, DatabaseConfig, PageSwitch};
 use crate::http::{
-    Bodies, Hosts, Listener, Operators, Page, PostTicket, Probes, RejectionLog, Stored,
+    Bodies, BulkLimits, Hosts, Listener, Operators, Page, PostTicket, Probes, RejectionLog, Stored,
     TicketState, Workers, public,
 };
 use crate::metrics::HttpMetrics;
@@ -82,6 +82,7 @@ impl Accept {
         let limits = PublishLimits::of(&self.settings.publish);
         let body_bytes_max = self.settings.http.body_max as usize;
         let bodies = Bodies::new(body_bytes_max, limits.inflight_bytes);
+        let bulk = BulkLimits::new(self.settings.http.bulk_max as usize);
         let workers = available_parallelism().map_or(1, usize::from);
         let health = probes.health.clone();
         let publishers = publishers(broker.clone(), limits, health.clone(), workers);
@@ -95,7 +96,8 @@ impl Accept {
                 metrics: Arc::new(HttpMetrics::new()),
                 rejections: rejections.clone(),
             };
-            let router = public(post_ticket, stored.clone(), probes, operators.clone());
+            let (bulk, stored) = (bulk.clone(), stored.clone());
+            let router = public(post_ticket, bulk, stored, probes, operators.clone());
             (router, task)
         });
         let workers = Workers::start(routers, &http.stop)?;

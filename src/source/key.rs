@@ -28,6 +28,13 @@ pub fn id_of_key(source: Option<&Source>, key: &[u8]) -> Uuid {
     }
 }
 
+/// The id of one of many tickets that are sent with one key: UUID version 5 of its number, from 1 and
+/// in decimal, in the namespace that is the id of the key. That is the id of no other key's ticket, as
+/// ids of keys are of another namespace.
+pub fn id_of_nth(id_of_key: Uuid, number: u64) -> Uuid {
+    Uuid::new_v5(&id_of_key, number.to_string().as_bytes())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -44,6 +51,21 @@ mod tests {
         assert_eq!(plain, "60a157f9-cf37-518c-b6be-d7c484b9bfa6");
         let of_shop = of_source(Some("shop-1"), b"till-7/4711").to_string();
         assert_eq!(of_shop, "e52bc03d-bf2a-546e-acb3-d16f6a319ee2");
+    }
+
+    /// Likewise.
+    #[test]
+    fn ids_of_many_are_the_documented_ones() {
+        let key = of_source(Some("shop-1"), b"till-7/2026-11-27");
+        let ids = [1, 2, 10].map(|number| id_of_nth(key, number).to_string());
+        assert_eq!(
+            ids,
+            [
+                "5fa6a56b-d43d-58f7-a28b-a995aa0bc37f",
+                "c068c0b0-8fad-5687-908b-c6e4008ad3fd",
+                "7ea1007f-6de1-551a-ba75-3d60b4cf08b4",
+            ]
+        );
     }
 
     #[test]

@@ -14,18 +14,18 @@ use crate::senders::{KEY_3, LINES, SHOP_1, signed};
 const GZIP: &str = "content-encoding: gzip";
 const ZSTD: &str = "content-encoding: zstd";
 
-fn gzip(body: impl AsRef<[u8]>) -> Vec<u8> {
+pub(crate) fn gzip(body: impl AsRef<[u8]>) -> Vec<u8> {
     let mut gzip = GzEncoder::new(Vec::new(), Compression::default());
     gzip.write_all(body.as_ref()).unwrap();
     gzip.finish().unwrap()
 }
 
-fn zstd(body: impl AsRef<[u8]>) -> Vec<u8> {
+pub(crate) fn zstd(body: impl AsRef<[u8]>) -> Vec<u8> {
     zstd::encode_all(body.as_ref(), 3).unwrap()
 }
 
 /// A frame of 16,000 blocks that repeat a byte 128 KiB times: 2 GiB of 64,006 bytes.
-fn bomb() -> Vec<u8> {
+pub(crate) fn bomb() -> Vec<u8> {
     let mut bomb = vec![0x28, 0xb5, 0x2f, 0xfd, 0x00, 13 << 3];
     bomb.extend([0x02, 0x00, 0x10, b'x'].repeat(16_000));
     bomb

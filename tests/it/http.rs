@@ -285,7 +285,7 @@ async fn another_path_is_404() {
     let mut client = ticketd.client().await;
     for path in [
         "/",
-        "/tickets",
+        "/tickets/",
         "/Ticket",
         "//ticket",
         "/ticket/",
@@ -297,6 +297,7 @@ async fn another_path_is_404() {
             client.ask(request(method, path)).await.problem(404);
         }
     }
+    client.ask(get("/tickets")).await.problem(404);
     for target in ["/ticket?till=7", "http://shop.example/ticket"] {
         let request = format!(
             "POST {target} HTTP/1.1\r\nhost: test\r\ncontent-length: {}\r\n\r\n{EXAMPLE}",

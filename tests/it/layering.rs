@@ -92,7 +92,7 @@ const FOREIGN: &[(&str, &[&str])] = &[
     ("hyper_util", &["client", "http"]),
     // config checks its URL, so that a wrong one stops the start.
     ("lapin", &["broker", "publisher", "consumer", "config"]),
-    ("memchr", &["ticket"]),
+    ("memchr", &["ticket", "http"]),
     ("metrics", &["metrics"]),
     ("metrics_exporter_prometheus", &["metrics"]),
     ("metrics_process", &["metrics"]),

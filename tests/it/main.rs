@@ -12,6 +12,7 @@ const TICKETD: &str = env!("CARGO_BIN_EXE_ticketd");
 mod alerts;
 mod amqps;
 mod bounds;
+mod bulk;
 mod certificates;
 mod clients;
 mod commands;

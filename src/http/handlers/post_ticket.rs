@@ -36,7 +36,7 @@ use crate::source::Origin;
 use crate::ticket::text;
 use crate::tls::ClientIdentity;
 use identity::{Refused, TicketIdentity};
-use rejection::Rejection;
+pub(super) use rejection::Rejection;
 
 const BEFORE_ID: &[u8] = b"{\"id\":\"";
 const AFTER_ID: &[u8] = b"\"}";
@@ -280,14 +280,15 @@ impl PostTicket {
     fn reject(&self, sender: Option<&Sender>, rejection: Rejection) -> FullResponse {
         let reason = rejection.reason();
         self.metrics.rejected(reason);
-        self.rejections.count(reason);
+        self.rejections.count(1, reason);
         if let Some(sender) = sender {
             sender.metrics.rejected.increment(1);
         }
         self.closing_near_the_end(self.problem(rejection))
     }
 
-    fn problem(&self, rejection: Rejection) -> FullResponse {
+    /// What the sender of a ticket is told that is rejected.
+    pub(super) fn problem(&self, rejection: Rejection) -> FullResponse {
         match rejection {
             Rejection::Unauthorized => problem::unauthorized(),
             Rejection::NoSource(why) => problem::no_source(why),
@@ -309,7 +310,7 @@ impl PostTicket {
 
     /// Near the end of a shutdown's delay, a client that keeps its connection is to
     /// reconnect elsewhere before this one is closed.
-    fn closing_near_the_end(&self, response: FullResponse) -> FullResponse {
+    pub(super) fn closing_near_the_end(&self, response: FullResponse) -> FullResponse {
         if self.health.is_closing_connections() {
             closing(response)
         } else {

@@ -1,6 +1,6 @@
 //! docs/reference/http.md against what running processes answer.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::net::SocketAddr;
 
@@ -33,24 +33,41 @@ async fn every_route_in_the_reference_answers() {
         ("serve", serve.address("ADMIN_LISTEN").await),
         ("consume", consume.address("ADMIN_LISTEN").await),
     ];
-    for row in rows_of("http", "route") {
-        for path in codes(&row[0]) {
-            let path = path.replace("{id}", "018f0000-0000-7000-8000-000000000001");
-            assert_eq!(allowed(only, &path).await, Some(row[1].clone()), "{path}");
-            let is_moved = row[2].contains("without `ADMIN_LISTEN`");
-            let expected = (!is_moved).then(|| row[1].clone());
-            assert_eq!(allowed(public, &path).await, expected, "{path}");
-            for (role, admin) in admins {
-                let is_there = row[3] == "yes" || row[3].contains(&format!("`{role}`"));
-                let expected = is_there.then(|| row[1].clone());
-                assert_eq!(
-                    allowed(admin, &path).await,
-                    expected,
-                    "{path} on ADMIN_LISTEN"
-                );
-            }
+    for (path, rows) in routes() {
+        let path = path.replace("{id}", "018f0000-0000-7000-8000-000000000001");
+        let everywhere = methods(&rows, |_| true);
+        assert_eq!(allowed(only, &path).await, everywhere, "{path}");
+        let expected = methods(&rows, |row| !row[2].contains("without `ADMIN_LISTEN`"));
+        assert_eq!(allowed(public, &path).await, expected, "{path}");
+        for (role, admin) in admins {
+            let named = format!("`{role}`");
+            let expected = methods(&rows, |row| row[3] == "yes" || row[3].contains(&named));
+            assert_eq!(
+                allowed(admin, &path).await,
+                expected,
+                "{path} on ADMIN_LISTEN"
+            );
         }
     }
+}
+
+/// The rows of each path.
+fn routes() -> BTreeMap<String, Vec<Vec<String>>> {
+    let mut routes: BTreeMap<_, Vec<_>> = BTreeMap::new();
+    for row in rows_of("http", "route") {
+        for path in codes(&row[0]) {
+            routes.entry(path.to_owned()).or_default().push(row.clone());
+        }
+    }
+    routes
+}
+
+/// The methods that a path takes where only those of its rows are there.
+fn methods(rows: &[Vec<String>], is_there: impl Fn(&[String]) -> bool) -> Option<String> {
+    let there = rows.iter().filter(|row| is_there(row));
+    let mut methods: Vec<_> = there.flat_map(|row| row[1].split(", ")).collect();
+    methods.sort_unstable();
+    (!methods.is_empty()).then(|| methods.join(", "))
 }
 
 /// The methods that a path takes on a listener, if it is there.
@@ -129,7 +146,15 @@ async fn of_requests(namespace: &Namespace) -> BTreeSet<Problem> {
     let unfinished =
         "POST /ticket HTTP/1.1\r\nhost: test\r\ntransfer-encoding: chunked\r\n\r\nx\r\n";
     let long = format!("idempotency-key: {}", "k".repeat(256));
+    let many = |request: Vec<u8>| {
+        let text = String::from_utf8(request).unwrap();
+        text.replacen("/ticket ", "/tickets ", 1).into_bytes()
+    };
     let requests = [
+        many(post(&[], "VAT: 1")),
+        many(post(&[], "\n")),
+        many(post(&["content-type: application/json"], EXAMPLE)),
+        many(head(&[], 67_108_865).into_bytes()),
         post(&[], ""),
         post(&[], b"Caf\xe9"),
         post(&[], "a\0b"),
@@ -171,6 +196,7 @@ async fn of_senders(namespace: &Namespace) -> BTreeSet<Problem> {
         problem(&mut ticketd, &ticket).await,
         problem(&mut ticketd, &post(&[], EXAMPLE)).await,
         problem(&mut ticketd, &state).await,
+        problem(&mut ticketd, &request("DELETE", "/tickets")).await,
     ]
     .into()
 }

@@ -10,7 +10,7 @@ use crate::ticket::TextError;
 
 /// Why a ticket is rejected.
 #[derive(Clone, Copy)]
-pub(super) enum Rejection {
+pub(in crate::http::handlers) enum Rejection {
     /// Nothing proves who sends it.
     Unauthorized,
     /// Its sender's certificate names no source, for this reason.
@@ -41,7 +41,7 @@ impl Rejection {
     }
 
     /// The reason that it is counted by.
-    pub(super) fn reason(&self) -> Rejected {
+    pub(in crate::http::handlers) fn reason(&self) -> Rejected {
         match self {
             Self::Unauthorized => Rejected::Unauthorized,
             Self::NoSource(_) => Rejected::NoSource,
