@@ -10,6 +10,7 @@ mod credentials;
 mod database;
 mod day;
 mod dead;
+mod export;
 mod file;
 mod http;
 mod logs;
@@ -42,8 +43,9 @@ pub use credentials::{
 pub use database::{
     DatabaseConfig, DatabaseSettings, DatabaseTls, OptionalDatabaseSettings, SslMode,
 };
-pub use day::{BusinessDay, DayFormat, DaySettings, SilentSettings};
+pub use day::{BusinessDay, BusinessZone, DayFormat, DaySettings, SilentSettings};
 pub use dead::{DeadAction, DeadFilter, DeadSelection, DeadSettings, ListFormat};
+pub use export::{ExportFormat, ExportSettings, ExportSpan, Moment};
 pub use http::{CONSUMER_ADMIN_LISTEN, HttpSettings, ListenSettings, PageSwitch};
 pub use publish::{GROUP_BYTES_MAX, INFLIGHT_BYTES_MAX, PublishSettings};
 pub use rate::RateLimit;

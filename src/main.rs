@@ -76,6 +76,7 @@ async fn run(command: Command, output: &mut Output) -> anyhow::Result<ExitCode> 
         Command::Migrate(settings) => ticketd::migrate(&settings).await?,
         Command::Day(settings) => ticketd::day(&settings, output).await?,
         Command::Silent(settings) => ticketd::silent(&settings, output).await?,
+        Command::Export(settings) => ticketd::export(&settings, output).await?,
         Command::Dead(settings) => ticketd::dead(&settings, output).await?,
         Command::Config { settings, of } => {
             ticketd::show_settings(&settings, output)?;

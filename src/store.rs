@@ -8,6 +8,7 @@
 //! - `error`: what went wrong, classified by what helps.
 //! - `ticket_reader`: questions about tickets, asked by `ticket_queries`.
 //! - `day`: what each source sent on a day, and which are silent.
+//! - `export`: tickets written out.
 //! - `dead_tickets`: those that could not be stored, listed and taken for a replay.
 //! - `dead_watch`: how many these are, for the metrics.
 //! - `reparse`: stored invalid tickets judged again.
@@ -21,6 +22,7 @@ mod dead_tickets;
 mod dead_watch;
 mod encryption;
 mod error;
+mod export;
 mod inserts;
 mod migrate;
 mod products;
@@ -35,6 +37,7 @@ pub(crate) use day::{DayError, TicketDays};
 pub(crate) use dead_tickets::{DeadList, DeadTicket, DeadTickets, Identity, TakenTicket};
 pub(crate) use dead_watch::watch_dead_tickets;
 pub(crate) use error::StoreError;
+pub(crate) use export::{ExportError, TicketExport};
 pub(crate) use migrate::{Tables, ensure_schema, migrate};
 pub(crate) use reparse::{Judged, Reparse};
 pub(crate) use ticket_queries::TicketFilter;

@@ -18,11 +18,14 @@ pub async fn day(settings: &DaySettings, out: &mut impl Write) -> anyhow::Result
     let found = match found.await {
         Ok(found) => found,
         Err(DayError::UnknownZone) => {
-            bail!("BUSINESS_TZ: PostgreSQL knows no time zone {:?}", day.zone)
+            bail!(
+                "BUSINESS_TZ: PostgreSQL knows no time zone {:?}",
+                day.zone.zone
+            )
         }
         Err(DayError::Store(error)) => return Err(error).context("DATABASE_URL"),
     };
-    let name = format!("{} ({})", day.date, day.zone);
+    let name = format!("{} ({})", day.date, day.zone.zone);
     if found.is_empty() && settings.format == DayFormat::Text {
         writeln!(out, "{name}: no tickets")?;
     }
@@ -31,7 +34,7 @@ pub async fn day(settings: &DaySettings, out: &mut impl Write) -> anyhow::Result
             write_text(&name, &source, out)?;
         } else if let Some(object) = source.as_object_mut() {
             object.insert("day".into(), day.date.clone().into());
-            object.insert("time_zone".into(), day.zone.clone().into());
+            object.insert("time_zone".into(), day.zone.zone.clone().into());
             writeln!(out, "{source}")?;
         }
     }

@@ -14,6 +14,7 @@ use super::credentials::{CredentialKind, credential_name};
 use super::database::{DatabaseSettings, OptionalDatabaseSettings};
 use super::day::{DaySettings, SilentSettings};
 use super::dead::DeadSettings;
+use super::export::ExportSettings;
 use super::http::{HttpSettings, ListenSettings};
 use super::logs::{self, log_filter};
 use super::publish::PublishSettings;
@@ -70,6 +71,10 @@ pub enum Command {
     Day(Box<DaySettings>),
     /// List the sources that have sent nothing for longer than they usually do
     Silent(Box<SilentSettings>),
+    /// Write the tickets of a time, or their products, as CSV or JSON
+    ///
+    /// The last line says that all of them were written.
+    Export(Box<ExportSettings>),
     /// List dead tickets, which could not be stored, show one, or replay one
     Dead(Box<DeadSettings>),
     /// Make up tickets of shops, for demonstrations and tests
@@ -317,6 +322,7 @@ impl Cli {
             Command::Reparse(settings) => (Ok(None), settings.database.config().map(drop)),
             Command::Day(settings) => (Ok(None), settings.database.config().map(drop)),
             Command::Silent(settings) => (Ok(None), settings.database.config().map(drop)),
+            Command::Export(settings) => (Ok(None), settings.database.config().map(drop)),
             Command::Dead(settings) => {
                 settings.check().map_err(|why| invalid("--all", &why))?;
                 (settings.broker.tls(), settings.database.config().map(drop))

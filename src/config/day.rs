@@ -32,6 +32,14 @@ pub struct BusinessDay {
     /// The day, like 2026-11-27
     #[arg(value_parser = date)]
     pub date: String,
+    /// Which midnight.
+    #[command(flatten)]
+    pub zone: BusinessZone,
+}
+
+/// Where the days of business are.
+#[derive(Debug, Clone, Args)]
+pub struct BusinessZone {
     /// The time zone whose midnights part the days, by a name that PostgreSQL knows
     // Any other default would be wrong for most, and change with the machine.
     #[arg(
@@ -65,7 +73,7 @@ pub struct SilentSettings {
 }
 
 /// Reads a day of the calendar.
-fn date(text: &str) -> Result<String, String> {
+pub(super) fn date(text: &str) -> Result<String, String> {
     let midnight = humantime::parse_rfc3339_weak(&format!("{text} 00:00:00"));
     match midnight {
         Ok(_) if text.len() == 10 => Ok(text.to_owned()),

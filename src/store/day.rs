@@ -80,7 +80,10 @@ impl TicketDays {
 
     /// The first moment of a day, and the first after it.
     async fn bounds(&self, day: &BusinessDay) -> Result<(SystemTime, SystemTime), DayError> {
-        let row = self.client.query_opt(ZONE, &[&day.date, &day.zone]).await;
+        let row = self
+            .client
+            .query_opt(ZONE, &[&day.date, &day.zone.zone])
+            .await;
         let bounds = match row {
             Ok(None) => return Err(DayError::UnknownZone),
             Ok(Some(row)) => row.try_get(0).and_then(|from| Ok((from, row.try_get(1)?))),
@@ -105,7 +108,8 @@ impl TicketDays {
     }
 }
 
-fn table_error(error: Error) -> StoreError {
+/// What reading `tickets` failed with, and what to do where it is of an older version.
+pub(super) fn table_error(error: Error) -> StoreError {
     match error.code() {
         Some(&SqlState::UNDEFINED_COLUMN | &SqlState::UNDEFINED_TABLE) => {
             let why = "tickets is missing or of an older version: run `ticketd migrate`";

@@ -76,7 +76,7 @@ const FOREIGN: &[(&str, &[&str])] = &[
     // Webhook secrets and signatures, and new ones.
     ("base64", &["config", "http", "commands"]),
     ("bytes", &["client", "commands", "http", "store"]),
-    ("chrono", &["http"]),
+    ("chrono", &["config", "http"]),
     ("clap", &["config"]),
     ("encoding_rs", &["http"]),
     ("fastrand", &["backoff", "commands", "consumer", "http"]),

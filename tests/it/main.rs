@@ -24,6 +24,7 @@ mod documents;
 mod encoding;
 mod encodings;
 mod ending;
+mod export;
 mod framing;
 mod gauges;
 mod http;
