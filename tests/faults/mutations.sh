@@ -164,6 +164,12 @@ mutation 'dead letters are acknowledged before their rows are committed' 'stored
   's/let acknowledged = within\(channel\.basic_ack\(tag, BasicAckOptions \{ multiple: true \}\)\)\.await;/let acknowledged = Ok::<(), BrokerError>(());/' \
   's/(let tag = last\.tag;\n)/$1        let _early = within(channel.basic_ack(tag, BasicAckOptions { multiple: true })).await;\n/'
 
+mutation 'a file is moved before it is taken' 'sending::files_are_stored_once' \
+  's/Verdict::Unavailable => \{/Verdict::Unavailable => self.accepted(file, Uuid::nil()).await,\n            _ if answer.status == 0 => {/'
+
+mutation 'a file that is sent again has another key' 'sending::files_are_stored_once' \
+  's/let key = ticket_key\(&self[^;]*\);/let key = Uuid::now_v7().to_string();/'
+
 printf '\n'
 printf '%s\n' "${RESULTS[@]}"
 exit "$FAILED"

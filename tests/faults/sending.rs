@@ -26,8 +26,9 @@ use crate::ticketd::{Role, Ticketd};
 /// One file of so many is no ticket, and belongs in rejected/.
 const REJECTED_OF: u32 = 50;
 
-/// Maximum wait for what is left, once nothing is broken any more.
+/// Maximum wait for what is left, once nothing is broken any more, and a second more for so many files.
 const DRAIN_DEADLINE: Duration = Duration::from_secs(60);
+const DRAIN_RATE: u32 = 500;
 
 /// A folder, and the way from it to the tables.
 struct Chain {
@@ -131,7 +132,8 @@ impl Chain {
     async fn assert_exactly_once(mut self, files: u32) {
         self.send();
         let folder = &self.folder;
-        wait_within("no file is left", DRAIN_DEADLINE, async || {
+        let deadline = DRAIN_DEADLINE + Duration::from_secs(1) * (files / DRAIN_RATE);
+        wait_within("no file is left", deadline, async || {
             names(folder).is_empty().then_some(())
         })
         .await;
@@ -139,7 +141,7 @@ impl Chain {
         let tickets = i64::from(files - rejected);
         let sql = self.stack.session(&self.name).await;
         let count = async |query: &str| sql.query_one(query, &[]).await.unwrap().get::<_, i64>(0);
-        wait_within("all is stored", DRAIN_DEADLINE, async || {
+        wait_within("all is stored", deadline, async || {
             (count("select count(*) from tickets").await >= tickets).then_some(())
         })
         .await;
