@@ -29,6 +29,7 @@ readonly DISK_FREE_WARN_KB=1000000
 # The names, as the kernel shows them, of the processes that each server consists of.
 declare -rA PROGRAMS=(
   [postgres]="postgres"
+  [standby]="postgres"
   [rabbitmq]="rabbitmq-server erl erlexec beam.smp erl_child_setup inet_gethost epmd cpu_sup memsup"
 )
 declare -A PORT=() SPAWNED=()
@@ -39,7 +40,10 @@ usage() {
 usage: deploy/stack.sh COMMAND
 
   up [postgres|rabbitmq]     start what is not running; installs missing servers with apt-get where allowed
-  down [postgres|rabbitmq]   stop what `up` started; the data stays
+  up standby                 give the private PostgreSQL a synchronous standby: a COMMIT waits for both from then on
+  promote                    have the standby take writes, once the first server is gone
+  down [postgres|standby|rabbitmq]
+                             stop what `up` started; the data stays
   env                        print the shell lines that export DATABASE_URL and AMQP_URL
   status                     one line per server; exit code 3 when one is down
   ctl ARGUMENT...            rabbitmqctl against this stack's broker
@@ -292,7 +296,7 @@ show_log() {
 check_server_names() {
   local name
   for name in "$@"; do
-    [[ -n ${PROGRAMS[$name]:-} ]] || die "unknown server: $name (postgres or rabbitmq)"
+    [[ -n ${PROGRAMS[$name]:-} ]] || die "unknown server: $name (postgres, standby or rabbitmq)"
   done
 }
 
@@ -323,8 +327,8 @@ settled() { "ready_$1" || [[ -z $2 || ! -d /proc/$2 ]]; }
 
 # True when the server has ended and somebody else listens on one of its ports.
 port_was_lost() {
-  local name names=(postgres)
-  [[ $1 == postgres ]] || names=(amqp amqps dist)
+  local name names=("$1")
+  [[ $1 != rabbitmq ]] || names=(amqp amqps dist)
   ! server_pid "$1" >/dev/null || return 1
   for name in "${names[@]}"; do [[ -z $(listeners "${PORT[$name]}") ]] || return 0; done
   return 1
@@ -334,7 +338,7 @@ install_missing() {
   local server packages=()
   for server in "$@"; do
     case $server in
-      postgres) newest_postgres >/dev/null || packages+=(postgresql) ;;
+      postgres | standby) newest_postgres >/dev/null || packages+=(postgresql) ;;
       rabbitmq) [[ -x $RABBITMQ_BIN/rabbitmq-server ]] || packages+=(rabbitmq-server) ;;
     esac
   done
@@ -346,11 +350,7 @@ install_missing() {
 
 up() {
   local server servers=("$@")
-  if (($# == 0)); then
-    for server in rabbitmq postgres; do
-      user_url "$server" >/dev/null || servers+=("$server")
-    done
-  fi
+  (($#)) || mapfile -t servers < <(default_servers)
   ((${#servers[@]})) || { say "DATABASE_URL and AMQP_URL are set: nothing to start" && return 0; }
   check_server_names "${servers[@]}"
   install_missing "${servers[@]}"
@@ -365,9 +365,37 @@ up() {
   for server in "${servers[@]}"; do "up_$server"; done
 }
 
+# Those that the user has none of. A standby that was made belongs to its first server, whose COMMITs wait for it; once
+# it was promoted, the first server is behind and must not take writes again.
+default_servers() {
+  user_url rabbitmq >/dev/null || printf 'rabbitmq\n'
+  ! user_url postgres >/dev/null || return 0
+  ! find_place || [[ ! -s $PLACE/standby/PG_VERSION ]] || {
+    printf 'standby\n'
+    [[ -e $PLACE/standby/standby.signal ]] || return 0
+  }
+  printf 'postgres\n'
+}
+
 up_postgres() {
   await_server postgres
   say "postgres: up, pid $(server_pid postgres), port ${PORT[postgres]}"
+}
+
+up_standby() {
+  await_server standby
+  follow_standby
+  say "standby: up, pid $(server_pid standby), port ${PORT[standby]}"
+}
+
+# Has the standby take writes. The first server must be gone: two that take writes would go different ways.
+promote() {
+  read_ports
+  if ! find_place || ! server_pid standby >/dev/null; then
+    die "there is no standby: run $SELF up standby"
+  fi
+  ! server_pid postgres >/dev/null || die "the first server still runs: run $SELF down postgres"
+  promote_standby
 }
 
 up_rabbitmq() {
@@ -387,7 +415,7 @@ up_rabbitmq() {
 
 down() {
   local server servers=("$@") stopping=()
-  ((${#servers[@]})) || servers=(rabbitmq postgres)
+  ((${#servers[@]})) || servers=(rabbitmq postgres standby)
   check_server_names "${servers[@]}"
   [[ -d $STACK_DIR ]] || { say "nothing is running" && return 0; }
   lock_stack
@@ -430,7 +458,7 @@ print_env() {
   if ! database=$(user_url postgres); then
     [[ -n ${PORT[postgres]:-} ]] || die "no private PostgreSQL yet: run $SELF up"
     # Said, as the server offers TLS, which would be taken by default.
-    database="postgres://ticketd@127.0.0.1:${PORT[postgres]}/ticketd?sslmode=disable"
+    database="postgres://ticketd@127.0.0.1:${PORT[postgres]}${PORT[standby]:+,127.0.0.1:${PORT[standby]}}/ticketd?sslmode=disable"
   fi
   if ! amqp=$(user_url rabbitmq); then
     [[ -n ${PORT[amqp]:-} ]] || die "no private RabbitMQ yet: run $SELF up"
@@ -462,6 +490,8 @@ status() {
   else
     printf 'postgres down\n' && code=3
   fi
+  ! pid=$(server_pid standby) || printf 'standby pid=%s port=%s data=%s log=%s\n' "$pid" "${PORT[standby]}" \
+    "$PLACE/standby" "$LOG_DIR/standby.log"
   if pid=$(server_pid rabbitmq); then
     printf 'rabbitmq pid=%s port=%s tls_port=%s data=%s log=%s epmd_pid=%s epmd_port=%s dist_port=%s\n' "$pid" "${PORT[amqp]}" "${PORT[amqps]}" \
       "$PLACE/rabbitmq" "$LOG_DIR/rabbitmq.log" "$(epmd_pid)" "${PORT[epmd]}" "${PORT[dist]}"
@@ -482,14 +512,14 @@ ctl() {
 # Deletes by name, so that a STACK_DIR set to a folder with other things in it keeps them.
 wipe() {
   local name
-  down postgres rabbitmq
+  down postgres standby rabbitmq
   [[ -d $STACK_DIR ]] || return 0
   if [[ -n $PLACE ]]; then
-    rm -rf "$PLACE/postgres" "$PLACE/postgres.new" "$PLACE/rabbitmq"
+    rm -rf "$PLACE"/{postgres,standby}{,.new} "$PLACE/rabbitmq"
     rmdir "$PLACE"
   fi
   [[ ! -L $STACK_DIR/data ]] || rm "$STACK_DIR/data"
-  for name in initdb postgres epmd rabbitmq; do rm -f "$LOG_DIR/$name.log" "$LOG_DIR/$name.log.1"; done
+  for name in initdb postgres basebackup standby epmd rabbitmq; do rm -f "$LOG_DIR/$name.log" "$LOG_DIR/$name.log.1"; done
   rm -f "$STACK_DIR/ports" "$TLS_DIR"/{ca,localhost,certified}.{key,pem}
   [[ ! -d $TLS_DIR ]] || rmdir "$TLS_DIR"
   rmdir "$LOG_DIR" "$STACK_DIR" 2>/dev/null || true
@@ -499,7 +529,7 @@ main() {
   local command=${1:-help}
   shift || true
   case $command in
-    up | down | ctl | wipe | status) "$command" "$@" ;;
+    up | down | promote | ctl | wipe | status) "$command" "$@" ;;
     env) print_env ;;
     help | -h | --help) usage ;;
     *) usage >&2 && exit 2 ;;
