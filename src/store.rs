@@ -2,6 +2,7 @@
 //!
 //! - `connect`: a session whose death is noticed on both ends.
 //! - `encryption`: TLS under it.
+//! - `notices`: what PostgreSQL says beside its answers.
 //! - `transaction`: a batch stored as a whole, from encoded rows (`copy`), sent
 //!   in `chunks`, and the `products` that may have changed.
 //! - `inserts`: the statements that write tickets, with their origins and without.
@@ -25,6 +26,7 @@ mod error;
 mod export;
 mod inserts;
 mod migrate;
+mod notices;
 mod products;
 mod reparse;
 mod ticket_queries;

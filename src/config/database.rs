@@ -1,5 +1,6 @@
 //! PostgreSQL's URL.
 
+mod servers;
 mod ssl_options;
 mod tls;
 
@@ -75,31 +76,8 @@ impl DatabaseUrl {
         let options = self.ssl.shown();
         format!(
             "postgres://{user}{password}{at}{}/{database}{options}",
-            self.servers()
+            shown_servers(&self.driver)
         )
-    }
-
-    /// Hosts and ports, with commas between.
-    fn servers(&self) -> String {
-        let hosts = self.driver.get_hosts().iter().map(|name| match name {
-            Host::Tcp(name) => host(name),
-            Host::Unix(path) => encoded(&path.to_string_lossy()),
-        });
-        let addresses = self.driver.get_hostaddrs().iter();
-        let addresses = addresses.map(|address| host(&address.to_string()));
-        let hosts: Vec<_> = hosts.collect();
-        let hosts = if hosts.is_empty() {
-            addresses.collect()
-        } else {
-            hosts
-        };
-        let ports = self.driver.get_ports();
-        let port = |at: usize| ports.get(at).or(ports.first()).copied().unwrap_or(PORT);
-        let servers = hosts.iter().enumerate();
-        let servers: Vec<_> = servers
-            .map(|(at, host)| format!("{host}:{}", port(at)))
-            .collect();
-        servers.join(",")
     }
 }
 
@@ -141,6 +119,21 @@ impl DatabaseConfig {
         Ok(Self { driver, tls })
     }
 
+    /// One for each server that the URL names, in its order.
+    pub fn servers(&self) -> Vec<Self> {
+        let servers = servers::servers(&self.driver).into_iter();
+        let of = |driver| Self {
+            driver,
+            tls: self.tls.clone(),
+        };
+        servers.map(of).collect()
+    }
+
+    /// Hosts and ports, with commas between, as they may be shown.
+    pub fn shown(&self) -> String {
+        shown_servers(&self.driver)
+    }
+
     /// Whether all of the way there is on this machine.
     pub fn is_local(&self) -> bool {
         let addresses = self.driver.get_hostaddrs();
@@ -154,6 +147,29 @@ impl DatabaseConfig {
             addresses.iter().all(std::net::IpAddr::is_loopback)
         }
     }
+}
+
+/// Hosts and ports, with commas between.
+fn shown_servers(driver: &Config) -> String {
+    let hosts = driver.get_hosts().iter().map(|name| match name {
+        Host::Tcp(name) => host(name),
+        Host::Unix(path) => encoded(&path.to_string_lossy()),
+    });
+    let addresses = driver.get_hostaddrs().iter();
+    let addresses = addresses.map(|address| host(&address.to_string()));
+    let hosts: Vec<_> = hosts.collect();
+    let hosts = if hosts.is_empty() {
+        addresses.collect()
+    } else {
+        hosts
+    };
+    let ports = driver.get_ports();
+    let port = |at: usize| ports.get(at).or(ports.first()).copied().unwrap_or(PORT);
+    let servers = hosts.iter().enumerate();
+    let servers: Vec<_> = servers
+        .map(|(at, host)| format!("{host}:{}", port(at)))
+        .collect();
+    servers.join(",")
 }
 
 fn is_loopback(name: &str) -> bool {

@@ -218,6 +218,18 @@ impl<'a> Plan<'a> {
         changed
     }
 
+    /// What was found to be stored is to be looked up again: the connection was lost, and the server
+    /// that is found next may be another one, which does not have it.
+    pub(super) fn reopen(&mut self) {
+        for (record, verdict) in self.records.iter().zip(&mut self.verdicts) {
+            if matches!(verdict, Verdict::Duplicate | Verdict::KeyReused) {
+                *verdict = Verdict::Store;
+                let asked = (record.id, record.body.len());
+                self.possible_duplicates.push(asked);
+            }
+        }
+    }
+
     /// The ids of those that go to `dead_tickets`.
     pub(super) fn dead(&self, range: Range<usize>) -> HashSet<Uuid> {
         let verdicts = self.verdicts.get(range.clone()).unwrap_or_default();

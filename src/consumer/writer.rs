@@ -169,6 +169,7 @@ impl Writer {
             let unusable = matches!(error, StoreError::Schema(_));
             self.held.set_schema_unusable(unusable);
             self.flusher.disconnect(&error).await;
+            plan.reopen();
             sleep(backoff.next()).await;
             if !self.flusher.connect(&job.abandoned).await {
                 return BatchOutcome::Abandoned;

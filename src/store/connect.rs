@@ -1,15 +1,18 @@
 //! A connection to PostgreSQL whose death is noticed, on both ends.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::task::JoinHandle;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
+use tokio_postgres::config::LoadBalanceHosts;
 use tokio_postgres::{Client, Connection, Error, NoTls, Socket};
 use tracing::{debug, info, warn};
 
 use super::StoreError;
 use super::encryption::{self, Encryption};
+use super::notices::{Warnings, drive};
 use crate::config::{DatabaseConfig, SslMode};
 use crate::tls::TlsError;
 
@@ -18,6 +21,15 @@ const TCP_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// Maximum time for a connection, with authentication and session settings.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// The same where the URL names other servers, too: one that is silent must not keep from them.
+const ONE_OF_SEVERAL_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// How long work may go without an answer before its server is asked for a sign of life, and again.
+const CHECK_AFTER: Duration = Duration::from_secs(5);
+
+/// Maximum time for that sign of life.
+const CHECK_TIMEOUT: Duration = Duration::from_secs(4);
 
 /// The encoding of a database that can hold every ticket.
 const ENCODING: &str = "UTF8";
@@ -58,6 +70,10 @@ pub(super) struct Connected {
     pub client: Client,
     /// Ends when the connection does.
     pub task: Task,
+    /// What the server has warned of.
+    pub warnings: Arc<Warnings>,
+    /// The server that it is.
+    pub server: DatabaseConfig,
 }
 
 /// A task that does not outlive its handle.
@@ -82,13 +98,39 @@ pub(crate) fn check_tls(database: &DatabaseConfig) -> Result<(), TlsError> {
     Encryption::new(database).map(drop)
 }
 
-/// Connects and sets the session up. `name` shows in `pg_stat_activity`.
+/// Connects to the first of the URL's servers that will do, and sets the session up. `name` shows in
+/// `pg_stat_activity`.
 pub(super) async fn connect(
     database: &DatabaseConfig,
     name: &str,
 ) -> Result<Connected, StoreError> {
-    let mut database = database.clone();
-    let driver = &mut database.driver;
+    let mut servers = database.servers();
+    if database.driver.get_load_balance_hosts() == LoadBalanceHosts::Random {
+        fastrand::shuffle(&mut servers);
+    }
+    let limit = match servers.len() {
+        0 | 1 => return connect_to(database.clone(), name, CONNECT_TIMEOUT).await,
+        _ => ONE_OF_SEVERAL_TIMEOUT,
+    };
+    let mut failed = Vec::new();
+    for server in servers {
+        let at = server.shown();
+        match connect_to(server, name, limit).await {
+            Err(StoreError::Unavailable(cause)) => {
+                failed.push(format!("{at}: {:#}", StoreError::Unavailable(cause)));
+            }
+            connected => return connected,
+        }
+    }
+    Err(StoreError::Unavailable(failed.join("; ").into()))
+}
+
+async fn connect_to(
+    mut server: DatabaseConfig,
+    name: &str,
+    limit: Duration,
+) -> Result<Connected, StoreError> {
+    let driver = &mut server.driver;
     if driver.get_application_name().is_none() {
         driver.application_name(name);
     }
@@ -99,23 +141,37 @@ pub(super) async fn connect(
         .keepalives_retries(KEEPALIVE_RETRIES)
         .tcp_user_timeout(TCP_USER_TIMEOUT);
     // Boxed: the handshake's buffers are not to be part of whoever connects now and then.
-    match timeout(CONNECT_TIMEOUT, Box::pin(open(&database))).await {
+    match timeout(limit, Box::pin(open(server))).await {
         Ok(connected) => connected,
         Err(_late) => Err(StoreError::Unavailable("no answer in time".into())),
     }
 }
 
-async fn open(database: &DatabaseConfig) -> Result<Connected, StoreError> {
+/// Waits until a server gives no sign of life. One that hangs as a whole acknowledges what is sent to
+/// it all the same, as its kernel does not hang.
+pub(super) async fn unresponsive(server: &DatabaseConfig) {
+    loop {
+        sleep(CHECK_AFTER).await;
+        match connect_to(server.clone(), "ticketd check", CHECK_TIMEOUT).await {
+            Ok(_) => {}
+            // Whatever it objects to, it has answered.
+            Err(error) if error.is_from_server() => {}
+            Err(_) => return,
+        }
+    }
+}
+
+async fn open(server: DatabaseConfig) -> Result<Connected, StoreError> {
     // Read each time: a certificate is replaced in good time before it expires, and nobody has to be told.
-    let encryption = Encryption::new(database)
+    let encryption = Encryption::new(&server)
         .map_err(|error| StoreError::Unavailable(error.to_string().into()))?;
     let is_encrypted = || encryption.as_ref().is_some_and(Encryption::is_done);
-    let connected = set_up(database, encryption.clone()).await;
+    let connected = set_up(server.clone(), encryption.clone()).await;
     let (connected, encoding) = connected.map_err(|error| {
-        let about = encryption::about(&error, database, is_encrypted());
+        let about = encryption::about(&error, &server, is_encrypted());
         StoreError::unavailable(error, about)
     })?;
-    tell_of_plain(database, is_encrypted());
+    tell_of_plain(&server, is_encrypted());
     if encoding != ENCODING {
         return Err(StoreError::Encoding(encoding));
     }
@@ -138,12 +194,13 @@ fn tell_of_plain(database: &DatabaseConfig, is_encrypted: bool) {
 
 /// The connection, and its database's encoding.
 async fn set_up(
-    database: &DatabaseConfig,
+    server: DatabaseConfig,
     encryption: Option<Encryption>,
 ) -> Result<(Connected, String), Error> {
+    let warnings = Arc::<Warnings>::default();
     let (client, task) = match encryption {
-        None => driven(database.driver.connect(NoTls).await?),
-        Some(encryption) => driven(database.driver.connect(encryption).await?),
+        None => driven(server.driver.connect(NoTls).await?, warnings.clone()),
+        Some(encryption) => driven(server.driver.connect(encryption).await?, warnings.clone()),
     };
     client.batch_execute(SESSION).await?;
     for setting in SESSION_NEWER {
@@ -152,15 +209,24 @@ async fn set_up(
         }
     }
     let encoding = client.query_one("show server_encoding", &[]).await?;
-    Ok((Connected { client, task }, encoding.try_get(0)?))
+    let connected = Connected {
+        client,
+        task,
+        warnings,
+        server,
+    };
+    Ok((connected, encoding.try_get(0)?))
 }
 
-fn driven<S>((client, connection): (Client, Connection<Socket, S>)) -> (Client, Task)
+fn driven<S>(
+    (client, connection): (Client, Connection<Socket, S>),
+    warnings: Arc<Warnings>,
+) -> (Client, Task)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let task = tokio::spawn(async move {
-        if let Err(error) = connection.await {
+        if let Err(error) = drive(connection, &warnings).await {
             let error = StoreError::classify(error);
             warn!("a connection to PostgreSQL ended: {error:#}");
         }

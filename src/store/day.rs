@@ -50,7 +50,7 @@ pub(crate) enum DayError {
 impl TicketDays {
     /// Connects.
     pub(crate) async fn connect(database: &DatabaseConfig) -> Result<Self, StoreError> {
-        let Connected { client, task } = connect(database, "ticketd day").await?;
+        let Connected { client, task, .. } = connect(database, "ticketd day").await?;
         let _alive = task;
         let set = client.batch_execute(SESSION).await;
         set.map_err(StoreError::classify)?;

@@ -72,7 +72,7 @@ pub(crate) struct DeadList {
 impl DeadTickets {
     /// Connects.
     pub(crate) async fn connect(database: &DatabaseConfig) -> Result<Self, StoreError> {
-        let Connected { client, task } = connect(database, "ticketd dead").await?;
+        let Connected { client, task, .. } = connect(database, "ticketd dead").await?;
         let _alive = task;
         Ok(Self { client, _alive })
     }

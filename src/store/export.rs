@@ -80,7 +80,7 @@ impl TicketExport {
         source: Option<&Source>,
     ) -> Result<Self, ExportError> {
         let connected = connect(database, "ticketd export").await;
-        let Connected { client, task } = connected.map_err(ExportError::Store)?;
+        let Connected { client, task, .. } = connected.map_err(ExportError::Store)?;
         let export = Self {
             client,
             _alive: task,

@@ -78,7 +78,7 @@ impl Reparse {
         database: &DatabaseConfig,
         after: Option<i64>,
     ) -> Result<Self, StoreError> {
-        let Connected { client, task } = connect(database, "ticketd reparse").await?;
+        let Connected { client, task, .. } = connect(database, "ticketd reparse").await?;
         let prepared = Self::prepare(client, task, after).await;
         prepared.map_err(StoreError::classify)
     }

@@ -1,9 +1,15 @@
 //! One transaction for one batch: COPY, merge, COMMIT.
 //!
 //! A flush that reports success was committed with every statement's result
-//! read, and with `synchronous_commit` on. Everything else may or may not have
-//! been committed and is done again: `tickets.ticket_id` keeps one row an id,
-//! so a repetition changes nothing.
+//! read, with `synchronous_commit` on, and without a warning: a synchronous
+//! standby has it, where there is one. Everything else may or may not have been
+//! committed and is done again: `tickets.ticket_id` keeps one row an id, so a
+//! repetition changes nothing.
+//!
+//! What a repetition finds stored may be on this server alone, if it crashed or
+//! the wait for the standby was cut short. So each transaction writes to the
+//! WAL, even where it has no row to store: COMMIT waits for the standby only if
+//! it did, and by then the standby has all that was written before.
 //!
 //! Tickets are copied straight into their table: a staging table and a merge
 //! with ON CONFLICT cost half as much again, and almost every id is new. An id
@@ -12,11 +18,13 @@
 //! already.
 
 use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use futures_util::SinkExt;
 use futures_util::future::try_join;
+use tokio::time::error::Elapsed;
 use tokio::time::timeout;
 use tokio_postgres::error::SqlState;
 use tokio_postgres::types::ToSql;
@@ -24,17 +32,25 @@ use tokio_postgres::{Client, CopyInSink, Error, Row, Statement};
 use uuid::Uuid;
 
 use super::chunks::Chunks;
-use super::connect::{self, Connected, connect};
+use super::connect::{self, Connected, connect, unresponsive};
 use super::copy::{Encoded, ProductRow};
 use super::error::StoreError;
 use super::inserts::Inserts;
+use super::notices::Warnings;
 use super::products;
 use crate::config::DatabaseConfig;
 use crate::metrics::StoreMetrics;
 
-/// Maximum time for one flush. What hangs on a live connection, such as a stopped
-/// backend, ends only by this.
+/// Maximum time for one flush until COMMIT. What hangs on a live connection of a
+/// server that answers others, such as a stopped backend, ends only by this.
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(40);
+
+/// Maximum time for COMMIT, which `statement_timeout` does not end while it waits for a standby.
+const COMMIT_TIMEOUT: Duration = Duration::from_secs(40);
+
+/// A record in the WAL that means nothing to anybody, and COMMIT
+/// (<https://www.postgresql.org/docs/current/functions-admin.html#PG-LOGICAL-EMIT-MESSAGE>).
+const COMMIT: &str = "select pg_logical_emit_message(true, 'ticketd', ''); commit";
 
 const UNIQUE_KEYS: &str = "select c.relname::text, a.attname::text from pg_index i \
     join pg_class c on c.oid = i.indexrelid \
@@ -70,6 +86,8 @@ pub(crate) enum Comparison {
 pub(crate) struct Store {
     client: Client,
     connection: connect::Task,
+    warnings: Arc<Warnings>,
+    server: DatabaseConfig,
     inserts: Inserts,
     merge_products: Statement,
     stored_texts: Statement,
@@ -84,18 +102,20 @@ impl Store {
         config: &DatabaseConfig,
         metrics: StoreMetrics,
     ) -> Result<Self, StoreError> {
-        let Connected { client, task } = connect(config, "ticketd store").await?;
-        let preparing = timeout(FLUSH_TIMEOUT, Self::prepare(client, task, metrics)).await;
+        let connected = connect(config, "ticketd store").await?;
+        let preparing = timeout(FLUSH_TIMEOUT, Self::prepare(connected, metrics)).await;
         let store =
             preparing.map_err(|_late| StoreError::Unavailable("no answer in time".into()))?;
         store.map_err(StoreError::classify)
     }
 
-    async fn prepare(
-        client: Client,
-        connection: connect::Task,
-        metrics: StoreMetrics,
-    ) -> Result<Self, Error> {
+    async fn prepare(connected: Connected, metrics: StoreMetrics) -> Result<Self, Error> {
+        let Connected {
+            client,
+            task: connection,
+            warnings,
+            server,
+        } = connected;
         let keys = client.query(UNIQUE_KEYS, &[]).await?;
         let keys = keys
             .iter()
@@ -107,6 +127,8 @@ impl Store {
             stored_texts: client.prepare(STORED_TEXTS).await?,
             client,
             connection,
+            warnings,
+            server,
             metrics,
         })
     }
@@ -119,27 +141,57 @@ impl Store {
         products: &[ProductRow<'_>],
         pacing: Duration,
     ) -> Result<HashSet<String>, StoreError> {
-        match timeout(FLUSH_TIMEOUT, self.transaction(rows, products, pacing)).await {
-            Ok(result) => result,
-            Err(_late) => Err(StoreError::Timeout("no answer in time".into())),
+        self.unless_hung(self.transaction(rows, products, pacing))
+            .await
+    }
+
+    /// Waits for this work, unless the server hangs meanwhile.
+    async fn unless_hung<T>(
+        &self,
+        work: impl Future<Output = Result<T, StoreError>>,
+    ) -> Result<T, StoreError> {
+        tokio::select! {
+            done = work => done,
+            () = unresponsive(&self.server) => {
+                Err(StoreError::Unavailable("the server does not answer any more".into()))
+            }
         }
     }
 
     async fn transaction(
-        &mut self,
+        &self,
         rows: &Encoded<'_>,
         products: &[ProductRow<'_>],
         pacing: Duration,
     ) -> Result<HashSet<String>, StoreError> {
-        let merged = self.merge(rows, products, pacing).await;
-        let started = Instant::now();
-        // A server that answers COMMIT with ROLLBACK reports no error here, but
-        // only after a statement that failed, and then this is not reached.
-        let end = if merged.is_ok() { "commit" } else { "rollback" };
-        let ended = self.client.batch_execute(end).await;
-        ended.map_err(|error| StoreError::classify(error).of_products(!products.is_empty()))?;
+        let merged = timeout(FLUSH_TIMEOUT, self.merge(rows, products, pacing)).await;
+        match merged.unwrap_or_else(|_late| Err(StoreError::Timeout("no answer in time".into()))) {
+            Ok(written) => {
+                let committed = self.commit().await;
+                committed.map_err(|error| error.of_products(!products.is_empty()))?;
+                Ok(written)
+            }
+            Err(error @ StoreError::Timeout(_)) => Err(error),
+            Err(error) => {
+                let undone = timeout(COMMIT_TIMEOUT, self.client.batch_execute("rollback")).await;
+                answered(undone)?;
+                Err(error)
+            }
+        }
+    }
+
+    /// Success means that it is stored for good. A server that answers COMMIT with ROLLBACK reports no
+    /// error here, but only after a statement that failed, and then there is none.
+    async fn commit(&self) -> Result<(), StoreError> {
+        let (started, warnings) = (Instant::now(), self.warnings.count());
+        answered(timeout(COMMIT_TIMEOUT, self.client.batch_execute(COMMIT)).await)?;
+        if self.warnings.count() != warnings {
+            return Err(StoreError::Unavailable(
+                "PostgreSQL warned at COMMIT, so the standby may not have it".into(),
+            ));
+        }
         self.metrics.commit.record(started.elapsed());
-        merged
+        Ok(())
     }
 
     async fn merge(
@@ -211,7 +263,7 @@ impl Store {
             undone.map_err(StoreError::classify)?;
             tried
         };
-        let tried = timeout(FLUSH_TIMEOUT, trying).await;
+        let tried = timeout(FLUSH_TIMEOUT, self.unless_hung(trying)).await;
         tried.unwrap_or_else(|_late| Err(StoreError::Timeout("no answer in time".into())))
     }
 
@@ -260,11 +312,13 @@ impl Store {
     ) -> Result<HashMap<Uuid, String>, StoreError> {
         let mut texts: HashMap<Uuid, String> = HashMap::new();
         for portion in asked.chunks(STORED_TEXTS_MAX) {
-            let query = self.stored_portion(portion);
-            let rows = timeout(FLUSH_TIMEOUT, query)
-                .await
-                .map_err(|_late| StoreError::Unavailable("no answer in time".into()))?
-                .map_err(StoreError::classify)?;
+            let query = async {
+                let rows = self.stored_portion(portion).await;
+                rows.map_err(StoreError::classify)
+            };
+            let rows = timeout(FLUSH_TIMEOUT, self.unless_hung(query)).await;
+            let rows =
+                rows.map_err(|_late| StoreError::Unavailable("no answer in time".into()))??;
             for (id, text) in rows {
                 let known = texts.entry(id).or_default();
                 // An id may be asked for with several lengths.
@@ -290,4 +344,11 @@ impl Store {
     pub(crate) async fn closed(&mut self) {
         self.connection.ended().await;
     }
+}
+
+/// An answer that did not come in time leaves open what became of the statement: it is not that it
+/// was too much at once.
+fn answered(answer: Result<Result<(), Error>, Elapsed>) -> Result<(), StoreError> {
+    let answer = answer.map_err(|_late| StoreError::Unavailable("no answer in time".into()))?;
+    answer.map_err(StoreError::classify)
 }

@@ -29,6 +29,7 @@ mod backend;
 mod checker;
 mod confirms;
 mod declaring;
+mod failover;
 mod fake_broker;
 mod fault;
 mod full_disk;

@@ -151,6 +151,15 @@ mutation 'a refused ticket is at fault, whatever the table takes' 'stored_once_d
   's/\(comparable \|\| alone\) && evidence/evidence/' \
   's/Comparison::NoneAccepted => search\.wait\(ids\.start, kind\),/Comparison::NoneAccepted => return Ok(true),/'
 
+mutation 'a warning at COMMIT is passed over' 'failover::waits_for_the_standby_are_cancelled' \
+  's/self\.warnings\.count\(\) != warnings/false/'
+
+mutation 'what is stored already is not waited for' 'failover::waits_for_the_standby_are_terminated' \
+  's/"select pg_logical_emit_message\(true, .ticketd., ..\); commit"/"commit"/'
+
+mutation 'what a lost server had counts as stored' 'failover::waits_for_the_standby_are_terminated' \
+  's/\n            plan\.reopen\(\);//'
+
 mutation 'COMMIT does not wait for the disk' 'stored_once_despite::servers::kill_9_of_postgres' \
   's/set synchronous_commit = on;/set synchronous_commit = off;/'
 

@@ -16,7 +16,10 @@ while read -r mount; do
   umount -l "$mount"
 done < <(awk -v dir="$STACK_DIR/" 'index($2, dir) == 1 { print $2 }' /proc/mounts)
 unset DATABASE_URL AMQP_URL RABBITMQ_URL STACK_URLS
-bash "$STACK_DIR/deploy/stack.sh" wipe
+here=$STACK_DIR
+for STACK_DIR in "$here"/pair "$here"; do
+  bash "$here/deploy/stack.sh" wipe
+done
 rm -rf "$STACK_DIR/deploy"
 # Left in place when a test failed and its ledger and logs are worth a look.
 rmdir "$STACK_DIR/tests" "$STACK_DIR" 2>/dev/null

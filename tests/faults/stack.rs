@@ -178,10 +178,11 @@ impl Stack {
         &self.dir
     }
 
-    fn command(&self, args: &[&str]) -> Command {
+    /// What runs stack.sh for the servers in that folder.
+    pub(crate) fn command(&self, place: &Path, args: &[&str]) -> Command {
         let mut command = Command::new("bash");
         let script = self.dir.join("deploy/stack.sh");
-        command.arg(script).args(args).env("STACK_DIR", &self.dir);
+        command.arg(script).args(args).env("STACK_DIR", place);
         for name in FOREIGN_URLS {
             command.env_remove(name);
         }
@@ -189,8 +190,9 @@ impl Stack {
         command
     }
 
-    fn run(&self, args: &[&str]) -> String {
-        let output = self.command(args).output().expect("bash starts");
+    /// Runs stack.sh for the servers in that folder, to its end.
+    pub(crate) fn run_in(&self, place: &Path, args: &[&str]) -> String {
+        let output = self.command(place, args).output().expect("bash starts");
         assert!(
             output.status.success(),
             "stack.sh {args:?} failed: {}{}",
@@ -200,10 +202,17 @@ impl Stack {
         String::from_utf8_lossy(&output.stdout).into_owned()
     }
 
+    fn run(&self, args: &[&str]) -> String {
+        self.run_in(&self.dir, args)
+    }
+
     /// Starts a server that is not running, and takes note of its port.
     pub(crate) fn up(&self, server: Server) {
         self.run(&["up", server.name()]);
-        let status = self.command(&["status"]).output().expect("bash starts");
+        let status = self
+            .command(&self.dir, &["status"])
+            .output()
+            .expect("bash starts");
         let status = String::from_utf8_lossy(&status.stdout).into_owned();
         let line = status
             .lines()
@@ -342,7 +351,8 @@ impl Stack {
     }
 }
 
-fn number<T: std::str::FromStr>(line: &str, name: &str) -> T {
+/// The number after that name in a line of stack.sh's status.
+pub(crate) fn number<T: std::str::FromStr>(line: &str, name: &str) -> T {
     line.split_whitespace()
         .find_map(|word| word.strip_prefix(name))
         .and_then(|number| number.parse().ok())

@@ -79,7 +79,10 @@ const FOREIGN: &[(&str, &[&str])] = &[
     ("chrono", &["config", "http"]),
     ("clap", &["config"]),
     ("encoding_rs", &["http"]),
-    ("fastrand", &["backoff", "commands", "consumer", "http"]),
+    (
+        "fastrand",
+        &["backoff", "commands", "consumer", "http", "store"],
+    ),
     ("flate2", &["http"]),
     ("foldhash", &["consumer"]),
     ("getrandom", &["commands"]),

@@ -62,6 +62,21 @@ fn what_is_stored_already_is_not_stored_again_and_another_text_is_dead() {
 }
 
 #[test]
+fn what_a_lost_server_had_is_looked_up_on_the_next_one() {
+    let texts = [(FIRST, "a"), (SECOND, "b"), (SECOND, "b")];
+    let messages = texts.map(|(id, text)| message(id, text, true));
+    let mut plan = plan(&messages);
+    let stored = HashMap::from([(id(FIRST), "a".into()), (id(SECOND), "other".into())]);
+    assert!(plan.resolve(plan.all(), &stored));
+    plan.possible_duplicates.clear();
+    plan.reopen();
+    let again = [(id(FIRST), 1), (id(SECOND), 1), (id(SECOND), 1)];
+    assert_eq!(plan.possible_duplicates, again);
+    plan.resolve(plan.all(), &HashMap::new());
+    assert_eq!(stored_and_dead(&plan), (2, vec![]));
+}
+
+#[test]
 fn of_one_id_the_first_text_in_a_batch_is_stored() {
     let texts = ["a", "a", "other"];
     let messages = texts.map(|text| message(OF_A_KEY, text, false));

@@ -92,6 +92,7 @@ async fn progress(
     let Connected {
         client,
         task: _alive,
+        ..
     } = connect(config, "ticketd migrate").await?;
     let mut tick = interval(LOG_INTERVAL);
     tick.tick().await;

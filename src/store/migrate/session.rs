@@ -39,7 +39,7 @@ pub(super) struct Session<'a> {
 impl<'a> Session<'a> {
     /// Connects and waits for the lock.
     pub(super) async fn open(config: &'a DatabaseConfig) -> Result<Self, StoreError> {
-        let Connected { client, task } = connect(config, "ticketd migrate").await?;
+        let Connected { client, task, .. } = connect(config, "ticketd migrate").await?;
         let is_utc = prepare(&client).await.map_err(StoreError::classify)?;
         Ok(Self {
             config,
