@@ -84,7 +84,11 @@ async fn run(command: Command, output: &mut Output) -> anyhow::Result<ExitCode> 
         }
         Command::Credential(settings) => ticketd::credential(&settings.action, output)?,
         Command::Healthcheck(settings) => ticketd::healthcheck(&settings).await?,
-        Command::Sample(settings) => ticketd::sample(&settings, output).await?,
+        Command::Sample(settings) => {
+            let mut signals = Signals::new()?;
+            let stop = async move { signals.next().await };
+            ticketd::sample(&settings, output, stop).await?;
+        }
         Command::Reparse(settings) => ticketd::reparse(&settings, output).await?,
         Command::Send(settings) => {
             let mut signals = Signals::new()?;

@@ -2,41 +2,101 @@
 //!
 //! - `catalogue`, `receipt`, `shops`: the tickets, without I/O.
 //! - `tokens`: credentials for the shops.
+//! - `poster`: sends tickets.
 
 mod catalogue;
+mod poster;
 mod receipt;
 mod shops;
 mod tokens;
 
 use std::io::Write;
+use std::pin::pin;
 use std::time::{Duration, SystemTime};
 
+use anyhow::{Context, anyhow};
 use serde_json::json;
 use tokio::time::{Interval, MissedTickBehavior, interval};
 
 use crate::config::{SampleFormat, SampleSettings};
+use poster::Poster;
 use shops::{SampleTicket, Shops};
+use tokens::ShopTokens;
 
-/// Writes tickets to standard output, until there are as many as wanted; or makes credentials for their
-/// shops.
-pub async fn sample(settings: &SampleSettings, out: &mut impl Write) -> anyhow::Result<()> {
+/// Tickets a second that are sent where nothing is said.
+const RATE: u16 = 50;
+
+/// Writes tickets to standard output or sends them, until there are as many as wanted or it is told to
+/// stop; or makes credentials for their shops.
+pub async fn sample(
+    settings: &SampleSettings,
+    out: &mut impl Write,
+    stop: impl Future<Output = ()>,
+) -> anyhow::Result<()> {
     let names = Shops::names(settings.sources);
     if let Some(path) = &settings.write_credentials {
         return tokens::write(path, &names);
     }
+    let tokens = settings.tokens.as_deref().map(ShopTokens::read);
+    let (names, tokens) = match tokens.transpose()? {
+        Some(ShopTokens { names, tokens }) => (names, tokens),
+        None => (names, Vec::new()),
+    };
     let seed = settings.seed.unwrap_or_else(|| fastrand::u64(..));
     let shops = Shops::new(names, seed);
-    write(settings, shops, out).await
+    if settings.send {
+        send(settings, shops, tokens, out, stop).await
+    } else {
+        write(settings, shops, out, stop).await
+    }
+}
+
+async fn send(
+    settings: &SampleSettings,
+    mut shops: Shops,
+    tokens: Vec<String>,
+    out: &mut impl Write,
+    stop: impl Future<Output = ()>,
+) -> anyhow::Result<()> {
+    let server = settings.remote.server().map_err(|why| anyhow!(why))?;
+    let server = server.context("TICKETD_URL is not set")?;
+    let token = settings.remote.token().map_err(|why| anyhow!(why))?;
+    let mut poster = Poster::new(server, tokens, token);
+    let mut pace = pace(settings.rate.unwrap_or(RATE));
+    let mut left = settings.count.unwrap_or(u64::MAX);
+    let mut stop = pin!(stop);
+    while left > 0 {
+        tokio::select! {
+            _ = pace.tick(), if poster.has_room() => {
+                let Some(ticket) = shops.next() else { break };
+                poster.begin(&ticket)?;
+                left -= 1;
+            }
+            posted = poster.next() => posted?,
+            () = &mut stop => break,
+        }
+    }
+    if left == 0 {
+        poster.finish(stop).await?;
+    }
+    writeln!(out, "{} tickets accepted", poster.accepted())?;
+    Ok(())
 }
 
 async fn write(
     settings: &SampleSettings,
     mut shops: Shops,
     out: &mut impl Write,
+    stop: impl Future<Output = ()>,
 ) -> anyhow::Result<()> {
     let mut pace = settings.rate.map(pace);
+    let mut stop = pin!(stop);
     for _ in 0..settings.count.unwrap_or(u64::MAX) {
-        next(pace.as_mut()).await;
+        tokio::select! {
+            biased;
+            () = &mut stop => break,
+            () = next(pace.as_mut()) => {}
+        }
         let Some(ticket) = shops.next() else { break };
         write_one(&ticket, settings.format, out)?;
         if pace.is_some() {

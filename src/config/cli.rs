@@ -319,6 +319,10 @@ impl Cli {
                 }
                 return Ok(self);
             }
+            Command::Sample(settings) => {
+                asked(&settings.remote)?;
+                return Ok(self);
+            }
             Command::Reparse(settings) => (Ok(None), settings.database.config().map(drop)),
             Command::Day(settings) => (Ok(None), settings.database.config().map(drop)),
             Command::Silent(settings) => (Ok(None), settings.database.config().map(drop)),
@@ -330,7 +334,6 @@ impl Cli {
             Command::Check(_)
             | Command::Config { .. }
             | Command::Credential(_)
-            | Command::Sample(_)
             | Command::Healthcheck(_) => {
                 return Ok(self);
             }

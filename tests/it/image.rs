@@ -191,7 +191,7 @@ fn every_manifest_is_copied() {
 #[test]
 fn every_service_is_built_bounded_and_restarted() {
     let services = services();
-    assert_eq!(services.len(), 10, "{services:?}");
+    assert_eq!(services.len(), 11, "{services:?}");
     for (name, lines) in &services {
         let restart = if name.contains("policy") {
             "restart: on-failure"
@@ -325,6 +325,21 @@ fn the_profile_observability_is_provisioned() {
     let (folder, _) = path.split_once('}').unwrap();
     let copied = format!("deploy/grafana/ticketd.json {folder}/ticketd.json");
     assert!(lines(DOCKERFILE, "COPY ").any(|copy| copy.ends_with(&copied)));
+}
+
+/// The profile `demo` sends made-up tickets to the plain installation, and is reached by nobody: reads its
+/// service, and has the command that is in it send none.
+#[tokio::test]
+async fn the_profile_demo_sends_made_up_tickets() {
+    let services = services();
+    let demo = &services["demo"];
+    assert!(demo.contains(&"profiles: [demo]") && !demo.contains(&"ports:"));
+    let command: Vec<String> = serde_json::from_str(value(demo, "command")).unwrap();
+    let mut command: Vec<_> = command.iter().map(String::as_str).collect();
+    assert!(command.contains(&"http://ticketd:8080") && services.contains_key("ticketd"));
+    command.extend(["--count", "0"]);
+    let ended = Process::run(TICKETD, &command, &[("PORT", "8080")]).await;
+    assert_eq!(ended.text(), "0 tickets accepted\n", "{}", ended.log);
 }
 
 /// What deploy/compose_tls.sh makes, beside what is on this machine. It goes with the value.
