@@ -414,6 +414,7 @@ async fn the_profile_tls_takes_tickets() {
         .collect();
     let mut ticketd = namespace.start("serve", &settings);
     ticketd.logged("publishing to RabbitMQ").await;
+    ticketd.logged("storing in PostgreSQL").await;
     let port = ticketd.address("LISTEN").await.port();
     let (url, ca) = (format!("https://localhost:{port}/ticket"), made.ca());
     let mine = format!("authorization: Bearer {token}");
