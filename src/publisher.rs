@@ -29,6 +29,7 @@ mod channel;
 mod error;
 mod group;
 mod limits;
+mod outcomes;
 mod queue;
 mod replies;
 mod session;
@@ -37,6 +38,7 @@ pub(crate) use bulk::GroupBuilder;
 pub(crate) use error::{PublishError, PublishResult};
 pub use group::Group;
 pub(crate) use limits::PublishLimits;
+pub(crate) use outcomes::Outcomes;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};

@@ -16,7 +16,6 @@ mod inflation;
 mod intake;
 mod multipart;
 mod ndjson;
-mod outcomes;
 
 use std::sync::Arc;
 

@@ -14,12 +14,11 @@ use super::entry::Entry;
 use super::halt::Halt;
 use super::ids::Ids;
 use super::inflation::Inflation;
-use super::outcomes::Outcomes;
 use crate::clock::now_us;
 use crate::http::auth::Sender;
 use crate::http::body::{BodyError, data};
 use crate::message::Record;
-use crate::publisher::{Group, GroupBuilder, PublishError};
+use crate::publisher::{Group, GroupBuilder, Outcomes, PublishError};
 use crate::source::{Origin, id_of_key, id_of_nth};
 
 /// The maximum time for a body's next piece.

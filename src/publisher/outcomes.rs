@@ -1,19 +1,19 @@
-//! Whole groups of one body on their way, and what became of them.
+//! Whole groups of one submitter on their way, and what became of them.
 
 use std::collections::VecDeque;
 
 use tokio::sync::oneshot;
 use tokio::sync::oneshot::error::{RecvError, TryRecvError};
 
-use crate::publisher::{PublishError, PublishResult};
+use super::error::{PublishError, PublishResult};
 
-/// Maximum of groups of one body that wait for their results, so that one body never holds all that
+/// Maximum of groups of one submitter that wait for their results, so that one never holds all that
 /// whole groups may.
 const PENDING_MAX: usize = 6;
 
-/// The groups of one body, and how many tickets of them are confirmed.
+/// The groups of one submitter, and how many tickets of them are confirmed.
 #[derive(Default)]
-pub(super) struct Outcomes {
+pub(crate) struct Outcomes {
     pending: VecDeque<(usize, oneshot::Receiver<PublishResult>)>,
     /// Tickets that are confirmed.
     pub confirmed: u64,
@@ -23,18 +23,18 @@ pub(super) struct Outcomes {
 
 impl Outcomes {
     /// Adds a group of so many tickets that was submitted.
-    pub(super) fn add(&mut self, tickets: usize, outcome: oneshot::Receiver<PublishResult>) {
+    pub(crate) fn add(&mut self, tickets: usize, outcome: oneshot::Receiver<PublishResult>) {
         self.pending.push_back((tickets, outcome));
     }
 
     /// A group of so many tickets was not even submitted.
-    pub(super) fn fail(&mut self, tickets: usize, error: PublishError) {
+    pub(crate) fn fail(&mut self, tickets: usize, error: PublishError) {
         let (_, failed) = self.failed.get_or_insert((error, 0));
         *failed += tickets as u64;
     }
 
     /// Waits until another group may be submitted; an error if one has failed.
-    pub(super) async fn room(&mut self) -> Result<(), PublishError> {
+    pub(crate) async fn room(&mut self) -> Result<(), PublishError> {
         while self.pending.len() >= PENDING_MAX {
             self.next().await;
         }
@@ -50,7 +50,7 @@ impl Outcomes {
     }
 
     /// Waits for all, which their deadlines bound.
-    pub(super) async fn all(&mut self) {
+    pub(crate) async fn all(&mut self) {
         while !self.pending.is_empty() {
             self.next().await;
         }
