@@ -15,18 +15,20 @@
 //!
 //! ```text
 //! main -> commands, service -> http -> publisher -> broker, message
-//!            |        |        '-> store (a ticket's state only)
+//!            |        |        |-> store (a ticket's state only)
+//!            |        |        '-> bulk -> ticket
 //!            |        '-> consumer -> broker, message, store, ticket        store -> ticket
-//!            '-> client
+//!            '-> client, bulk
 //! ```
 //!
 //! Leaves, which anyone may use and which use nothing but `config`: `metrics`, `health`,
 //! `backoff`, `clock`, `thread`, `source`, `tls`. Pure, without I/O, clock or logs: `ticket`,
-//! `message`, `source`, `store/copy`, `consumer/{batch, ack_window, dedup, known_products}`,
+//! `bulk`, `message`, `source`, `store/copy`, `consumer/{batch, ack_window, dedup, known_products}`,
 //! `http/encoding/{charset, decoder, inflate}`.
 
 mod backoff;
 mod broker;
+mod bulk;
 mod client;
 mod clock;
 mod commands;

@@ -1,8 +1,10 @@
 //! Who a ticket came from, when it was made there, and the id that its sender's key gives it.
 
+mod issued_at;
 mod key;
 
-pub use key::{KEY_BYTES_MAX, id_of_key, id_of_nth, is_key};
+pub use issued_at::{IssuedAtError, time_us};
+pub use key::{KEY_BYTES_MAX, KeyError, id_of_key, id_of_nth, is_key};
 
 use std::fmt;
 use std::sync::Arc;

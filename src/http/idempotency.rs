@@ -3,30 +3,11 @@
 use hyper::header::HeaderMap;
 use uuid::Uuid;
 
-use crate::source::{Source, id_of_key, is_key};
+use crate::source::{KeyError, Source, id_of_key, is_key};
 
 /// The headers that make a repetition recognisable: the IETF's draft of
 /// Idempotency-Key, and Standard Webhooks. The first one present counts.
 const KEY_HEADERS: [&str; 2] = ["idempotency-key", "webhook-id"];
-
-/// What is wrong with a key.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum KeyError {
-    /// It is there twice.
-    Several,
-    /// It is too long, or has other characters.
-    NoKey,
-}
-
-impl KeyError {
-    /// What its sender is told.
-    pub(super) fn detail(self) -> &'static str {
-        match self {
-            Self::Several => "more than one key",
-            Self::NoKey => "a key has 1 to 255 visible ASCII characters",
-        }
-    }
-}
 
 /// The id of a ticket: made from its source and its key, so that a repetition is
 /// recognised, or else a new one that grows with time (UUID version 7).

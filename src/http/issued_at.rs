@@ -1,29 +1,11 @@
 //! When a ticket was issued, as its sender says: tills queue for days, and the time of receipt is
 //! not the day of business.
 
-use chrono::DateTime;
 use hyper::header::{HeaderMap, HeaderName};
 
+use crate::source::{IssuedAtError, time_us};
+
 static ISSUED_AT: HeaderName = HeaderName::from_static("ticket-issued-at");
-
-/// Why there is no telling when a ticket was issued.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum IssuedAtError {
-    /// Its header is there twice.
-    Several,
-    /// Its header is no time.
-    NoTime,
-}
-
-impl IssuedAtError {
-    /// What its sender is told.
-    pub(super) fn detail(self) -> &'static str {
-        match self {
-            Self::Several => "more than one Ticket-Issued-At",
-            Self::NoTime => "Ticket-Issued-At is a time like 2026-11-27T12:00:00+01:00 (RFC 3339)",
-        }
-    }
-}
 
 /// The time of issue in µs since the Unix epoch, cut off after the microsecond; none where the sender
 /// gives none.
@@ -37,12 +19,6 @@ pub(super) fn issued_at_us(headers: &HeaderMap) -> Result<Option<i64>, IssuedAtE
     }
     let time = time.to_str().ok().and_then(time_us);
     Ok(Some(time.ok_or(IssuedAtError::NoTime)?))
-}
-
-/// A time of RFC 3339 in µs since the Unix epoch, cut off after the microsecond.
-pub(super) fn time_us(text: &str) -> Option<i64> {
-    let time = DateTime::parse_from_rfc3339(text).ok()?;
-    Some(time.timestamp_micros())
 }
 
 #[cfg(test)]

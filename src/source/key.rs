@@ -11,6 +11,25 @@ const KEY_NAMESPACE: Uuid = Uuid::from_u128(0x7b0d_51b2_6f5c_4e0a_9f8e_1c0d_3a6b
 /// The longest key, in bytes.
 pub const KEY_BYTES_MAX: usize = 255;
 
+/// What is wrong with a key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum KeyError {
+    /// It is there twice.
+    Several,
+    /// It is too long, or has other characters.
+    NoKey,
+}
+
+impl KeyError {
+    /// What its sender is told.
+    pub fn detail(self) -> &'static str {
+        match self {
+            Self::Several => "more than one key",
+            Self::NoKey => "a key has 1 to 255 visible ASCII characters",
+        }
+    }
+}
+
 /// Whether it has the form of a key: 1 to [`KEY_BYTES_MAX`] visible ASCII characters.
 pub fn is_key(key: &[u8]) -> bool {
     (1..=KEY_BYTES_MAX).contains(&key.len()) && key.iter().all(u8::is_ascii_graphic)

@@ -16,6 +16,7 @@ const ROOMS: &[(&str, &[&str])] = &[
         "commands",
         &[
             "broker",
+            "bulk",
             "client",
             "consumer",
             "message",
@@ -28,11 +29,12 @@ const ROOMS: &[(&str, &[&str])] = &[
         "service",
         &["broker", "consumer", "http", "publisher", "store"],
     ),
-    ("http", &["message", "publisher", "store", "ticket"]),
+    ("http", &["bulk", "message", "publisher", "store", "ticket"]),
     ("publisher", &["broker", "message"]),
     ("consumer", &["broker", "message", "store", "ticket"]),
     ("store", &["ticket"]),
     ("broker", &[]),
+    ("bulk", &["ticket"]),
     ("client", &[]),
     ("message", &[]),
     ("ticket", &[]),
@@ -41,6 +43,7 @@ const ROOMS: &[(&str, &[&str])] = &[
 /// lib declares them all, and passes on what is public.
 const EVERY_ROOM: &[&str] = &[
     "broker",
+    "bulk",
     "client",
     "commands",
     "consumer",
@@ -76,7 +79,7 @@ const FOREIGN: &[(&str, &[&str])] = &[
     // Webhook secrets and signatures, and new ones.
     ("base64", &["config", "http", "commands"]),
     ("bytes", &["client", "commands", "http", "store"]),
-    ("chrono", &["config", "http"]),
+    ("chrono", &["config", "source"]),
     ("clap", &["config"]),
     ("encoding_rs", &["http"]),
     (
@@ -95,7 +98,7 @@ const FOREIGN: &[(&str, &[&str])] = &[
     ("hyper_util", &["client", "http"]),
     // config checks its URL, so that a wrong one stops the start.
     ("lapin", &["broker", "publisher", "consumer", "config"]),
-    ("memchr", &["ticket", "http"]),
+    ("memchr", &["bulk", "ticket", "http"]),
     ("metrics", &["metrics"]),
     ("metrics_exporter_prometheus", &["metrics"]),
     ("metrics_process", &["metrics"]),
@@ -106,7 +109,7 @@ const FOREIGN: &[(&str, &[&str])] = &[
     // Tokens are hashed where they are read and where they are presented.
     (
         "serde_json",
-        &["ticket", "client", "commands", "store", "http"],
+        &["bulk", "ticket", "client", "commands", "store", "http"],
     ),
     ("sha2", &["commands", "config", "http"]),
     ("rustix", &["broker", "commands"]),
@@ -126,6 +129,7 @@ const EVERYWHERE: &[&str] = &["futures_util", "tokio", "tokio_util", "tracing", 
 
 /// Files without I/O, clock or logs, and folders of them.
 const PURE: &[&str] = &[
+    "bulk",
     "commands/send/issued",
     "commands/send/key",
     "commands/send/names",

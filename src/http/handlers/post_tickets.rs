@@ -9,13 +9,11 @@
 //! group is submitted. While there is no room for it, the body is not read on.
 
 mod entries;
-mod entry;
 mod halt;
 mod ids;
 mod inflation;
 mod intake;
 mod multipart;
-mod ndjson;
 
 use std::sync::Arc;
 

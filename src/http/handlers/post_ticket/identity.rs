@@ -10,8 +10,8 @@ use super::rejection::Rejection;
 use crate::http::auth::{Claim, Sender, Senders, SignedClaim, Unauthorized};
 use crate::http::body::BodyError;
 use crate::http::encoding::UnknownCoding;
-use crate::http::idempotency::{KeyError, ticket_id};
-use crate::source::id_of_key;
+use crate::http::idempotency::ticket_id;
+use crate::source::{KeyError, id_of_key};
 use crate::tls::ClientIdentity;
 
 /// Whose ticket it is, and its id, as far as the head tells.

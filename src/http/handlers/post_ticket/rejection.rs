@@ -2,10 +2,9 @@
 
 use crate::http::body::BodyError;
 use crate::http::encoding::UnknownCoding;
-use crate::http::idempotency::KeyError;
-use crate::http::issued_at::IssuedAtError;
 use crate::metrics::Rejected;
 use crate::publisher::PublishError;
+use crate::source::{IssuedAtError, KeyError};
 use crate::ticket::TextError;
 
 /// Why a ticket is rejected.

@@ -2,11 +2,10 @@
 
 use hyper::header::{CONTENT_TYPE, HeaderMap};
 
-use super::entry::{Entry, EntryError, EntryProblem, Place};
 use super::halt::Halt;
 use super::multipart::MultipartSplitter;
-use super::ndjson::NdjsonSplitter;
-use crate::ticket::{SplitError, TicketSplitter};
+use crate::bulk::{Entry, EntryError, NdjsonSplitter, next_of_text};
+use crate::ticket::TicketSplitter;
 
 /// What a body of tickets one behind the other may be said to be; the last two by clients that say
 /// nothing of their own.
@@ -81,27 +80,6 @@ impl Entries {
             Self::Multipart(splitter) => splitter.next_entry(),
         }
     }
-}
-
-fn next_of_text(splitter: &mut TicketSplitter) -> Result<Option<Entry<'_>>, EntryError> {
-    let place = |number, line| Place {
-        number,
-        line,
-        has_lines: true,
-    };
-    let ticket = splitter.next_ticket().map_err(|error| match error {
-        SplitError::NoOrder { line } => {
-            let before = "the first ticket does not begin with Order:";
-            place(1, line).is(EntryProblem::Malformed(before))
-        }
-        SplitError::TooLarge { number, line } => place(number, line).is(EntryProblem::TooLarge),
-    })?;
-    Ok(ticket.map(|ticket| Entry {
-        place: place(ticket.number, ticket.line),
-        key: None,
-        issued_at_us: None,
-        body: ticket.body.into(),
-    }))
 }
 
 /// A parameter of a content type, with its quotes undone (RFC 9110 section 5.6.6).

@@ -1,7 +1,7 @@
 //! Why a body of many tickets is not answered 202.
 
 use super::super::post_ticket::{PostTicket, Rejection};
-use super::entry::{EntryError, EntryProblem};
+use crate::bulk::{EntryError, EntryProblem};
 use crate::http::problem;
 use crate::http::response::FullResponse;
 use crate::metrics::Rejected;
@@ -40,7 +40,7 @@ impl Halt {
             Self::NoType => Rejected::ContentType,
             Self::TooLarge => Rejected::TooLarge,
             Self::BadQuery | Self::Empty => Rejected::Malformed,
-            Self::Entry(error) => match (error.rejection(), error.problem) {
+            Self::Entry(error) => match (rejection_of(error.problem), error.problem) {
                 (Some(rejection), _) => rejection.reason(),
                 (None, EntryProblem::TooLarge) => Rejected::TooLarge,
                 (None, _) => Rejected::Malformed,
@@ -74,5 +74,15 @@ impl From<Rejection> for Halt {
 impl From<EntryError> for Halt {
     fn from(error: EntryError) -> Self {
         Self::Entry(error)
+    }
+}
+
+/// The same as of POST /ticket, where there is one.
+fn rejection_of(problem: EntryProblem) -> Option<Rejection> {
+    match problem {
+        EntryProblem::NotText(error) => Some(Rejection::NotText(error)),
+        EntryProblem::BadKey(error) => Some(Rejection::BadKey(error)),
+        EntryProblem::BadIssuedAt(error) => Some(Rejection::BadIssuedAt(error)),
+        EntryProblem::Malformed(_) | EntryProblem::TooLarge => None,
     }
 }

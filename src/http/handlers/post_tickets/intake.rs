@@ -10,10 +10,10 @@ use uuid::Uuid;
 
 use super::super::post_ticket::{PostTicket, Rejection};
 use super::entries::Entries;
-use super::entry::Entry;
 use super::halt::Halt;
 use super::ids::Ids;
 use super::inflation::Inflation;
+use crate::bulk::Entry;
 use crate::clock::now_us;
 use crate::http::auth::Sender;
 use crate::http::body::{BodyError, data};

@@ -4,7 +4,7 @@
 use hyper::header::{HeaderMap, HeaderName, HeaderValue};
 use memchr::{memchr_iter, memmem};
 
-use super::entry::{Entry, EntryError, EntryProblem, Place};
+use crate::bulk::{Entry, EntryError, EntryProblem, Place};
 use crate::http::encoding::Coding;
 use crate::http::idempotency::key;
 use crate::http::issued_at::issued_at_us;

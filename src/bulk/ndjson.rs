@@ -4,9 +4,7 @@ use memchr::memchr;
 use serde_json::{Map, Value};
 
 use super::entry::{Entry, EntryError, EntryProblem, Place};
-use crate::http::idempotency::KeyError;
-use crate::http::issued_at::{IssuedAtError, time_us};
-use crate::source::is_key;
+use crate::source::{IssuedAtError, KeyError, is_key, time_us};
 
 const BYTE_ORDER_MARK: &[u8] = "\u{feff}".as_bytes();
 
@@ -14,8 +12,8 @@ const BYTE_ORDER_MARK: &[u8] = "\u{feff}".as_bytes();
 const ESCAPED_BYTES: usize = 6;
 const FIELDS_BYTES_MAX: usize = 4096;
 
-/// Takes the pieces of a body, and gives the tickets in it.
-pub(super) struct NdjsonSplitter {
+/// Takes the pieces of a text, and gives the tickets in it.
+pub(crate) struct NdjsonSplitter {
     bytes_max: usize,
     buffer: Vec<u8>,
     /// Where in the buffer the next line begins.
@@ -30,7 +28,7 @@ pub(super) struct NdjsonSplitter {
 
 impl NdjsonSplitter {
     /// Gives tickets of at most so many bytes.
-    pub(super) fn new(bytes_max: usize) -> Self {
+    pub(crate) fn new(bytes_max: usize) -> Self {
         Self {
             bytes_max,
             buffer: Vec::new(),
@@ -43,7 +41,7 @@ impl NdjsonSplitter {
     }
 
     /// Takes the next piece.
-    pub(super) fn push(&mut self, piece: &[u8]) {
+    pub(crate) fn push(&mut self, piece: &[u8]) {
         self.buffer.drain(..self.start);
         self.searched -= self.start;
         self.start = 0;
@@ -51,12 +49,12 @@ impl NdjsonSplitter {
     }
 
     /// There is no more.
-    pub(super) fn end(&mut self) {
+    pub(crate) fn end(&mut self) {
         self.has_ended = true;
     }
 
     /// The next ticket that is complete, if there is one.
-    pub(super) fn next_entry(&mut self) -> Result<Option<Entry<'static>>, EntryError> {
+    pub(crate) fn next_entry(&mut self) -> Result<Option<Entry<'static>>, EntryError> {
         while let Some((line, end)) = self.next_line()? {
             let place = self.place();
             let text = self.buffer.get(self.start..end).unwrap_or_default();

@@ -1,17 +1,15 @@
-//! One ticket of a body of many, whichever form that has.
+//! One ticket of a text of many, whichever form that has.
 
 use std::borrow::Cow;
 use std::fmt;
 
 use memchr::{memchr, memchr_iter};
 
-use super::super::post_ticket::Rejection;
-use crate::http::idempotency::KeyError;
-use crate::http::issued_at::IssuedAtError;
+use crate::source::{IssuedAtError, KeyError};
 use crate::ticket::{TextError, text};
 
-/// One ticket of a body, and what is said of it alone.
-pub(super) struct Entry<'a> {
+/// One ticket of a text, and what is said of it alone.
+pub(crate) struct Entry<'a> {
     /// Where it is.
     pub place: Place,
     /// Its own key.
@@ -22,20 +20,20 @@ pub(super) struct Entry<'a> {
     pub body: Cow<'a, [u8]>,
 }
 
-/// Where in a body a ticket is.
+/// Where in a text a ticket is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Place {
+pub(crate) struct Place {
     /// Which ticket, from 1.
     pub number: u64,
     /// The line on which it begins, from 1.
     pub line: u64,
-    /// Whether its lines are lines of the body.
+    /// Whether its lines are lines of the text.
     pub has_lines: bool,
 }
 
 /// What is wrong with one ticket.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct EntryError {
+pub(crate) struct EntryError {
     /// Which one.
     pub place: Place,
     /// What.
@@ -44,8 +42,8 @@ pub(super) struct EntryError {
 
 /// What may be wrong with one ticket.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum EntryProblem {
-    /// The body cannot be cut there.
+pub(crate) enum EntryProblem {
+    /// The text cannot be cut there.
     Malformed(&'static str),
     /// It is too large.
     TooLarge,
@@ -59,7 +57,7 @@ pub(super) enum EntryProblem {
 
 impl Place {
     /// That something is wrong with it.
-    pub(super) fn is(self, problem: EntryProblem) -> EntryError {
+    pub(crate) fn is(self, problem: EntryProblem) -> EntryError {
         EntryError {
             place: self,
             problem,
@@ -69,7 +67,7 @@ impl Place {
 
 impl Entry<'_> {
     /// Checks that it can be stored; the error names the line where that ends.
-    pub(super) fn check_text(&self) -> Result<(), EntryError> {
+    pub(crate) fn check_text(&self) -> Result<(), EntryError> {
         text(&self.body).map(drop).map_err(|error| {
             let mut place = self.place;
             if place.has_lines {
@@ -86,18 +84,6 @@ fn first_bad(body: &[u8]) -> usize {
     match std::str::from_utf8(body) {
         Err(error) => error.valid_up_to(),
         Ok(_) => memchr(0, body).unwrap_or_default(),
-    }
-}
-
-impl EntryError {
-    /// The same as of POST /ticket, where there is one.
-    pub(super) fn rejection(&self) -> Option<Rejection> {
-        match self.problem {
-            EntryProblem::NotText(error) => Some(Rejection::NotText(error)),
-            EntryProblem::BadKey(error) => Some(Rejection::BadKey(error)),
-            EntryProblem::BadIssuedAt(error) => Some(Rejection::BadIssuedAt(error)),
-            EntryProblem::Malformed(_) | EntryProblem::TooLarge => None,
-        }
     }
 }
 
