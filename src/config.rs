@@ -13,6 +13,7 @@ mod dead;
 mod export;
 mod file;
 mod http;
+mod import;
 mod logs;
 mod publish;
 mod rate;
@@ -47,7 +48,8 @@ pub use day::{BusinessDay, BusinessZone, DayFormat, DaySettings, SilentSettings}
 pub use dead::{DeadAction, DeadFilter, DeadSelection, DeadSettings, ListFormat};
 pub use export::{ExportFormat, ExportSettings, ExportSpan, Moment};
 pub use http::{CONSUMER_ADMIN_LISTEN, HttpSettings, ListenSettings, PageSwitch};
-pub use publish::{GROUP_BYTES_MAX, INFLIGHT_BYTES_MAX, PublishSettings};
+pub use import::{ImportFormat, ImportSettings};
+pub use publish::{GROUP_BYTES_MAX, GroupSettings, INFLIGHT_BYTES_MAX, PublishSettings};
 pub use rate::RateLimit;
 pub use remote::{RemoteServer, RemoteSettings, RemoteTls};
 pub use reparse::{ReparseFilter, ReparseSettings};

@@ -47,7 +47,7 @@ pub mod ticket;
 mod tls;
 
 pub use commands::{
-    check, credential, day, dead, export, healthcheck, migrate, reparse, sample, send,
+    check, credential, day, dead, export, healthcheck, import, migrate, reparse, sample, send,
     show_settings, silent, status,
 };
 pub use metrics::install as install_metrics;

@@ -90,6 +90,11 @@ async fn run(command: Command, output: &mut Output) -> anyhow::Result<ExitCode> 
             ticketd::sample(&settings, output, stop).await?;
         }
         Command::Reparse(settings) => ticketd::reparse(&settings, output).await?,
+        Command::Import(settings) => {
+            let mut signals = Signals::new()?;
+            let stop = async move { signals.next().await };
+            return Ok(exit_code(ticketd::import(&settings, output, stop).await?));
+        }
         Command::Send(settings) => {
             let mut signals = Signals::new()?;
             let stop = async move { signals.next().await };

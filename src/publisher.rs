@@ -103,6 +103,18 @@ impl Publisher {
         GroupBuilder::new(self.queue.clone(), self.queue.limits())
     }
 
+    /// Waits until RabbitMQ accepts messages; an error if that takes longer.
+    pub(crate) async fn ready(&self, wait_max: Duration) -> Result<(), PublishError> {
+        let until = Instant::now() + wait_max;
+        while let Err(error) = self.queue.check_link() {
+            if Instant::now() >= until {
+                return Err(error);
+            }
+            sleep(CONNECT_TICK).await;
+        }
+        Ok(())
+    }
+
     /// Submits a whole group as soon as there is room for it; an error if that takes as long as a
     /// confirm may. All of its tickets have one result, which comes through the receiver; dropping
     /// the receiver changes nothing for them.

@@ -27,7 +27,9 @@ use std::io::Write;
 use anyhow::{Context, anyhow};
 
 use crate::config::SendSettings;
+pub(super) use key::{hex, ticket_key};
 use lanes::Lanes;
+pub(super) use names::is_ignored;
 use sender::FileSender;
 
 /// Sends files, or what comes into a folder, until it is told to stop. True if all are accepted.

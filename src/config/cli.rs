@@ -16,6 +16,7 @@ use super::day::{DaySettings, SilentSettings};
 use super::dead::DeadSettings;
 use super::export::ExportSettings;
 use super::http::{HttpSettings, ListenSettings};
+use super::import::ImportSettings;
 use super::logs::{self, log_filter};
 use super::publish::PublishSettings;
 use super::remote::{RemoteServer, RemoteSettings};
@@ -61,6 +62,10 @@ pub enum Command {
     Check(CheckArguments),
     /// Send files, or what comes into a folder, as tickets, each exactly once
     Send(Box<SendSettings>),
+    /// Publish the tickets of files and folders, or of standard input, each exactly once
+    ///
+    /// It may be interrupted, and run again.
+    Import(Box<ImportSettings>),
     /// Say what became of a ticket
     Status(Box<StatusSettings>),
     /// Judge stored invalid tickets again, after the rules were changed
@@ -322,6 +327,12 @@ impl Cli {
             Command::Sample(settings) => {
                 asked(&settings.remote)?;
                 return Ok(self);
+            }
+            Command::Import(settings) => {
+                settings
+                    .check()
+                    .map_err(|why| invalid("--key <KEY>", &why))?;
+                (settings.broker.tls(), Ok(()))
             }
             Command::Reparse(settings) => (Ok(None), settings.database.config().map(drop)),
             Command::Day(settings) => (Ok(None), settings.database.config().map(drop)),

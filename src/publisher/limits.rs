@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::config::{INFLIGHT_BYTES_MAX, PublishSettings};
+use crate::config::{GroupSettings, INFLIGHT_BYTES_MAX, PublishSettings};
 use crate::message::GroupVersion;
 
 /// What a publisher may hold and how long it may wait.
@@ -25,14 +25,22 @@ impl PublishLimits {
     /// As these settings say.
     pub(crate) fn of(settings: &PublishSettings) -> Self {
         Self {
+            inflight: settings.inflight_max as usize,
+            ..Self::of_groups(&settings.groups, settings.confirm_timeout)
+        }
+    }
+
+    /// Of one who submits whole groups, and no single tickets.
+    pub(crate) fn of_groups(settings: &GroupSettings, confirm_timeout: Duration) -> Self {
+        Self {
             group: settings.publish_group_max as usize,
             version: match settings.wire_format {
                 1 => GroupVersion::V1,
                 _ => GroupVersion::V2,
             },
-            inflight: settings.inflight_max as usize,
+            inflight: 0,
             inflight_bytes: INFLIGHT_BYTES_MAX,
-            confirm_timeout: settings.confirm_timeout,
+            confirm_timeout,
         }
     }
 }

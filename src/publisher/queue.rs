@@ -166,6 +166,11 @@ impl PublishQueue {
         Ok(result)
     }
 
+    /// Whether tickets are accepted now, and if not why.
+    pub(super) fn check_link(&self) -> Result<(), PublishError> {
+        self.state().check_link()
+    }
+
     /// A group without tickets, in a buffer that was used before if there is one.
     pub(super) fn empty_group(&self) -> Group {
         Group::new(self.state().spare.pop().unwrap_or_default())

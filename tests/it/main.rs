@@ -30,6 +30,7 @@ mod gauges;
 mod http;
 mod https;
 mod image;
+mod import;
 mod keys;
 mod layering;
 mod openapi;

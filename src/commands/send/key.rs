@@ -17,7 +17,7 @@ pub(super) fn hash_of(content: &[u8]) -> String {
 
 /// The key of a file of this name and hash. Of the name, bytes that are no visible ASCII characters,
 /// and `%`, `:` and `*`, are written `%XX`; a name that is too long then is `*` and its own hash.
-pub(super) fn ticket_key(prefix: &str, name: &[u8], hash: &str) -> String {
+pub(in crate::commands) fn ticket_key(prefix: &str, name: &[u8], hash: &str) -> String {
     let mut encoded = String::with_capacity(name.len());
     for &byte in name {
         if byte.is_ascii_graphic() && !b"%:*".contains(&byte) {
@@ -34,7 +34,8 @@ pub(super) fn ticket_key(prefix: &str, name: &[u8], hash: &str) -> String {
     format!("{prefix}{encoded}:{hash}")
 }
 
-fn hex(bytes: &[u8]) -> String {
+/// Bytes in hexadecimal digits.
+pub(in crate::commands) fn hex(bytes: &[u8]) -> String {
     let mut hex = String::with_capacity(2 * bytes.len());
     for byte in bytes {
         let _written = write!(hex, "{byte:02x}");

@@ -16,7 +16,7 @@ const NAME_BYTES_MAX: usize = 255;
 const PROBLEM: &str = ".problem.json";
 
 /// Whether a file of this name is left alone: hidden, or not finished.
-pub(super) fn is_ignored(name: &OsStr) -> bool {
+pub(in crate::commands) fn is_ignored(name: &OsStr) -> bool {
     let name = name.as_bytes();
     let ends_with = |end: &&[u8]| {
         name.len()
