@@ -86,8 +86,10 @@ impl Chain {
     /// Starts the sender, in place of one that was killed.
     fn send(&mut self) {
         drop(self.sender.take());
-        let log = self.folder.with_file_name("send.log");
-        let log = fs::OpenOptions::new().create(true).append(true).open(log);
+        let log = fs::OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(self.log());
         let mut command = Command::new(TICKETD);
         command
             .args(["send", "--settle=0s", "--watch"])
@@ -99,6 +101,16 @@ impl Chain {
             )
             .env("FAULTS_DIR", self.stack.dir());
         self.sender = Some(Process::spawn(&mut command, Some(log.unwrap())));
+    }
+
+    fn log(&self) -> PathBuf {
+        self.folder.with_file_name("send.log")
+    }
+
+    /// How many senders have come as far as to watch the folder.
+    fn times_started(&self) -> usize {
+        let log = fs::read_to_string(self.log()).unwrap();
+        log.matches("watching").count()
     }
 
     /// One thing that goes wrong, for a moment.
@@ -130,7 +142,10 @@ impl Chain {
 
     /// Waits until no file is left, and compares what there is with what there was.
     async fn assert_exactly_once(mut self, files: u32) {
+        let started = self.times_started();
         self.send();
+        // Before that, a SIGTERM would end it as it ends any process.
+        wait_until("it watches", async || self.times_started() > started).await;
         let folder = &self.folder;
         let deadline = DRAIN_DEADLINE + Duration::from_secs(1) * (files / DRAIN_RATE);
         wait_within("no file is left", deadline, async || {
