@@ -48,9 +48,9 @@ const FLUSH_TIMEOUT: Duration = Duration::from_secs(40);
 /// Maximum time for COMMIT, which `statement_timeout` does not end while it waits for a standby.
 const COMMIT_TIMEOUT: Duration = Duration::from_secs(40);
 
-/// A record in the WAL that means nothing to anybody, and COMMIT
+/// Writes a record to the WAL that means nothing to anybody
 /// (<https://www.postgresql.org/docs/current/functions-admin.html#PG-LOGICAL-EMIT-MESSAGE>).
-const COMMIT: &str = "select pg_logical_emit_message(true, 'ticketd', ''); commit";
+const WRITE_WAL: &str = "select pg_logical_emit_message(true, 'ticketd', '')";
 
 const UNIQUE_KEYS: &str = "select c.relname::text, a.attname::text from pg_index i \
     join pg_class c on c.oid = i.indexrelid \
@@ -184,7 +184,9 @@ impl Store {
     /// error here, but only after a statement that failed, and then there is none.
     async fn commit(&self) -> Result<(), StoreError> {
         let (started, warnings) = (Instant::now(), self.warnings.count());
-        answered(timeout(COMMIT_TIMEOUT, self.client.batch_execute(COMMIT)).await)?;
+        let written = self.client.batch_execute(WRITE_WAL);
+        let committed = try_join(written, self.client.batch_execute("commit"));
+        answered(timeout(COMMIT_TIMEOUT, committed).await)?;
         if self.warnings.count() != warnings {
             return Err(StoreError::Unavailable(
                 "PostgreSQL warned at COMMIT, so the standby may not have it".into(),
@@ -348,7 +350,7 @@ impl Store {
 
 /// An answer that did not come in time leaves open what became of the statement: it is not that it
 /// was too much at once.
-fn answered(answer: Result<Result<(), Error>, Elapsed>) -> Result<(), StoreError> {
+fn answered<T>(answer: Result<Result<T, Error>, Elapsed>) -> Result<T, StoreError> {
     let answer = answer.map_err(|_late| StoreError::Unavailable("no answer in time".into()))?;
     answer.map_err(StoreError::classify)
 }
