@@ -3,7 +3,8 @@
 //! Each server is measured once a round, at each number of connections, and all of them at one number before the next
 //! one, so that what is compared is measured close together; those of the main ratios come twice. The rounds are
 //! repeated, every other one in reverse order, so that whatever drifts hits all alike. Then come the latencies at shares
-//! of the highest rate that was found, pairs with and without credentials and TLS, and a backlog. Ctrl-C ends it at once, and takes away what it has made.
+//! of the highest rate that was found, pairs with and without credentials,
+//! TLS, open pages and many tickets in a request, and a backlog. Ctrl-C ends it at once, and takes away what it has made.
 
 mod access;
 mod backlog;
@@ -12,6 +13,7 @@ mod ceiling;
 mod held;
 mod machine;
 mod outcome;
+mod pages;
 mod pairs;
 mod plot;
 mod process;
@@ -89,7 +91,7 @@ pub(crate) struct Options {
     /// PostgreSQL's address; schemas are made and dropped there.
     #[arg(long, env = "DATABASE_URL", hide_env_values = true)]
     database_url: String,
-    /// Measure only what credentials and TLS cost.
+    /// Measure only the pairs: what credentials, TLS, open pages and many tickets in a request cost or spare.
     #[arg(long)]
     guarded_only: bool,
     /// The script whose `status` tells the process ids of PostgreSQL and RabbitMQ; certificates.sh is beside it.
@@ -349,8 +351,8 @@ mod tests {
 
     #[test]
     fn the_last_round_of_rates_leaves_time_for_what_follows() {
-        assert_eq!(scenarios_left(20, 3, 0), 60 + 12 + 20);
-        assert_eq!(scenarios_left(20, 3, 2), 20 + 12 + 20);
+        assert_eq!(scenarios_left(20, 3, 0), 60 + 12 + 30);
+        assert_eq!(scenarios_left(20, 3, 2), 20 + 12 + 30);
     }
 
     #[test]
@@ -376,7 +378,13 @@ mod tests {
         for target in Target::ALL {
             assert!(target.connections().contains(&LOAD_CONNECTIONS));
         }
-        for target in [Target::Bearer, Target::Signed, Target::Https] {
+        for target in [
+            Target::Bearer,
+            Target::Signed,
+            Target::Https,
+            Target::Watched,
+            Target::Bulk,
+        ] {
             assert!(Target::GUARDED.contains(&target));
         }
         for target in [Target::EndToEnd, Target::Bare] {

@@ -37,14 +37,14 @@ pub(crate) struct Options {
     /// How long to send: 500ms, 10s, 5m.
     #[arg(long, short, default_value = "10s", value_parser = duration)]
     duration: Duration,
-    /// Tickets per second to send, regardless of the answers (open loop) [default: as fast as answers
+    /// Requests per second to send, regardless of the answers (open loop) [default: as fast as answers
     /// come (closed loop)].
     #[arg(long, short, value_parser = rate)]
     rate: Option<f64>,
     /// Exclude the requests of this first period from the latencies; they count everywhere else.
     #[arg(long, default_value = "0s", value_parser = duration)]
     warmup: Duration,
-    /// Stop after this many tickets, or when the duration is over.
+    /// Stop after this many requests, or when the duration is over.
     #[arg(long, conflicts_with = "rate", value_parser = clap::value_parser!(u64).range(1..))]
     tickets: Option<u64>,
     /// Threads of the load generator.
@@ -149,6 +149,7 @@ pub(crate) fn run(options: &Options) -> Result<bool> {
         costs.sample();
         counter.as_ref().map(Counter::ids_so_far).transpose()
     })?;
+    let tally = tally.of_tickets(u64::from(options.mix.bulk));
     let load_ended = started + Duration::from_nanos(tally.last_answer_nanos);
     let stored_at = match &mut counter {
         Some(counter) => counter.wait_for(&tally, options.drain)?,
@@ -200,7 +201,8 @@ fn load(
                 next_sample = Instant::now() + SAMPLE_INTERVAL;
             }
             bar.set_position(bar.elapsed().as_millis() as u64);
-            bar.set_message(message(accepted_live.load(Ordering::Relaxed), stored));
+            let accepted = accepted_live.load(Ordering::Relaxed) * u64::from(options.mix.bulk);
+            bar.set_message(message(accepted, stored));
             thread::sleep(BAR_INTERVAL);
         }
         bar.finish_and_clear();

@@ -5,6 +5,8 @@ use std::collections::BTreeMap;
 use anyhow::Result;
 use hdrhistogram::Histogram;
 
+use crate::tickets::numbers_of;
+
 /// The finest latency told apart, and the longest recorded; longer ones count as the longest.
 const LATENCY_NANOS_MIN: u64 = 1_000;
 const LATENCY_NANOS_MAX: u64 = 600_000_000_000;
@@ -62,6 +64,18 @@ impl Tally {
             self.doubtful.push(number);
         }
         *self.statuses.entry(status).or_default() += 1;
+    }
+
+    /// The same in tickets, of requests that had so many each.
+    pub(crate) fn of_tickets(mut self, tickets: u64) -> Self {
+        self.sent *= tickets;
+        self.accepted *= tickets;
+        self.unsent *= tickets;
+        let doubtful = std::mem::take(&mut self.doubtful).into_iter();
+        self.doubtful = doubtful
+            .flat_map(|request| numbers_of(request, tickets))
+            .collect();
+        self
     }
 
     /// Counts one failure of a connection.

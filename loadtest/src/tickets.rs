@@ -10,6 +10,9 @@ use crate::signing::{SIGNATURE_BYTES, Signature};
 /// so that shares of valid and invalid tickets mix with shares of line ends.
 const TEMPLATES: u32 = 200;
 
+/// Requests of many tickets that are made: each is large, and has all kinds of tickets.
+const BULK_TEMPLATES: usize = 4;
+
 /// Products to choose from, as a shop's catalogue.
 const CATALOGUE: u32 = 1000;
 
@@ -45,6 +48,9 @@ pub(crate) struct Mix {
     /// Different tickets, which are sent in turn; a large catalogue is sold only as far as they reach.
     #[arg(long, default_value_t = TEMPLATES, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     templates: u32,
+    /// Tickets in each request: more than one for POST /tickets.
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    pub(crate) bulk: u32,
 }
 
 impl Mix {
@@ -56,6 +62,7 @@ impl Mix {
             crlf: 0,
             catalogue: CATALOGUE,
             templates: TEMPLATES,
+            bulk: 1,
         }
     }
 }
@@ -113,8 +120,9 @@ impl Proof {
 /// One whole request, head and body, or a body alone.
 pub(crate) struct Template {
     bytes: Vec<u8>,
-    /// Where the number of the ticket stands: in the body, and in the head where that has an id of it.
-    number_at: usize,
+    /// Where the numbers of the tickets stand, one behind the other in the body.
+    numbers_at: Vec<usize>,
+    /// Where the head has an id of the first one.
     id_at: Option<Range<usize>>,
     signature_at: Range<usize>,
     body_at: usize,
@@ -127,25 +135,32 @@ pub(crate) struct Template {
 impl Template {
     fn new(head: &str, prefix: &str, body: &str) -> Self {
         let id = order_id(prefix, 0);
+        let order = format!("Order: {id}");
+        let number = order.len() - NUMBER_DIGITS;
+        let orders = body.match_indices(&order);
         let signature_at = head.find(&"=".repeat(SIGNATURE_BYTES));
         Self {
             bytes: [head.as_bytes(), body.as_bytes()].concat(),
-            number_at: head.len() + "Order: ".len() + prefix.len(),
+            numbers_at: orders.map(|(at, _)| head.len() + at + number).collect(),
             id_at: head.find(&id).map(|at| at..at + id.len()),
             signature_at: signature_at.map_or(0..0, |at| at..at + SIGNATURE_BYTES),
             body_at: head.len(),
         }
     }
 
-    /// The request for the ticket of this number.
+    /// The request of this number.
     pub(crate) fn stamped(&mut self, number: u64) -> &[u8] {
         self.stamp(number);
         self.bytes()
     }
 
-    /// Makes it the request for the ticket of this number.
+    /// Makes it the request of this number. Its tickets have those that are its own alone; of one ticket it is the
+    /// same.
     pub(crate) fn stamp(&mut self, number: u64) {
-        self.write_number(self.number_at, number);
+        let tickets = numbers_of(number, self.numbers_at.len() as u64);
+        for (index, ticket) in tickets.enumerate() {
+            self.write_number(self.numbers_at[index], ticket);
+        }
         if let Some(id) = &self.id_at {
             self.write_number(id.end - NUMBER_DIGITS, number);
         }
@@ -175,6 +190,11 @@ impl Template {
     }
 }
 
+/// The numbers of the tickets of a request with so many.
+pub(crate) fn numbers_of(request: u64, tickets: u64) -> Range<u64> {
+    request * tickets..(request + 1) * tickets
+}
+
 /// The order id that a stamped ticket carries.
 pub(crate) fn order_id(prefix: &str, number: u64) -> String {
     format!("{prefix}{number:0NUMBER_DIGITS$}")
@@ -182,9 +202,18 @@ pub(crate) fn order_id(prefix: &str, number: u64) -> String {
 
 /// All templates of a run; each percentage is spread evenly over them.
 pub(crate) fn templates(mix: &Mix, prefix: &str, target: &Target) -> Vec<Template> {
-    bodies(mix, prefix)
-        .map(|body| Template::new(&head(target, prefix, body.len()), prefix, &body))
-        .collect()
+    let template = |body: String| Template::new(&head(target, prefix, body.len()), prefix, &body);
+    match mix.bulk as usize {
+        1 => bodies(mix, prefix).map(template).collect(),
+        tickets => {
+            let bodies: Vec<_> = bodies(mix, prefix).collect();
+            let many = (0..BULK_TEMPLATES).map(|first| {
+                let tickets = bodies.iter().cycle().skip(first).take(tickets);
+                tickets.map(String::as_str).collect()
+            });
+            many.map(template).collect()
+        }
+    }
 }
 
 /// Valid tickets of two products without a request around them, as they stand in a message.
@@ -298,6 +327,26 @@ mod tests {
             let id = order_id("run-", number);
             assert!(request.contains(&format!("Idempotency-Key: {id}\r\n")));
             assert!(request.contains(&format!("Order: {id}\n")));
+        }
+    }
+
+    #[test]
+    fn a_request_of_many_has_numbers_of_its_own() {
+        let mix = Mix {
+            bulk: 300,
+            ..Mix::valid(1)
+        };
+        let template = &mut templates(&mix, "run-", &target(Proof::None))[1];
+        for number in [0, 5] {
+            let request = String::from_utf8(template.stamped(number).to_vec()).unwrap();
+            let (head, body) = request.split_once("\r\n\r\n").unwrap();
+            assert!(head.contains(&format!("Content-Length: {}", body.len())));
+            let orders: Vec<_> = body
+                .lines()
+                .filter_map(|line| line.strip_prefix("Order: "))
+                .collect();
+            let expected = numbers_of(number, 300).map(|number| order_id("run-", number));
+            assert_eq!(orders, expected.collect::<Vec<_>>());
         }
     }
 

@@ -12,6 +12,9 @@ const SOURCE: &str = "bench";
 const TOKEN: &str = "tkd_0123456789abcdefghijklmnopqrstuvwxyzABCDEFG";
 const WEBHOOK_SECRET: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
 
+/// Tickets in a request of many.
+const BULK: u32 = 1000;
+
 /// The name of the servers' certificate.
 const CERTIFICATE: &str = "bench";
 
@@ -83,6 +86,7 @@ pub(super) fn arguments(target: Target, address: &str, ca: &Path) -> Vec<String>
     let url = match target {
         Target::Https => format!("--url=https://{address}/ticket"),
         Target::Signed => format!("--url=http://{address}/ticket?source={SOURCE}"),
+        Target::Bulk => format!("--url=http://{address}/tickets?ids=none"),
         _ => format!("--url=http://{address}/ticket"),
     };
     let proof = match target {
@@ -90,6 +94,7 @@ pub(super) fn arguments(target: Target, address: &str, ca: &Path) -> Vec<String>
         Target::Bearer => Some(format!("--bearer={TOKEN}")),
         Target::Signed => Some(format!("--webhook-secret={WEBHOOK_SECRET}")),
         Target::Https => Some(format!("--ca={}", ca.display())),
+        Target::Bulk => Some(format!("--bulk={BULK}")),
         _ => None,
     };
     [url].into_iter().chain(proof).collect()

@@ -1,4 +1,4 @@
-//! What credentials and TLS cost: end to end with and without them, in pairs.
+//! What credentials, TLS and open pages cost, and many tickets in a request spare: end to end with and without them, in pairs.
 //!
 //! The bounds are a few percent, and a machine's speed moves by more within minutes. So each is measured right beside
 //! its own twin without it, several times, and what is told is the median of the ratios.
@@ -72,9 +72,13 @@ pub(super) async fn measure(
 }
 
 async fn pair(rig: &Rig, target: Target, seconds: f64, reversed: bool) -> anyhow::Result<Pair> {
-    let job = |target| Job {
+    let job = |target: Target| Job {
         target,
-        connections: LOAD_CONNECTIONS,
+        connections: target
+            .connections()
+            .last()
+            .copied()
+            .unwrap_or(LOAD_CONNECTIONS),
         seconds,
         rate: None,
         tickets: None,

@@ -224,6 +224,16 @@ impl Results {
                 0.90,
             ),
             ("End to end over HTTPS over plain HTTP", Target::Https, 0.70),
+            (
+                "End to end with 20 pages open over without",
+                Target::Watched,
+                0.99,
+            ),
+            (
+                "End to end by POST /tickets over POST /ticket",
+                Target::Bulk,
+                3.0,
+            ),
         ];
         guarded
             .into_iter()

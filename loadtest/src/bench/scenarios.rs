@@ -8,6 +8,7 @@ use ticketd_testing::metrics;
 
 use super::access::{self, Certificates};
 use super::outcome::Outcome;
+use super::pages::Pages;
 use super::process::{self, Load, Server};
 use super::scratch::{Place, Scratch};
 use super::target::Target;
@@ -100,7 +101,10 @@ impl Rig {
         let outcome = self
             .in_place(async |place| {
                 let running = self.start(job.target, place).await?;
+                let pages =
+                    (job.target == Target::Watched).then(|| Pages::open(&running.store_admin));
                 let mut outcome = self.load(job, place, &running).await?;
+                pages.map_or(Ok(()), Pages::close)?;
                 self.look_closer(job.target, &mut outcome, place, &running)
                     .await?;
                 for server in running.servers {

@@ -23,6 +23,10 @@ pub(super) enum Target {
     Signed,
     /// The same over TLS, without credentials or keys.
     Https,
+    /// End to end, while people watch.
+    Watched,
+    /// End to end, with many tickets in a request.
+    Bulk,
 }
 
 impl Target {
@@ -40,7 +44,14 @@ impl Target {
     pub(super) const TWICE: [Self; 3] = [Self::Bare, Self::Accept, Self::EndToEnd];
 
     /// Those that are measured in pairs with end to end, and nowhere else.
-    pub(super) const GUARDED: [Self; 4] = [Self::Bearer, Self::Keyed, Self::Signed, Self::Https];
+    pub(super) const GUARDED: [Self; 6] = [
+        Self::Bearer,
+        Self::Keyed,
+        Self::Signed,
+        Self::Https,
+        Self::Watched,
+        Self::Bulk,
+    ];
 
     /// What the table calls it.
     pub(super) fn label(self) -> &'static str {
@@ -55,6 +66,8 @@ impl Target {
             Self::Bearer => "a bearer token",
             Self::Signed => "a Standard Webhooks signature",
             Self::Https => "HTTPS, kept alive",
+            Self::Watched => "20 pages open",
+            Self::Bulk => "1,000 tickets a request, 8 connections",
         }
     }
 
@@ -62,7 +75,13 @@ impl Target {
     pub(super) fn connections(self) -> &'static [u32] {
         match self {
             Self::Bare | Self::Accept => &[1, 64, 128, 256, 1000],
-            Self::Split | Self::Keyed | Self::Bearer | Self::Signed | Self::Https => &[1000],
+            Self::Split
+            | Self::Keyed
+            | Self::Bearer
+            | Self::Signed
+            | Self::Https
+            | Self::Watched => &[1000],
+            Self::Bulk => &[8],
             Self::EndToEnd | Self::Ungrouped | Self::Baseline => &[1, 64, 256, 1000],
         }
     }

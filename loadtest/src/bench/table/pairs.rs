@@ -1,4 +1,4 @@
-//! What credentials and TLS cost.
+//! What credentials, TLS and open pages cost, and many tickets in a request spare.
 
 use std::fmt::Write as _;
 
@@ -11,13 +11,14 @@ use crate::bench::target::Target;
 pub(super) fn section(results: &Results) -> String {
     let seconds = results.pair_seconds.unwrap_or_default();
     let mut text = format!(
-        "## Credentials and TLS\n\n\
+        "## Credentials, TLS, open pages, and many tickets in a request\n\n\
          End to end over 1,000 connections that are kept alive, each row in pairs with the same without it, one right \
          after the other, {seconds:.1} s each, every other pair in reverse order. A ratio is the median of the pairs', \
          in brackets the lowest and the highest. The load generator signs before it starts; what it takes to encrypt, it \
          takes from the same cores, so the processor time of ticketd alone is told, too. A signature brings a key, whose \
          ids are in no order, which costs PostgreSQL more; the row of the Idempotency-Key tells how much of it that \
-         is.\n\n\
+         is. Of the page at / it is what 20 of them ask for, as often as they do, each time on a connection of its \
+         own. Requests of 1,000 tickets come over 8 connections, and are told in tickets.\n\n\
          | with | stored/s | without | ratio | ticketd, CPU µs per ticket | without | load generator | without |\n\
          |---|---:|---:|---:|---:|---:|---:|---:|\n"
     );
