@@ -16,21 +16,22 @@
 //! ```text
 //! main -> commands, service -> http -> publisher -> broker, message
 //!            |        |        |-> store (a ticket's state only)
-//!            |        |        '-> bulk -> ticket
+//!            |        |        '-> bulk, coding        bulk -> ticket
 //!            |        '-> consumer -> broker, message, store, ticket        store -> ticket
-//!            '-> client, bulk
+//!            '-> client, bulk, coding
 //! ```
 //!
 //! Leaves, which anyone may use and which use nothing but `config`: `metrics`, `health`,
 //! `backoff`, `clock`, `thread`, `source`, `tls`. Pure, without I/O, clock or logs: `ticket`,
-//! `bulk`, `message`, `source`, `store/copy`, `consumer/{batch, ack_window, dedup, known_products}`,
-//! `http/encoding/{charset, decoder, inflate}`.
+//! `bulk`, `coding`, `message`, `source`, `store/copy`,
+//! `consumer/{batch, ack_window, dedup, known_products}`.
 
 mod backoff;
 mod broker;
 mod bulk;
 mod client;
 mod clock;
+mod coding;
 mod commands;
 pub mod config;
 mod consumer;

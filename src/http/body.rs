@@ -11,7 +11,7 @@ use tokio::sync::{Mutex, Semaphore, SemaphorePermit};
 use tokio::task::yield_now;
 use tokio::time::timeout;
 
-use super::encoding::{BrokenBody, Coding, DecodeError, Decoder};
+use crate::coding::{BrokenBody, Coding, DecodeError, Decoder};
 
 /// The maximum time for a body, from its head on.
 const BODY_TIMEOUT: Duration = Duration::from_secs(10);
@@ -217,7 +217,7 @@ where
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::http::encoding::ContentCoding;
+    use crate::coding::ContentCoding;
     use futures_util::stream::{Stream, iter};
     use http_body_util::StreamBody;
     use hyper::body::Frame;

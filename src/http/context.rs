@@ -2,8 +2,9 @@
 
 use hyper::header::HeaderMap;
 
-use super::encoding::{Coding, UnknownCoding};
+use super::encoding::{UnknownCoding, coding_of};
 use super::request_id::RequestId;
+use crate::coding::Coding;
 use crate::message::{TRACEPARENT, Traceparent};
 
 /// The trace of a request, where it tells a well-formed one, and one only.
@@ -24,7 +25,7 @@ impl RequestContext {
     pub(super) fn of(headers: &HeaderMap) -> Option<Box<Self>> {
         let request_id = RequestId::of(headers);
         let trace = trace(headers);
-        let coding = Coding::of(headers);
+        let coding = coding_of(headers);
         let is_plain = coding.is_ok_and(Coding::is_plain);
         let is_told = request_id.is_some() || trace.is_some() || !is_plain;
         is_told.then(|| {

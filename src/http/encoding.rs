@@ -2,30 +2,17 @@
 //! (section 8.3.2).
 //!
 //! ```text
-//! head -> Coding;  body -> Decoder { inflate -> charset } -> UTF-8
+//! head -> Coding -> crate::coding
 //! ```
 
-mod charset;
-mod decoder;
-mod inflate;
+mod content_type;
 
 use hyper::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderMap};
 
-pub(super) use charset::Charset;
-pub(super) use decoder::{BrokenBody, DecodeError, Decoder};
-pub(super) use inflate::ContentCoding;
+use crate::coding::{Charset, Coding, ContentCoding};
 
 /// What a body may be in, as Accept-Encoding says it (RFC 9110 section 12.5.3).
 pub(super) const ACCEPTED: &str = "gzip, zstd, identity";
-
-/// The form of a body; UTF-8 without a coding by default.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub(crate) struct Coding {
-    /// What it is compressed by.
-    pub content: Option<ContentCoding>,
-    /// What its bytes mean once they are inflated.
-    pub charset: Charset,
-}
 
 /// The header that names a form which is not read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -36,19 +23,12 @@ pub(crate) enum UnknownCoding {
     Charset,
 }
 
-impl Coding {
-    /// What a head says.
-    pub(super) fn of(headers: &HeaderMap) -> Result<Self, UnknownCoding> {
-        Ok(Self {
-            content: content_coding(headers)?,
-            charset: charset(headers)?,
-        })
-    }
-
-    /// Whether the body is the ticket, as it is.
-    pub(super) fn is_plain(self) -> bool {
-        self == Self::default()
-    }
+/// What a head says.
+pub(super) fn coding_of(headers: &HeaderMap) -> Result<Coding, UnknownCoding> {
+    Ok(Coding {
+        content: content_coding(headers)?,
+        charset: charset(headers)?,
+    })
 }
 
 fn content_coding(headers: &HeaderMap) -> Result<Option<ContentCoding>, UnknownCoding> {
@@ -80,7 +60,7 @@ fn charset(headers: &HeaderMap) -> Result<Charset, UnknownCoding> {
     }
     let mut names = types
         .iter()
-        .flat_map(|content_type| charset::names(content_type.as_bytes()));
+        .flat_map(|content_type| content_type::charsets(content_type.as_bytes()));
     let Some(first) = names.next() else {
         return Ok(Charset::default());
     };

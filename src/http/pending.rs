@@ -12,10 +12,10 @@ use std::time::Instant;
 use hyper::body::Incoming;
 
 use super::context::{RequestContext, Trace};
-use super::encoding::Coding;
 use super::handlers::{PostTicket, Progress, Submitted, TicketHead};
 use super::problem;
 use super::response::FullResponse;
+use crate::coding::Coding;
 use crate::metrics::RouteMetrics;
 
 /// The response to one request, counted and timed when it is there.

@@ -11,7 +11,7 @@ use serde_json::json;
 use super::asker::asker;
 use crate::http::auth::Senders;
 use crate::http::body::{Bodies, BodyError, BodyStart};
-use crate::http::encoding::Coding;
+use crate::http::encoding::coding_of;
 use crate::http::problem;
 use crate::http::response::{FullResponse, JSON, closing, response, unread_body};
 use crate::publisher::PublishError;
@@ -41,7 +41,7 @@ impl CheckTicket {
         client: ClientIdentity,
     ) -> FullResponse {
         let (head, mut body) = request.into_parts();
-        let coding = match Coding::of(&head.headers) {
+        let coding = match coding_of(&head.headers) {
             Ok(coding) => coding,
             Err(unknown) => return unread_body(&body, problem::unknown_coding(unknown)),
         };

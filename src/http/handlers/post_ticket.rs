@@ -19,11 +19,12 @@ use uuid::Uuid;
 use uuid::fmt::Hyphenated;
 
 use crate::clock::now_us;
+use crate::coding::Coding;
 use crate::health::Health;
 use crate::http::auth::{Sender, Senders};
 use crate::http::body::{Bodies, BodyError, BodyStart};
 use crate::http::context::Trace;
-use crate::http::encoding::{Coding, UnknownCoding};
+use crate::http::encoding::UnknownCoding;
 use crate::http::idempotency::ticket_id;
 use crate::http::issued_at::issued_at_us;
 use crate::http::problem;

@@ -27,7 +27,7 @@ use tracing::debug;
 use super::post_ticket::{PostTicket, Rejection};
 use crate::clock::now_us;
 use crate::http::auth::{Claim, Sender, Unauthorized};
-use crate::http::encoding::Coding;
+use crate::http::encoding::coding_of;
 use crate::http::idempotency::key;
 use crate::http::issued_at::issued_at_us;
 use crate::http::problem;
@@ -134,7 +134,7 @@ impl PostTickets {
         head: &Parts,
         body: &Incoming,
     ) -> Result<(Intake, OwnedSemaphorePermit), Halt> {
-        let coding = Coding::of(&head.headers).map_err(Rejection::UnknownCoding)?;
+        let coding = coding_of(&head.headers).map_err(Rejection::UnknownCoding)?;
         let ticket_bytes_max = self.ticket.bodies.bytes_max();
         let entries = Entries::of(&head.headers, ticket_bytes_max)?;
         let ids = tells_ids(head.uri.query())?.then(|| Ids::new(self.limits.ids.clone()));

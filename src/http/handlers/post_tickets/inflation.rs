@@ -6,8 +6,8 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::super::post_ticket::Rejection;
 use super::halt::Halt;
+use crate::coding::{Coding, ContentCoding, DecodeError, Decoder};
 use crate::http::body::BodyError;
-use crate::http::encoding::{Coding, ContentCoding, DecodeError, Decoder};
 use crate::publisher::PublishError;
 
 /// What a decoder holds, and with a window of zstd, in bytes.

@@ -5,7 +5,8 @@ use hyper::header::{HeaderMap, HeaderName, HeaderValue};
 use memchr::{memchr_iter, memmem};
 
 use crate::bulk::{Entry, EntryError, EntryProblem, Place};
-use crate::http::encoding::Coding;
+use crate::coding::Coding;
+use crate::http::encoding::coding_of;
 use crate::http::idempotency::key;
 use crate::http::issued_at::issued_at_us;
 
@@ -228,7 +229,7 @@ fn part_entry(part: &[u8], place: Place, bytes_max: usize) -> Result<Entry<'_>, 
         return Err(place.is(EntryProblem::TooLarge));
     }
     let headers = headers(head).ok_or(malformed("the head of the part is malformed"))?;
-    let is_plain = Coding::of(&headers).is_ok_and(Coding::is_plain);
+    let is_plain = coding_of(&headers).is_ok_and(Coding::is_plain);
     if !is_plain || is_transfer_encoded(&headers) {
         return Err(malformed("the part is encoded"));
     }

@@ -68,7 +68,7 @@ type Stepped = (usize, usize, bool);
 
 impl ContentCoding {
     /// The coding of this name (RFC 9110 section 8.4.1).
-    pub(super) fn named(name: &[u8]) -> Option<Self> {
+    pub(crate) fn named(name: &[u8]) -> Option<Self> {
         if name.eq_ignore_ascii_case(b"gzip") || name.eq_ignore_ascii_case(b"x-gzip") {
             Some(Self::Gzip)
         } else if name.eq_ignore_ascii_case(b"zstd") {
