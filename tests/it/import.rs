@@ -118,6 +118,46 @@ async fn each_ticket_of_a_file_is_stored_once() {
     assert_eq!(place.depth(place.queue()).await, 0);
 }
 
+/// Compressed files are inflated, by their names; one that is cut off is named, and what stands before
+/// its end is stored.
+#[tokio::test]
+async fn compressed_files_are_inflated() {
+    let place = Namespace::new(TICKETD).await;
+    let ticketd = place.ready("consume", &[]).await;
+    let files = Files::new();
+    let pack = |program: &str, path: &str| {
+        let packed = Command::new(program).arg("-q").arg(path).status().unwrap();
+        assert!(packed.success(), "{program} {path}");
+    };
+    pack("gzip", &files.put("1.txt", tickets(0..3000)));
+    pack(
+        "gzip",
+        &files.put("2.ndjson", "{\"ticket\":\"Order: 1\"}\n".repeat(20)),
+    );
+    let zst = zstd::encode_all(tickets(0..3000).as_bytes(), 3).unwrap();
+    files.put("3.txt.ZST", &zst);
+    files.put("4.zst", &zst[..zst.len() - 9]);
+    files.put("5.gz", "Order: 1\n");
+    for _ in 0..2 {
+        let said = import(&place, &[files.path()], 1).await;
+        let lines: Vec<_> = said.lines().collect();
+        let folder = files.path();
+        assert_eq!(
+            lines[0],
+            format!("{folder}/4.zst: the zstd body ends early")
+        );
+        assert_eq!(
+            lines[1],
+            format!("{folder}/5.gz: the body is not valid gzip")
+        );
+        let (confirmed, rejected) = lines[2].split_once('\t').unwrap();
+        assert_eq!(rejected, "2");
+        place.stored(confirmed.parse().unwrap()).await;
+        assert!((6020..9020).contains(&confirmed.parse().unwrap()), "{said}");
+    }
+    ticketd.drained().await;
+}
+
 /// With a key, tickets have the ids that they have with POST /tickets: those of standard input, and of
 /// a file that has grown.
 #[tokio::test]

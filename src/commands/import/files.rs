@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use sha2::{Digest, Sha256};
 use tokio::sync::mpsc::Sender;
 
+use crate::coding::{Charset, Coding, ContentCoding, DecodeError, Decoder};
 use crate::commands::send::{hex, is_ignored, ticket_key};
 use crate::config::{ImportFormat, ImportSettings};
 
@@ -25,11 +26,15 @@ const KEY_PREFIX: &str = "import:";
 /// Ends of names of files with a ticket a line.
 const NDJSON: [&str; 2] = ["ndjson", "jsonl"];
 
+/// Ends of names of compressed files.
+const COMPRESSED: [(&str, ContentCoding); 2] =
+    [("gz", ContentCoding::Gzip), ("zst", ContentCoding::Zstd)];
+
 /// What comes of reading files.
 pub(super) enum FilePiece {
     /// A file begins.
     Begin(ImportFile),
-    /// The next of its bytes.
+    /// What comes of the next of its bytes.
     Bytes(Vec<u8>),
     /// All of it has come.
     End,
@@ -73,6 +78,16 @@ enum NotRead {
 impl From<io::Error> for NotRead {
     fn from(error: io::Error) -> Self {
         Self::Because(error.to_string())
+    }
+}
+
+impl From<DecodeError> for NotRead {
+    fn from(error: DecodeError) -> Self {
+        let why = match error {
+            DecodeError::Broken(broken) => broken.detail(),
+            DecodeError::TooLarge => "it is too large",
+        };
+        Self::Because(why.into())
     }
 }
 
@@ -149,11 +164,11 @@ impl FileReader {
     /// What has a key, whatever it is.
     fn stream(&self, path: &Path, mut content: impl Read) -> Result<(), NotRead> {
         let key = self.key.clone().unwrap_or_default();
-        self.begin(path, key)?;
+        let mut decoder = self.begin(path, key)?;
         while let Some(piece) = next_piece(&mut content)? {
-            self.give(FilePiece::Bytes(piece))?;
+            self.give_text(piece, &mut decoder)?;
         }
-        self.give(FilePiece::End)
+        self.end(decoder)
     }
 
     /// A file with a key of its path and its content, which is read first for its hash. What is written
@@ -162,30 +177,56 @@ impl FileReader {
         let mut file = File::open(path)?;
         let (hash, bytes) = hash_of_all(&mut file)?;
         let absolute = fs::canonicalize(path)?;
-        self.begin(
-            path,
-            ticket_key(KEY_PREFIX, absolute.as_os_str().as_bytes(), &hash),
-        )?;
+        let key = ticket_key(KEY_PREFIX, absolute.as_os_str().as_bytes(), &hash);
+        let mut decoder = self.begin(path, key)?;
         file.seek(SeekFrom::Start(0))?;
         let (mut content, mut again) = (file.take(bytes), Sha256::new());
         while let Some(piece) = next_piece(&mut content)? {
             again.update(&piece);
-            self.give(FilePiece::Bytes(piece))?;
+            self.give_text(piece, &mut decoder)?;
         }
         if hex(&again.finalize()) != hash {
             let changed = "it was changed while it was read, and has to be imported again";
             return Err(NotRead::Because(changed.into()));
         }
-        self.give(FilePiece::End)
+        self.end(decoder)
     }
 
-    fn begin(&self, path: &Path, key: String) -> Result<(), NotRead> {
-        let file = ImportFile {
+    /// Begins a file; what inflates it, if its name says so.
+    fn begin(&self, path: &Path, key: String) -> Result<Option<Decoder>, NotRead> {
+        let content = COMPRESSED.iter().find(|(end, _)| ends_in(path, end));
+        let inner = content.map_or_else(|| path.to_owned(), |_| path.with_extension(""));
+        self.give(FilePiece::Begin(ImportFile {
             name: path.display().to_string(),
             key,
-            format: self.format.unwrap_or_else(|| format_of(path)),
+            format: self.format.unwrap_or_else(|| format_of(&inner)),
+        }))?;
+        let coding = content.map(|(_, content)| Coding {
+            content: Some(*content),
+            charset: Charset::Utf8,
+        });
+        Ok(coding.map(|coding| Decoder::new(coding, usize::MAX)))
+    }
+
+    fn give_text(&self, piece: Vec<u8>, decoder: &mut Option<Decoder>) -> Result<(), NotRead> {
+        let Some(decoder) = decoder else {
+            return self.give(FilePiece::Bytes(piece));
         };
-        self.give(FilePiece::Begin(file))
+        let mut rest = piece.as_slice();
+        loop {
+            let mut text = Vec::new();
+            let step = decoder.push(rest, &mut text)?;
+            self.give(FilePiece::Bytes(text))?;
+            rest = rest.get(step.read..).unwrap_or_default();
+            if rest.is_empty() && !step.has_more {
+                return Ok(());
+            }
+        }
+    }
+
+    fn end(&self, decoder: Option<Decoder>) -> Result<(), NotRead> {
+        decoder.map_or(Ok(()), Decoder::finish)?;
+        self.give(FilePiece::End)
     }
 }
 
@@ -199,11 +240,15 @@ fn names(folder: &Path) -> io::Result<Vec<OsString>> {
 }
 
 fn format_of(path: &Path) -> ImportFormat {
-    let end = path.extension().unwrap_or_default();
-    match NDJSON.iter().any(|known| end.eq_ignore_ascii_case(known)) {
+    match NDJSON.iter().any(|end| ends_in(path, end)) {
         true => ImportFormat::Ndjson,
         false => ImportFormat::Text,
     }
+}
+
+fn ends_in(path: &Path, end: &str) -> bool {
+    let extension = path.extension();
+    extension.is_some_and(|extension| extension.eq_ignore_ascii_case(end))
 }
 
 /// The hash of a file, and its length in bytes.
