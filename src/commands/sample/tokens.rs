@@ -53,7 +53,7 @@ fn create(path: &Path, mode: u32, text: &str) -> anyhow::Result<()> {
 }
 
 impl ShopTokens {
-    /// Reads what [`write`] has written. An error shows nothing of the file.
+    /// Reads what [`write()`] has written. An error shows nothing of the file.
     pub(super) fn read(path: &Path) -> anyhow::Result<Self> {
         let shown = path.display();
         let mut text = String::new();
