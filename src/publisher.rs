@@ -84,8 +84,8 @@ impl Publisher {
         }
     }
 
-    /// Submits a ticket, of whose trace is told where it gets a message of its own. The result comes through the receiver; dropping the receiver changes
-    /// nothing for the ticket.
+    /// Submits a ticket. Its trace is told only where it gets a message of its own. The result comes
+    /// through the receiver; dropping the receiver changes nothing for the ticket.
     pub(crate) fn submit(
         &self,
         record: Record<'_>,

@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
-use tokio_postgres::config::LoadBalanceHosts;
+use tokio_postgres::config::{LoadBalanceHosts, TargetSessionAttrs};
 use tokio_postgres::{Client, Connection, Error, NoTls, Socket};
 use tracing::{debug, info, warn};
 
@@ -152,12 +152,24 @@ async fn connect_to(
 pub(super) async fn unresponsive(server: &DatabaseConfig) {
     loop {
         sleep(CHECK_AFTER).await;
-        match connect_to(server.clone(), "ticketd check", CHECK_TIMEOUT).await {
-            Ok(_) => {}
+        match timeout(CHECK_TIMEOUT, Box::pin(log_in(server))).await {
+            Ok(Ok(())) => {}
             // Whatever it objects to, it has answered.
-            Err(error) if error.is_from_server() => {}
-            Err(_) => return,
+            Ok(Err(error)) if error.as_db_error().is_some() => {}
+            Ok(Err(_)) | Err(_) => return,
         }
+    }
+}
+
+/// Logs in, and asks for nothing: a pooler answers that itself, however busy what is behind it is.
+async fn log_in(server: &DatabaseConfig) -> Result<(), Error> {
+    let mut driver = server.driver.clone();
+    driver.target_session_attrs(TargetSessionAttrs::Any);
+    match Encryption::new(server) {
+        Ok(Some(encryption)) => driver.connect(encryption).await.map(drop),
+        Ok(None) => driver.connect(NoTls).await.map(drop),
+        // Its files are being replaced, which says nothing of the server.
+        Err(_) => Ok(()),
     }
 }
 

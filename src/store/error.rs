@@ -85,12 +85,6 @@ impl StoreError {
         matches!(self, Self::Unique(_) | Self::Data(_) | Self::Products(_))
     }
 
-    /// Whether it is an answer of PostgreSQL's.
-    pub(crate) fn is_from_server(&self) -> bool {
-        let driver = self.cause().and_then(|cause| cause.driver.as_ref());
-        driver.is_some_and(|error| error.as_db_error().is_some())
-    }
-
     /// The label in metrics.
     pub(crate) fn reason(&self) -> FlushFailed {
         match self {
