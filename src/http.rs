@@ -25,6 +25,7 @@ mod body;
 mod connection;
 mod context;
 mod encoding;
+mod freshness;
 mod handle;
 mod handlers;
 mod handshake;

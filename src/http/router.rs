@@ -8,6 +8,7 @@ use hyper::{Method, Request};
 use uuid::Uuid;
 
 use super::context::RequestContext;
+use super::freshness::acceptable_age;
 use super::handlers::{
     BulkLimits, CheckTicket, Operators, Page, PostTicket, PostTickets, Probes, TicketList,
     TicketState, openapi, version,
@@ -306,7 +307,7 @@ impl Endpoint {
             Self::Live(probes) => State::known(probes.live()),
             Self::Ready(probes) => State::known(probes.ready()),
             Self::Metrics(probes, operators) => match operators.admit(request.headers()) {
-                Ok(()) => State::known(probes.metrics()),
+                Ok(()) => State::known(probes.metrics(request.headers())),
                 Err(_) => State::known(unread_body(request.body(), problem::unauthorized())),
             },
             Self::Version(operators) => match operators.admit(request.headers()) {
@@ -331,7 +332,8 @@ fn list(
         Err(problem) => return State::known(unread_body(request.body(), *problem)),
     };
     let query = request.uri().query().map(str::to_owned);
-    State::Boxed(Box::pin(handler.clone().get(query, source)))
+    let age = acceptable_age(request.headers());
+    State::Boxed(Box::pin(handler.clone().get(query, source, age)))
 }
 
 fn id(text: &str) -> Option<Uuid> {

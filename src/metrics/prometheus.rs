@@ -3,6 +3,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use metrics_exporter_prometheus::PrometheusHandle;
 use metrics_process::Collector;
 
@@ -17,6 +18,8 @@ pub struct Prometheus {
     process: Collector,
     /// When that was looked at.
     looked: Arc<Mutex<Option<Instant>>>,
+    /// What was last given to those whom something older suffices, and when it was rendered.
+    recent: Arc<Mutex<Option<(Instant, Bytes)>>>,
 }
 
 impl Prometheus {
@@ -28,6 +31,7 @@ impl Prometheus {
             metrics,
             process,
             looked: Arc::default(),
+            recent: Arc::default(),
         }
     }
 
@@ -37,6 +41,21 @@ impl Prometheus {
             self.process.collect();
         }
         self.metrics.render()
+    }
+
+    /// All metrics as they were at most `age` ago, and how long ago that was: however many ask, they are
+    /// rendered once in that time.
+    pub(crate) fn render_within(&self, age: Duration) -> (Bytes, Duration) {
+        if age.is_zero() {
+            return (self.render().into(), age);
+        }
+        let mut recent = self.recent.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((at, text)) = recent.as_ref().filter(|(at, _)| at.elapsed() <= age) {
+            return (text.clone(), at.elapsed());
+        }
+        let text = Bytes::from(self.render());
+        *recent = Some((Instant::now(), text.clone()));
+        (text, Duration::ZERO)
     }
 
     fn is_to_look(&self) -> bool {

@@ -21,9 +21,9 @@ const WAITING_MAX: usize = 64;
 /// Maximum time for one question, waiting included.
 const QUERY_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// How old the answer to another's question may be: however many look at the newest tickets, they
-/// are read once in that time.
-const LIST_AGE_MAX: Duration = Duration::from_secs(1);
+/// How old a list may be for whoever asks for the newest: however many look, it is read once in that
+/// time.
+const LIST_AGE: Duration = Duration::from_secs(1);
 
 /// Maximum number of lists that are kept for that.
 const LISTS_MAX: usize = 8;
@@ -45,7 +45,8 @@ struct Question {
 
 enum About {
     State(Uuid, Option<Source>),
-    Newest(TicketFilter),
+    /// As they were so long ago or later.
+    Newest(TicketFilter, Duration),
 }
 
 impl TicketReader {
@@ -70,9 +71,15 @@ impl TicketReader {
         self.ask(About::State(id, source)).await
     }
 
-    /// The newest tickets that fit, as JSON, as they were a second ago or later.
-    pub(crate) async fn newest(&self, filter: TicketFilter) -> Result<String, Unavailable> {
-        let list = self.ask(About::Newest(filter)).await?;
+    /// The newest tickets that fit, as JSON, as they were a second ago or later, or `age` ago where that
+    /// is longer.
+    pub(crate) async fn newest(
+        &self,
+        filter: TicketFilter,
+        age: Duration,
+    ) -> Result<String, Unavailable> {
+        let about = About::Newest(filter, age.max(LIST_AGE));
+        let list = self.ask(about).await?;
         list.ok_or(Unavailable)
     }
 
@@ -93,7 +100,7 @@ impl TicketReader {
 struct Answering {
     config: DatabaseConfig,
     session: Option<(Connected, Queries)>,
-    /// What was answered a moment ago.
+    /// What was answered, and when.
     lists: HashMap<TicketFilter, (Instant, String)>,
 }
 
@@ -125,22 +132,30 @@ impl Answering {
                 let state = queries.state(&client.client, id, source.as_ref()).await;
                 state.map_err(StoreError::classify)
             }
-            About::Newest(filter) => self.newest(filter).await.map(Some),
+            About::Newest(filter, age) => self.newest(filter, age).await.map(Some),
         }
     }
 
-    async fn newest(&mut self, filter: TicketFilter) -> Result<String, StoreError> {
-        self.lists.retain(|_, (at, _)| at.elapsed() < LIST_AGE_MAX);
-        if let Some((_, list)) = self.lists.get(&filter) {
+    async fn newest(&mut self, filter: TicketFilter, age: Duration) -> Result<String, StoreError> {
+        let kept = self.lists.get(&filter);
+        if let Some((_, list)) = kept.filter(|(at, _)| at.elapsed() < age) {
             return Ok(list.clone());
         }
         let (client, queries) = self.session().await?;
         let list = queries.newest(&client.client, &filter).await;
         let list = list.map_err(StoreError::classify)?;
-        if self.lists.len() < LISTS_MAX {
-            self.lists.insert(filter, (Instant::now(), list.clone()));
-        }
+        self.keep(filter, list.clone());
         Ok(list)
+    }
+
+    /// Keeps a list, in the place of the oldest where there are too many.
+    fn keep(&mut self, filter: TicketFilter, list: String) {
+        self.lists.insert(filter, (Instant::now(), list));
+        if self.lists.len() > LISTS_MAX {
+            let oldest = self.lists.iter().min_by_key(|(_, (at, _))| *at);
+            let oldest = oldest.map(|(filter, _)| filter.clone());
+            oldest.map(|filter| self.lists.remove(&filter));
+        }
     }
 
     /// The session, connected anew where it has ended, or where columns were missing that may have come.

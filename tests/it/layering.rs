@@ -84,7 +84,7 @@ const FOREIGN: &[(&str, &[&str])] = &[
     ("async_rs", &["broker"]),
     // Webhook secrets and signatures, and new ones.
     ("base64", &["config", "http", "commands"]),
-    ("bytes", &["client", "commands", "http", "store"]),
+    ("bytes", &["client", "commands", "http", "metrics", "store"]),
     ("chrono", &["config", "source"]),
     ("clap", &["config"]),
     ("encoding_rs", &["coding"]),

@@ -77,6 +77,32 @@ async fn every_metric_is_served() {
     }
 }
 
+/// Who is content with older metrics shares them with others, is told how old they are, and takes none
+/// from who is not.
+#[tokio::test]
+async fn metrics_may_be_as_old_as_is_said() {
+    let namespace = Namespace::new(TICKETD).await;
+    let mut ticketd = namespace.ready("serve", &[]).await;
+    let mut client = ticketd.client().await;
+    let content = "GET /metrics HTTP/1.1\r\nhost: x\r\ncache-control: max-age=10\r\n\r\n";
+    let age = |answer: &Answer| -> u64 {
+        let timing = answer.header("server-timing").unwrap();
+        timing.strip_prefix("age;dur=").unwrap().parse().unwrap()
+    };
+    let first = client.ask(content).await;
+    assert_eq!(age(&first), 0);
+    namespace.accepted(&mut client, &[], EXAMPLE).await;
+    let older = wait_for("an answer of some age", async || {
+        let answer = client.ask(content).await;
+        (age(&answer) > 0).then_some(answer)
+    })
+    .await;
+    assert_eq!(older.text(), first.text());
+    let now = client.ask(get("/metrics")).await;
+    assert_eq!(age(&now), 0);
+    assert_eq!(metric(now.text(), "ticketd_accepted_total"), Some(1.0));
+}
+
 /// Scrapes, probes and what is asked for by mistake do not count as tickets, neither in number nor in
 /// time: asks for each of them, on both listeners.
 #[tokio::test]

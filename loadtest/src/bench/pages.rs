@@ -14,11 +14,12 @@ use crate::client::Endpoint;
 /// How many are open.
 pub(super) const OPEN: u64 = 20;
 
-/// What a page asks for, and how long it waits after each answer, in ms: see its loops in src/http/handlers/page.html.
-const ASKED: [(&str, u64); 3] = [
-    ("/metrics", 1000),
-    ("/tickets?limit=50", 1050),
-    ("/tickets?invalid=true&limit=200", 3000),
+/// What a page asks for, how old that may be, in s, and how long it waits after each answer, in ms: see its loops in
+/// src/http/handlers/page.html.
+const ASKED: [(&str, u64, u64); 3] = [
+    ("/metrics", 1, 1000),
+    ("/tickets?limit=50", 0, 1050),
+    ("/tickets?invalid=true&limit=200", 5, 3000),
 ];
 
 /// Pages that are open until this is dropped.
@@ -32,10 +33,15 @@ impl Pages {
     pub(super) fn open(admin: &Endpoint) -> Self {
         let (mut asking, answers) = (JoinSet::new(), Arc::new(AtomicU64::new(0)));
         for page in 0..OPEN {
-            for (path, wait) in ASKED {
+            for (path, age, wait) in ASKED {
                 let first = Duration::from_millis(wait * page / OPEN);
                 let wait = Duration::from_millis(wait);
-                asking.spawn(ask(admin.clone(), path, (first, wait), answers.clone()));
+                asking.spawn(ask(
+                    admin.clone(),
+                    (path, age),
+                    (first, wait),
+                    answers.clone(),
+                ));
             }
         }
         Self { asking, answers }
@@ -55,13 +61,13 @@ impl Pages {
 /// Ends only with a failure.
 async fn ask(
     admin: Endpoint,
-    path: &'static str,
+    (path, age): (&'static str, u64),
     (first, wait): (Duration, Duration),
     answers: Arc<AtomicU64>,
 ) -> Result<()> {
     sleep(first).await;
     loop {
-        process::get(&admin, path).await?;
+        process::get_within(&admin, path, age).await?;
         answers.fetch_add(1, Ordering::Relaxed);
         sleep(wait).await;
     }

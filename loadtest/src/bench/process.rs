@@ -71,7 +71,7 @@ impl Server {
         let deadline = Instant::now() + START_TIMEOUT;
         loop {
             let ready = match path {
-                Some(path) => ask(server, path)
+                Some(path) => ask(server, path, "")
                     .await
                     .is_ok_and(|answer| answer.lacks_nothing()),
                 None => TcpStream::connect(server.address()).await.is_ok(),
@@ -127,15 +127,25 @@ pub(super) fn free_address() -> Result<String> {
 
 /// The body of a page that was answered 200.
 pub(super) async fn get(server: &Endpoint, path: &str) -> Result<String> {
-    let answer = ask(server, path).await?;
+    get_within(server, path, 0).await
+}
+
+/// The same, content with one that is so many seconds old (RFC 9111 section 5.2.1.1).
+pub(super) async fn get_within(server: &Endpoint, path: &str, max_age: u64) -> Result<String> {
+    let answer = ask(
+        server,
+        path,
+        &format!("cache-control: max-age={max_age}\r\n"),
+    )
+    .await?;
     ensure!(answer.status == 200, "{path}: {}", answer.status);
     Ok(answer.text().to_owned())
 }
 
-async fn ask(server: &Endpoint, path: &str) -> Result<Answer> {
+async fn ask(server: &Endpoint, path: &str, header: &str) -> Result<Answer> {
     // By its address, as whoever opens the page does: the list of tickets is for nobody else.
     let address = server.address();
-    let request = format!("GET {path} HTTP/1.1\r\nhost: {address}\r\n\r\n").into_bytes();
+    let request = format!("GET {path} HTTP/1.1\r\nhost: {address}\r\n{header}\r\n").into_bytes();
     let asked = server.clone();
     let asked = spawn_blocking(move || asked.connect()?.ask(&request));
     let (status, body) = timeout(ASK_TIMEOUT, asked)

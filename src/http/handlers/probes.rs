@@ -10,6 +10,7 @@ use tracing::debug;
 use crate::config::{REVISION, VERSION};
 use crate::health::{Health, Readiness};
 use crate::http::auth::{Senders, Unauthorized};
+use crate::http::freshness::{acceptable_age, aged};
 use crate::http::response::{FullResponse, JSON, response};
 use crate::metrics::Prometheus;
 
@@ -58,8 +59,9 @@ impl Probes {
     }
 
     /// GET /metrics: Prometheus' text format.
-    pub(crate) fn metrics(&self) -> FullResponse {
-        response(StatusCode::OK, PROMETHEUS, self.prometheus.render().into())
+    pub(crate) fn metrics(&self, headers: &HeaderMap) -> FullResponse {
+        let (text, age) = self.prometheus.render_within(acceptable_age(headers));
+        aged(response(StatusCode::OK, PROMETHEUS, text), age)
     }
 }
 

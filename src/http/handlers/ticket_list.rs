@@ -1,5 +1,7 @@
 //! GET /tickets: the newest tickets.
 
+use std::time::Duration;
+
 use hyper::StatusCode;
 use hyper::header::HeaderMap;
 
@@ -39,7 +41,13 @@ impl TicketList {
     }
 
     /// The tickets that a query asks for, as JSON. Who asks as a source is told of its own only.
-    pub(crate) async fn get(self, query: Option<String>, asks: Option<Source>) -> FullResponse {
+    /// It may be of this age.
+    pub(crate) async fn get(
+        self,
+        query: Option<String>,
+        asks: Option<Source>,
+        age: Duration,
+    ) -> FullResponse {
         let mut filter = match filter(query.as_deref().unwrap_or_default()) {
             Ok(filter) => filter,
             Err(why) => return problem::bad_request(why),
@@ -48,7 +56,7 @@ impl TicketList {
             // As for one ticket: who asks for others' learns nothing, not even that there are none.
             filter.source = Some(own);
         }
-        match self.0.reader.newest(filter).await {
+        match self.0.reader.newest(filter, age).await {
             Ok(json) => response(StatusCode::OK, JSON, json.into()),
             Err(Unavailable) => problem::unavailable("the database did not answer"),
         }
