@@ -19,6 +19,7 @@ pub(crate) use name::client_name;
 
 use std::io::ErrorKind;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use async_compat::CompatExt;
 use lapin::tcp::AsyncTcpStream;
@@ -29,7 +30,7 @@ use tracing::info;
 
 use crate::config::{self, AmqpTls, AmqpUrl, BrokerSettings};
 use crate::tls::ClientTls;
-use link::CONNECT_TIMEOUT;
+use link::{CONNECT_TIMEOUT, ONE_OF_SEVERAL_TIMEOUT};
 use socket::{SocketSlot, connect_tcp, io_error};
 use topology::Topology;
 use wire::{Wire, encrypted, runtime};
@@ -37,7 +38,8 @@ use wire::{Wire, encrypted, runtime};
 /// Where RabbitMQ is and what things are called there.
 #[derive(Debug, Clone)]
 pub(crate) struct Broker {
-    uri: AmqpUrl,
+    /// At least one.
+    servers: Vec<AmqpUrl>,
     tls: Option<AmqpTls>,
     topology: Topology,
     declared: config::TopologyMode,
@@ -51,7 +53,7 @@ impl Broker {
             ClientTls::read(check, identity.as_ref()).map_err(|error| error.to_string())?;
         }
         Ok(Self {
-            uri: settings.url(),
+            servers: settings.servers(),
             tls,
             topology: Topology {
                 exchange: settings.exchange().into(),
@@ -86,39 +88,77 @@ impl Broker {
         [main, unrouted, self.topology.dead.clone()]
     }
 
-    /// Connects and makes sure of the topology. `purpose` names the connection in RabbitMQ's own
-    /// tools.
+    /// Connects to any of the servers and makes sure of the topology. `purpose` names the connection
+    /// in RabbitMQ's own tools.
     pub(crate) async fn connect(&self, purpose: &str) -> Result<Link, BrokerError> {
+        if let [server] = &self.servers[..] {
+            return self.connect_to(server, purpose, CONNECT_TIMEOUT).await;
+        }
+        // Many processes spread over the servers so, and come back to one that was away.
+        let mut servers: Vec<_> = self.servers.iter().collect();
+        fastrand::shuffle(&mut servers);
+        let mut failed = Vec::new();
+        for server in servers {
+            let address = server.address();
+            let connecting = self.connect_to(server, purpose, ONE_OF_SEVERAL_TIMEOUT);
+            match connecting.await {
+                Ok(link) => {
+                    info!(purpose, server = %address, "connected to RabbitMQ");
+                    return Ok(link);
+                }
+                Err(error) if error.is_of_one_server() => {
+                    failed.push(format!("{address}: {error:#}"))
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Err(BrokerError::NoServer(failed.join("; ")))
+    }
+
+    /// Connects to one server, with its handshakes within `limit`.
+    async fn connect_to(
+        &self,
+        server: &AmqpUrl,
+        purpose: &str,
+        limit: Duration,
+    ) -> Result<Link, BrokerError> {
         let socket = Arc::new(SocketSlot::default());
         let opened = timeout(CONNECT_TIMEOUT, async {
-            let link = Link::new(self.open(purpose, &socket).await?, socket.clone());
+            let opening = timeout(limit, self.open(server, purpose, &socket));
+            let connection = opening.await.unwrap_or(Err(BrokerError::Timeout))?;
+            let link = Link::new(connection, socket.clone());
             let ensured = self.topology.ensure(link.connection(), self.declared);
             ensured.await?;
             Ok(link)
-        })
-        .await;
+        });
+        let opened = opened.await.unwrap_or(Err(BrokerError::Timeout));
         if opened.is_err() {
             // lapin's thread outlives the dropped future until its socket ends.
             socket.shut();
         }
-        opened.unwrap_or(Err(BrokerError::Timeout))
+        opened
     }
 
-    async fn open(&self, purpose: &str, slot: &SocketSlot) -> Result<Connection, BrokerError> {
+    async fn open(
+        &self,
+        server: &AmqpUrl,
+        purpose: &str,
+        slot: &SocketSlot,
+    ) -> Result<Connection, BrokerError> {
         // Connected here and not by lapin, which tries only one address and keeps a task for ever
         // after each attempt that fails.
-        let socket = connect_tcp(&self.uri).await?;
+        let socket = connect_tcp(server).await?;
         slot.keep(&socket).map_err(io_error)?;
         let is_local = socket.peer_addr().is_ok_and(|peer| peer.ip().is_loopback());
         let wire = match &self.tls {
             None => Wire::Plain(socket, true),
-            Some(tls) => encrypted(tls, &self.uri.authority.host, socket).await?,
+            Some(tls) => encrypted(tls, &server.authority.host, socket).await?,
         };
         let wire = Mutex::new(Some(wire));
         let properties =
             ConnectionProperties::default().with_connection_name(client_name(purpose).into());
         let connection = Connection::connector(
-            (*self.uri).clone(),
+            (**server).clone(),
             runtime(),
             async move |_uri, _runtime| {
                 let wire = wire.lock().unwrap_or_else(PoisonError::into_inner).take();

@@ -17,10 +17,19 @@ pub(crate) enum BrokerError {
     File(TlsError),
     /// RabbitMQ did not answer in time.
     Timeout,
+    /// There are several servers, and none to be used: each with the reason.
+    NoServer(String),
     /// An exchange or a queue is missing or has other properties, so that tickets could be lost.
     Unsafe(String),
     /// Our user lacks the right to something that is ours to do.
     Forbidden(String),
+}
+
+impl BrokerError {
+    /// Whether another server of the same RabbitMQ may do better.
+    pub(super) fn is_of_one_server(&self) -> bool {
+        matches!(self, Self::Amqp(_) | Self::Tls(..) | Self::Timeout)
+    }
 }
 
 impl fmt::Display for BrokerError {
@@ -30,6 +39,7 @@ impl fmt::Display for BrokerError {
             Self::Tls(why, _) => f.write_str(why)?,
             Self::File(error) => write!(f, "{error}")?,
             Self::Timeout => f.write_str("RabbitMQ did not answer in time")?,
+            Self::NoServer(why) => write!(f, "none of RabbitMQ's servers can be used: {why}")?,
             Self::Unsafe(why) | Self::Forbidden(why) => f.write_str(why)?,
         }
         match self.source() {
@@ -44,7 +54,11 @@ impl Error for BrokerError {
         match self {
             Self::Amqp(error) => Some(error),
             Self::Tls(_, error) => Some(error),
-            Self::File(_) | Self::Timeout | Self::Unsafe(_) | Self::Forbidden(_) => None,
+            Self::File(_)
+            | Self::Timeout
+            | Self::NoServer(_)
+            | Self::Unsafe(_)
+            | Self::Forbidden(_) => None,
         }
     }
 }

@@ -16,6 +16,10 @@ use super::socket::SocketSlot;
 /// Maximum wait for a connection with its handshake and the topology, and for any other call.
 pub(super) const CONNECT_TIMEOUT: Duration = Duration::from_secs(8);
 
+/// Maximum wait for a connection with its handshakes where there are other servers, too: one that is
+/// silent must not keep from them.
+pub(super) const ONE_OF_SEVERAL_TIMEOUT: Duration = Duration::from_secs(3);
+
 /// Maximum wait for the closing handshake, after which the socket is shut.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 

@@ -1,5 +1,6 @@
 //! RabbitMQ: its URL, and the names used there.
 
+mod servers;
 mod url;
 
 use std::path::PathBuf;
@@ -7,8 +8,8 @@ use std::path::PathBuf;
 use clap::{Args, ValueEnum};
 use lapin::uri::AMQPScheme;
 
+pub(super) use servers::{AmqpUrls, amqp_urls};
 pub use url::AmqpUrl;
-pub(super) use url::amqp_url;
 
 use super::secret::Secret;
 use super::tls::{Authorities, PeerCheck, TlsFile, TlsIdentity};
@@ -18,9 +19,9 @@ use super::units::amqp_name;
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "RabbitMQ")]
 pub struct BrokerSettings {
-    /// RabbitMQ, as amqp://user:password@host:port/vhost (%2f is the vhost "/"), or amqps:// for TLS; RABBITMQ_URL or CLOUDAMQP_URL is used if this is not set [default: amqp://127.0.0.1:5672/%2f]
-    #[arg(long, env = "AMQP_URL", value_parser = Secret(amqp_url), hide_env_values = true)]
-    amqp_url: Option<AmqpUrl>,
+    /// RabbitMQ, as amqp://user:password@host:port/vhost (%2f is the vhost "/"), or amqps:// for TLS, or several URLs with commas between, of which any that answers is used; RABBITMQ_URL or CLOUDAMQP_URL is used if this is not set [default: amqp://127.0.0.1:5672/%2f]
+    #[arg(long, env = "AMQP_URL", value_parser = Secret(amqp_urls), hide_env_values = true)]
+    amqp_url: Option<AmqpUrls>,
     /// The CAs (PEM) that count for RabbitMQ's certificate with amqps:// [default: the machine's]
     #[arg(long, env = "AMQP_TLS_CA", value_name = "FILE")]
     amqp_tls_ca: Option<PathBuf>,
@@ -77,15 +78,16 @@ pub struct AmqpTls {
 }
 
 impl BrokerSettings {
-    /// RabbitMQ's address.
-    pub fn url(&self) -> AmqpUrl {
-        self.amqp_url.clone().unwrap_or_default()
+    /// RabbitMQ's servers, at least one, all with the same scheme and vhost.
+    pub fn servers(&self) -> Vec<AmqpUrl> {
+        self.amqp_url.clone().unwrap_or_default().into_servers()
     }
 
     /// How the connection is protected; none where it is plain. Fails where it would be plain
     /// though a certificate is set.
     pub fn tls(&self) -> Result<Option<AmqpTls>, String> {
-        if self.url().scheme == AMQPScheme::AMQP {
+        let is_plain = |server: &AmqpUrl| server.scheme == AMQPScheme::AMQP;
+        if self.servers().iter().any(is_plain) {
             let is_set = self.amqp_tls_ca.is_some() || self.amqp_tls_cert.is_some();
             let why = "AMQP_TLS_CA or AMQP_TLS_CERT is set, but nothing is encrypted unless it begins with amqps://";
             return if is_set { Err(why.into()) } else { Ok(None) };

@@ -11,7 +11,7 @@ use clap::error::ErrorKind;
 use clap::parser::ValueSource;
 use clap::{Arg, ArgMatches, CommandFactory, FromArgMatches, value_parser};
 
-use super::broker::amqp_url;
+use super::broker::amqp_urls;
 use super::cli::{Cli, Command};
 use super::file;
 use super::secret::{MASK, Secret, holds_secret, without_secrets};
@@ -126,7 +126,7 @@ fn heading(of: &Arg) -> String {
 }
 
 fn other_amqp_url(id: &'static str) -> Arg {
-    let parser = ValueParser::new(Secret(amqp_url));
+    let parser = ValueParser::new(Secret(amqp_urls));
     let argument = Arg::new(id)
         .long(id.replace('_', "-"))
         .env(id.to_uppercase())

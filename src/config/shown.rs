@@ -2,7 +2,7 @@
 
 use clap::ArgMatches;
 
-use super::broker::AmqpUrl;
+use super::broker::AmqpUrls;
 use super::database::DatabaseUrl;
 use super::secret::{MASK, holds_secret};
 
@@ -54,7 +54,7 @@ pub(super) fn default(argument: &clap::Arg, of: impl Fn(&str) -> Option<String>)
 
 /// A secret: what of a URL is none, and nothing of anything else.
 fn masked(id: &str, matches: &ArgMatches) -> String {
-    if let Ok(Some(url)) = matches.try_get_one::<AmqpUrl>(id) {
+    if let Ok(Some(url)) = matches.try_get_one::<AmqpUrls>(id) {
         return url.masked();
     }
     if let Ok(Some(url)) = matches.try_get_one::<DatabaseUrl>(id) {

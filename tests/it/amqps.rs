@@ -118,6 +118,7 @@ async fn what_is_wrong_names_its_setting() {
     let (tls, plain) = (amqps_url(), servers::Servers::of_environment().amqp_url);
     let by_address = tls.replace("localhost", "127.0.0.1");
     let (to_plain, to_tls) = (by(&tls, port(&plain)), by(&plain, port(&tls)));
+    let one_is_right = [by_address.as_str(), &tls].join(",");
     let (to_expired, other_ca) = (by(&tls, expired.port), strange("ca.pem"));
     let (stranger, strangers_key) = (strange("stranger.pem"), strange("stranger.key"));
     let cases: &[(&str, Settings<'_>, &str)] = &[
@@ -141,6 +142,12 @@ async fn what_is_wrong_names_its_setting() {
             &by_address,
             &[("AMQP_TLS_CA", &ca)],
             "other host names than that of AMQP_URL",
+        ),
+        // Each server is checked by its own name.
+        (
+            &one_is_right,
+            &[("AMQP_TLS_CA", &ca)],
+            "publishing to RabbitMQ",
         ),
         (
             &to_expired,
@@ -208,6 +215,7 @@ async fn wrong_files_stop_the_start() {
         ),
         ("amqps://h", &[("AMQP_TLS_CERT", &pem)], 2, "--amqp-tls-key"),
         ("amqp://h", &[("AMQP_TLS_CA", &pem)], 2, "amqps://"),
+        ("amqp://h,amqp://g", &[("AMQP_TLS_CA", &pem)], 2, "amqps://"),
     ];
     let secret = std::fs::read_to_string(&key).unwrap();
     let secret = secret.lines().nth(1).unwrap();

@@ -90,7 +90,7 @@ const FOREIGN: &[(&str, &[&str])] = &[
     ("encoding_rs", &["coding"]),
     (
         "fastrand",
-        &["backoff", "commands", "consumer", "http", "store"],
+        &["backoff", "broker", "commands", "consumer", "http", "store"],
     ),
     ("flate2", &["coding"]),
     ("foldhash", &["consumer"]),

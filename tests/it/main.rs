@@ -53,6 +53,7 @@ mod secrets;
 mod send;
 mod senders;
 mod settings;
+mod several_brokers;
 mod start_order;
 mod stored;
 mod summaries;

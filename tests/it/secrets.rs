@@ -87,6 +87,12 @@ const AMQP_URLS: &[&str] = &[
     "amqp://till:{}@rabbit/%2f?connection_timeout=1s",
     "amqp://till:{}@rabbit/%2f?auth_mechanism={}",
     "amqp://till:{}@rabbit/%2f#{}",
+    "amqp://till:{}@rabbit,amqps://till:{}@other",
+    "amqp://till:{}@rabbit/{},amqp://till:{}@other/x",
+    "amqp://till:{}@rabbit,,amqp://till:{}@other",
+    "amqp://till:{}@rabbit/%2f,amqp://till:{}@other:99999/%2f",
+    "amqp://till:{}@rabbit/%2f,till:{}@other",
+    "amqp://till:{}@rabbit,{}",
 ];
 
 /// What is shown has no four letters in a row of the password.
@@ -183,6 +189,7 @@ async fn a_mistyped_word_is_shown() {
 #[tokio::test]
 async fn passwords_are_not_logged() {
     let amqp_url = format!("amqp://till:{SECRET}@127.0.0.1:1/%2f");
+    let amqp_url = format!("{amqp_url},{amqp_url}");
     let database_url = format!("postgres://till:{SECRET}@127.0.0.1:1/x");
     let settings = [
         ("AMQP_URL", amqp_url.as_str()),

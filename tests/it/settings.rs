@@ -68,7 +68,8 @@ async fn config(args: &[&str], settings: &[(&str, &str)]) -> BTreeMap<String, (S
 async fn secrets_are_read_from_files() {
     let namespace = Namespace::new(TICKETD).await;
     let database = TestFile::new(format!("{}\n", namespace.database_url()));
-    let broker = TestFile::new(format!("{}\r\n", namespace.amqp_url()));
+    let broker = namespace.amqp_url();
+    let broker = TestFile::new(format!("{broker},{broker}\r\n"));
     let files = [
         ("DATABASE_URL_FILE", database.path()),
         ("AMQP_URL_FILE", broker.path()),
@@ -205,7 +206,8 @@ async fn the_brokers_url_has_other_names() {
     let url = |host: &str| format!("amqp://till:{SECRET}@{host}/v");
     let file = TestFile::new(url("filed"));
     let from_file = format!("file {} (environment RABBITMQ_URL_FILE)", file.path());
-    let (cloud, rabbit, own) = (url("cloud"), url("rabbit"), url("own"));
+    let (cloud, rabbit) = (url("cloud"), url("rabbit"));
+    let own = [url("own"), url("second")].join(",");
     let steps = [
         (
             ("CLOUDAMQP_URL", &*cloud),
@@ -218,7 +220,11 @@ async fn the_brokers_url_has_other_names() {
             "rabbit",
             "environment RABBITMQ_URL",
         ),
-        (("AMQP_URL", &*own), "own", "environment AMQP_URL"),
+        (
+            ("AMQP_URL", &*own),
+            "own:5672/v,amqp://till:***@second",
+            "environment AMQP_URL",
+        ),
     ];
     let mut settings = Vec::new();
     for (setting, host, origin) in steps {

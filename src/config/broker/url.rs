@@ -41,15 +41,21 @@ impl Default for AmqpUrl {
 }
 
 impl AmqpUrl {
+    /// Host and port.
+    pub fn address(&self) -> String {
+        let authority = &self.0.authority;
+        format!("{}:{}", host(&authority.host), authority.port)
+    }
+
     /// As it may be shown: without its password, and without what follows a question mark.
-    pub(in crate::config) fn masked(&self) -> String {
+    pub(super) fn masked(&self) -> String {
         let Self(uri) = self;
         let (user, vhost) = (
             encoded(&uri.authority.userinfo.username),
             encoded(&uri.vhost),
         );
-        let (host, port) = (host(&uri.authority.host), uri.authority.port);
-        format!("{}://{user}:{MASK}@{host}:{port}/{vhost}", uri.scheme)
+        let address = self.address();
+        format!("{}://{user}:{MASK}@{address}/{vhost}", uri.scheme)
     }
 
     /// What the URL leaves open is set to what suits ticketd.
@@ -62,18 +68,27 @@ impl AmqpUrl {
     }
 }
 
-/// Reads RabbitMQ's URL.
-pub(in crate::config) fn amqp_url(text: &str) -> Result<AmqpUrl, String> {
-    let (scheme, rest) = text.split_once("://").unwrap_or_default();
-    if !["amqp", "amqps"]
-        .iter()
-        .any(|known| scheme.eq_ignore_ascii_case(known))
-    {
+/// Whether it begins as a URL of RabbitMQ's does.
+pub(super) fn has_scheme(text: &str) -> bool {
+    let scheme = text.split_once("://").unwrap_or_default().0;
+    let is = |known: &str| scheme.eq_ignore_ascii_case(known);
+    is("amqp") || is("amqps")
+}
+
+/// Reads one server's URL.
+pub(super) fn amqp_url(text: &str) -> Result<AmqpUrl, String> {
+    if !has_scheme(text) {
         return Err("it does not begin with amqp:// or amqps://".into());
     }
+    let rest = text.split_once("://").unwrap_or_default().1;
     let after_host = rest.split_once(['/', '?', '#']).unwrap_or_default().1;
     if rest.contains('#') || after_host.contains('@') {
         return Err("in a user name, a password or a vhost, # is written %23, / is %2F, ? is %3F and @ is %40".into());
+    }
+    let after_login = rest.split_once('@').unwrap_or(("", rest)).1;
+    if after_login.contains(',') {
+        return Err("several servers are whole URLs with commas between, each with its amqp:// or amqps://, and in a vhost , is \
+                    written %2C".into());
     }
     let mut uri = AMQPUri::from_str(text).map_err(|error| amqp_form(&error))?;
     // The client's parser takes an IPv6 address for no host, which would be localhost.
