@@ -5,6 +5,7 @@
 //! - `notices`: what PostgreSQL says beside its answers.
 //! - `transaction`: a batch stored as a whole, from encoded rows (`copy`), sent
 //!   in `chunks`, and the `products` that may have changed.
+//! - `unique_keys`: which key a row has in common with one that is there.
 //! - `inserts`: the statements that write tickets, with their origins and without.
 //! - `error`: what went wrong, classified by what helps.
 //! - `ticket_reader`: questions about tickets, asked by `ticket_queries`.
@@ -32,6 +33,7 @@ mod reparse;
 mod ticket_queries;
 mod ticket_reader;
 mod transaction;
+mod unique_keys;
 
 pub(crate) use connect::check_tls;
 pub(crate) use copy::{Dead, Encoded, ProductRow, RECEIVED_AT_MIN_US, Recency, Rows};

@@ -4,6 +4,7 @@ use std::error::Error;
 use std::fmt;
 
 use tokio_postgres::error::{DbError, SqlState};
+use uuid::Uuid;
 
 use crate::metrics::FlushFailed;
 
@@ -40,10 +41,13 @@ impl StoreError {
     /// (<https://www.postgresql.org/docs/current/errcodes-appendix.html>). With 22 data exception,
     /// 23 integrity constraint violation, 44 a view's check option, 54 program limit exceeded and
     /// P0 an error that a trigger raised, a row is refused, for its own sake or for the tables'. 42
-    /// is the tables' doing, and so are columns of another type (the binary format does not fit)
-    /// and numbering that has come to its end. Everything else passes.
+    /// is the tables' doing, and so are columns of another type (the binary format does not fit),
+    /// numbering that has come to its end and a partition that is missing. Everything else passes.
     pub(crate) fn classify(error: tokio_postgres::Error) -> Self {
         let code = error.code().cloned();
+        if let Some(db) = error.as_db_error().filter(|db| lacks_partition(db)) {
+            return Self::Schema(without_partition(db).into());
+        }
         let cause = Cause::from(error);
         let Some(code) = code else {
             return Self::Unavailable(cause);
@@ -93,6 +97,14 @@ impl StoreError {
             Self::Timeout(_) => FlushFailed::Timeout,
             Self::Schema(_) | Self::Encoding(_) => FlushFailed::Schema,
             Self::Unavailable(_) => FlushFailed::Unavailable,
+        }
+    }
+
+    /// The key that a row has in common with another one, where it is not known whose that is.
+    pub(super) fn unique_key(&self) -> Option<&DbError> {
+        match self {
+            Self::Unique(cause) => cause.driver.as_ref()?.as_db_error(),
+            _ => None,
         }
     }
 
@@ -173,6 +185,25 @@ impl fmt::Debug for Cause {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Debug::fmt(&self.summary, f)
     }
+}
+
+/// Whether it is that a partitioned table has no partition for a row, or a table is none for it. Of
+/// the errors of this code only that names a table and no constraint.
+fn lacks_partition(db: &DbError) -> bool {
+    *db.code() == SqlState::CHECK_VIOLATION && db.table().is_some() && db.constraint().is_none()
+}
+
+/// Says so, with the id that it is missing for, where that is what the table is partitioned by.
+fn without_partition(db: &DbError) -> String {
+    let words = db.detail().unwrap_or_default();
+    let words = words.split(|c: char| !c.is_ascii_hexdigit() && c != '-');
+    let mut ids = words.filter_map(|word| Uuid::try_parse(word).ok());
+    let id = ids.next().map(|id| format!(" of ticket_id {id}"));
+    format!(
+        "{}: a partition is missing for rows{}, which wait until it is there",
+        summary(db),
+        id.unwrap_or_default()
+    )
 }
 
 /// The names of what an error is about, without a row's contents, which its detail has.

@@ -26,7 +26,6 @@ use futures_util::SinkExt;
 use futures_util::future::try_join;
 use tokio::time::error::Elapsed;
 use tokio::time::timeout;
-use tokio_postgres::error::SqlState;
 use tokio_postgres::types::ToSql;
 use tokio_postgres::{Client, CopyInSink, Error, Row, Statement};
 use uuid::Uuid;
@@ -38,6 +37,7 @@ use super::error::StoreError;
 use super::inserts::Inserts;
 use super::notices::Warnings;
 use super::products;
+use super::unique_keys::UniqueKeys;
 use crate::config::DatabaseConfig;
 use crate::metrics::StoreMetrics;
 
@@ -52,16 +52,15 @@ const COMMIT_TIMEOUT: Duration = Duration::from_secs(40);
 /// (<https://www.postgresql.org/docs/current/functions-admin.html#PG-LOGICAL-EMIT-MESSAGE>).
 const WRITE_WAL: &str = "select pg_logical_emit_message(true, 'ticketd', '')";
 
-const UNIQUE_KEYS: &str = "select c.relname::text, a.attname::text from pg_index i \
-    join pg_class c on c.oid = i.indexrelid \
-    join pg_attribute a on a.attrelid = i.indrelid and a.attnum = i.indkey[0] \
-    where i.indrelid in ('tickets'::regclass, 'products'::regclass) \
-    and i.indisunique and i.indnkeyatts = 1";
-
 /// Only a text of the length that is asked for can be the same, and only that is sent.
 const STORED_TEXTS: &str = "select ticket_id, \
     case when octet_length(ticket_text) = asked.bytes then ticket_text else '' end \
     from unnest($1::uuid[], $2::int[]) as asked (id, bytes) join tickets on ticket_id = asked.id";
+
+/// Each id is looked up by itself, so that of a partitioned table only those partitions are read that
+/// ids may be in; what else is planned for them would read all.
+const LOOK_UP_BY_INDEX: &str =
+    "set enable_hashjoin = off; set enable_mergejoin = off; set enable_seqscan = off";
 
 /// The most ids that are asked for at once.
 const STORED_TEXTS_MAX: usize = 4096;
@@ -91,8 +90,7 @@ pub(crate) struct Store {
     inserts: Inserts,
     merge_products: Statement,
     stored_texts: Statement,
-    /// The names of the tables' unique keys that have one column, and the column.
-    unique_keys: HashMap<String, String>,
+    unique_keys: UniqueKeys,
     metrics: StoreMetrics,
 }
 
@@ -116,12 +114,9 @@ impl Store {
             warnings,
             server,
         } = connected;
-        let keys = client.query(UNIQUE_KEYS, &[]).await?;
-        let keys = keys
-            .iter()
-            .map(|row| Ok((row.try_get(0)?, row.try_get(1)?)));
+        client.batch_execute(LOOK_UP_BY_INDEX).await?;
         Ok(Self {
-            unique_keys: keys.collect::<Result<_, Error>>()?,
+            unique_keys: UniqueKeys::read(&client).await?,
             inserts: Inserts::prepare(&client).await?,
             merge_products: products::prepare(&client).await?,
             stored_texts: client.prepare(STORED_TEXTS).await?,
@@ -141,8 +136,22 @@ impl Store {
         products: &[ProductRow<'_>],
         pacing: Duration,
     ) -> Result<HashSet<String>, StoreError> {
-        self.unless_hung(self.transaction(rows, products, pacing))
-            .await
+        let flushed = self.unless_hung(self.transaction(rows, products, pacing));
+        match flushed.await {
+            Err(error) => Err(self.sorted(error).await?),
+            flushed => flushed,
+        }
+    }
+
+    /// The same error, told apart by the keys as they are by now: those of a partition come with it.
+    /// It is outside of any transaction.
+    async fn sorted(&mut self, error: StoreError) -> Result<StoreError, StoreError> {
+        if !self.unique_keys.is_unknown(&error) {
+            return Ok(error);
+        }
+        let read = timeout(COMMIT_TIMEOUT, UniqueKeys::read(&self.client)).await;
+        self.unique_keys = answered(read)?;
+        Ok(self.unique_keys.sort(error))
     }
 
     /// Waits for this work, unless the server hangs meanwhile.
@@ -207,14 +216,18 @@ impl Store {
         let begin = self.client.batch_execute("begin");
         let tickets = Chunks::new(rows.tickets.clone(), pacing);
         let copied = try_join(begin, self.copy(&inserts.copy_tickets, tickets)).await;
-        copied.map_err(|error| self.row_error(error))?;
+        copied.map_err(|error| self.unique_keys.sort(StoreError::classify(error)))?;
         self.metrics.copy.record(started.elapsed());
 
         let started = Instant::now();
         let mut written = HashSet::new();
         if !products.is_empty() {
             let merged = products::merge(&self.client, &self.merge_products, products).await;
-            written = merged.map_err(|error| self.row_error(error).of_products(true))?;
+            written = merged.map_err(|error| {
+                self.unique_keys
+                    .sort(StoreError::classify(error))
+                    .of_products(true)
+            })?;
         }
         if !rows.dead.is_empty() {
             let inserted = inserts.insert_dead(&self.client, rows).await;
@@ -226,7 +239,11 @@ impl Store {
 
     /// Whether the tables would accept these rows now. Nothing is stored.
     pub(crate) async fn try_out(&mut self, trial: Trial<'_>) -> Result<(), StoreError> {
-        self.rolled_back(async || self.check(trial).await).await
+        let tried = self.rolled_back(async || self.check(trial).await).await;
+        match tried {
+            Err(error) => Err(self.sorted(error).await?),
+            tried => tried,
+        }
     }
 
     /// Whether the tables would accept these rows, and others after them in the same transaction,
@@ -238,18 +255,23 @@ impl Store {
     ) -> Result<Comparison, StoreError> {
         let compared = self.rolled_back(async || {
             self.check(known).await?;
-            Ok(match self.check(suspect).await {
-                Err(error) if error.is_refusal() => Comparison::OnlyKnownAccepted,
-                Err(StoreError::Conflict(_)) | Ok(()) => Comparison::BothAccepted,
-                Err(error) => return Err(error),
-            })
+            Ok(self.check(suspect).await)
         });
-        match compared.await {
+        let error = match compared.await {
+            Ok(Ok(())) => return Ok(Comparison::BothAccepted),
+            Ok(Err(error)) => match self.sorted(error).await? {
+                StoreError::Conflict(_) => return Ok(Comparison::BothAccepted),
+                error if error.is_refusal() => return Ok(Comparison::OnlyKnownAccepted),
+                error => return Err(error),
+            },
+            Err(error) => self.sorted(error).await?,
+        };
+        match error {
             // A unique key that somebody has added to the table is refused for the copy's sake.
-            Err(StoreError::Unique(_)) => Ok(Comparison::Unknown),
-            Err(StoreError::Conflict(_)) => Ok(Comparison::NoneAccepted),
-            Err(error) if error.is_refusal() => Ok(Comparison::NoneAccepted),
-            compared => compared,
+            StoreError::Unique(_) => Ok(Comparison::Unknown),
+            StoreError::Conflict(_) => Ok(Comparison::NoneAccepted),
+            error if error.is_refusal() => Ok(Comparison::NoneAccepted),
+            error => Err(error),
         }
     }
 
@@ -273,10 +295,14 @@ impl Store {
         let inserts = self.inserts.of(rows)?;
         let chunks = Chunks::new(rows.tickets.clone(), Duration::ZERO);
         let copied = self.copy(&inserts.copy_tickets, chunks).await;
-        copied.map_err(|error| self.row_error(error))?;
+        copied.map_err(|error| self.unique_keys.sort(StoreError::classify(error)))?;
         if !products.is_empty() {
             let merged = products::merge(&self.client, &self.merge_products, products).await;
-            merged.map_err(|error| self.row_error(error).of_products(true))?;
+            merged.map_err(|error| {
+                self.unique_keys
+                    .sort(StoreError::classify(error))
+                    .of_products(true)
+            })?;
         }
         // What COMMIT would check.
         let checked = self.client.batch_execute("set constraints all immediate");
@@ -290,20 +316,6 @@ impl Store {
             sink.send(chunk).await?;
         }
         sink.finish().await
-    }
-
-    /// What a row that is there already means depends on which key it has in
-    /// common: the ticket's id, the table's numbering, which migrating corrects,
-    /// or one that somebody else thinks must be unique.
-    fn row_error(&self, error: Error) -> StoreError {
-        let db = error.as_db_error();
-        let unique = db.filter(|db| *db.code() == SqlState::UNIQUE_VIOLATION);
-        let column = unique.and_then(|db| self.unique_keys.get(db.constraint()?));
-        match column.map(String::as_str) {
-            Some("ticket_id") => StoreError::Conflict(error.into()),
-            Some("id") => StoreError::Schema(error.into()),
-            _ => StoreError::classify(error),
-        }
     }
 
     /// The texts that are stored under these ids, each as far as it has so many

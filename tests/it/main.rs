@@ -40,6 +40,7 @@ mod operators;
 mod origins;
 mod output;
 mod page;
+mod partitions;
 mod pipeline;
 mod poison;
 mod postgres_tls;
