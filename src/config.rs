@@ -25,6 +25,7 @@ mod secret;
 mod send;
 mod shown;
 mod store;
+mod supervisor;
 mod tls;
 mod units;
 mod version;
@@ -57,6 +58,7 @@ pub use sample::{SampleFormat, SampleSettings};
 pub use send::SendSettings;
 pub use shown::ShownSetting;
 pub use store::StoreSettings;
+pub use supervisor::SupervisorSettings;
 pub use tls::{Authorities, ListenTlsSettings, PeerCheck, TlsFile, TlsIdentity};
 pub use version::{REVISION, VERSION};
 

@@ -120,11 +120,12 @@ fn exit_code(found: bool) -> ExitCode {
 }
 
 /// Runs until SIGTERM or SIGINT, and drains; a second signal ends that. SIGHUP has files read
-/// again, where there are any; where there are none, it ends the process as it does any other.
+/// again. Where there are none, and no supervisor that sends it for a reload, it ends the process as
+/// it does any other.
 async fn serve(service: Service) -> anyhow::Result<()> {
     let mut signals = Signals::new()?;
     let read_again = Arc::new(Notify::new());
-    let hangups = hangups(service.reads_files(), read_again.clone())?;
+    let hangups = hangups(service.heeds_hangups(), read_again.clone())?;
     let first = Arc::new(Notify::new());
     let running = service.run(first.clone().notified_owned(), read_again);
     let second = async {

@@ -13,6 +13,7 @@ mod accept;
 mod check;
 mod listen;
 mod senders;
+mod supervisor;
 
 pub use check::check_files;
 
@@ -36,10 +37,11 @@ use crate::health::Health;
 use crate::http::{Hosts, Listener, Page, Probes, RejectionLog, Stored, TicketState, admin};
 use crate::metrics::{Draining, HttpMetrics, Prometheus, UPKEEP_EVERY};
 use crate::store::{check_tls, watch_dead_tickets};
-use crate::thread::run_on_thread;
+use crate::thread::Threads;
 use accept::Accept;
 use listen::Listening;
 use senders::KnownSenders;
+use supervisor::Supervisor;
 
 /// The last part of the lame duck, in which responses close their connections:
 /// before, their clients would only reconnect here.
@@ -58,6 +60,7 @@ pub struct Service {
     listening: Listening,
     credentials: KnownSenders,
     prometheus: Prometheus,
+    supervisor: Supervisor,
 }
 
 /// What stores them.
@@ -119,6 +122,7 @@ impl Service {
             listening,
             credentials: KnownSenders::default(),
             prometheus,
+            supervisor: Supervisor::new(),
         })
     }
 
@@ -137,9 +141,11 @@ impl Service {
         Ok(service)
     }
 
-    /// Whether files are read that may be read again: see [`Self::run`].
-    pub fn reads_files(&self) -> bool {
-        self.listening.reads_files() || self.credentials.reads_files()
+    /// Whether SIGHUP has a meaning: there are files that may be read again, see [`Self::run`], or a
+    /// supervisor that may ask for it.
+    pub fn heeds_hangups(&self) -> bool {
+        let reads_files = self.listening.reads_files() || self.credentials.reads_files();
+        reads_files || self.supervisor.is_there()
     }
 
     /// Runs until `shutdown` resolves, for the lame duck after that, and until
@@ -167,8 +173,10 @@ impl Service {
         let mut http = Part::new("requests and confirms");
         let mut consumer = Part::new("batches");
         let mut background = JoinSet::new();
+        let threads = Threads::new();
         background.spawn(upkeep(probes.prometheus.clone()));
-        background.spawn(follow(read_again, self.listening, self.credentials));
+        let files = (self.listening, self.credentials);
+        background.spawn(follow(read_again, files, self.supervisor.clone()));
 
         let rejections = RejectionLog::default();
         let logging = rejections.clone().run();
@@ -183,6 +191,7 @@ impl Service {
                 &self.broker,
                 &probes,
                 &rejections,
+                &threads,
                 &mut http,
                 &mut background,
             )?;
@@ -204,18 +213,15 @@ impl Service {
         if let Some(role) = self.consume {
             let watched = watch_dead_tickets(role.database.clone());
             background.spawn(async { match watched.await {} });
-            start_consumer(role, self.broker, health.clone(), fail, &mut consumer)?;
+            let part = (&threads, &mut consumer);
+            start_consumer(role, self.broker, health.clone(), fail, part)?;
         }
+        let telling = self.supervisor.clone().tell_state(health.clone(), threads);
+        background.spawn(async { match telling.await {} });
 
-        let fatal = tokio::select! {
-            () = shutdown => None,
-            Ok(error) = failed => Some(error),
-            error = health.given_up() => Some(anyhow::Error::msg(error).context("AMQP_URL")),
-        };
-        if let Some(error) = &fatal {
-            error!("{error:#}");
-        }
+        let fatal = why_to_end(shutdown, failed, &health).await;
         draining.begin();
+        background.spawn(self.supervisor.tell_end(lame_duck + grace));
         be_lame_duck(&health, lame_duck).await;
         health.drain();
         let drained = drain(http, consumer, grace).await;
@@ -250,7 +256,7 @@ fn start_consumer(
     broker: Broker,
     health: Arc<Health>,
     fail: oneshot::Sender<anyhow::Error>,
-    consumer: &mut Part,
+    (threads, consumer): (&Threads, &mut Part),
 ) -> anyhow::Result<()> {
     let Consume { database, settings } = role;
     let run = consumer::run(broker, database, settings, health, consumer.stop.clone());
@@ -260,13 +266,30 @@ fn start_consumer(
             let _unheard = fail.send(anyhow::Error::new(error).context("DATABASE_URL"));
         }
     };
-    let ended = run_on_thread("consumer", part)?;
+    let ended = threads.run("consumer", part)?;
     consumer.tasks.spawn(async {
         if ended.await.is_err() {
             warn!("the consumer's thread panicked");
         }
     });
     Ok(())
+}
+
+/// Waits until the process has to end; returns why, unless it was told to.
+async fn why_to_end(
+    shutdown: impl Future<Output = ()>,
+    failed: oneshot::Receiver<anyhow::Error>,
+    health: &Health,
+) -> Option<anyhow::Error> {
+    let fatal = tokio::select! {
+        () = shutdown => None,
+        Ok(error) = failed => Some(error),
+        error = health.given_up() => Some(anyhow::Error::msg(error).context("AMQP_URL")),
+    };
+    if let Some(error) = &fatal {
+        error!("{error:#}");
+    }
+    fatal
 }
 
 /// Not ready, but accepting tickets: a load balancer has to notice first.
@@ -333,9 +356,14 @@ impl Part {
 
 /// Reads the files again each time that it is told to, where that may take its time: they may be far
 /// away.
-async fn follow(told: Arc<Notify>, listening: Listening, credentials: KnownSenders) {
+async fn follow(
+    told: Arc<Notify>,
+    (listening, credentials): (Listening, KnownSenders),
+    supervisor: Supervisor,
+) {
     loop {
         told.notified().await;
+        supervisor.tell_reload().await;
         let (listening, credentials) = (listening.clone(), credentials.clone());
         let read = spawn_blocking(move || {
             listening.read_again();
@@ -344,6 +372,7 @@ async fn follow(told: Arc<Notify>, listening: Listening, credentials: KnownSende
         if let Err(error) = read.await {
             error!(%error, "reading the files again failed");
         }
+        supervisor.tell_reloaded().await;
     }
 }
 

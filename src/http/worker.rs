@@ -19,7 +19,7 @@ use super::handshake::{Handshakes, Shaken};
 use super::idle::{Connections, SWEEP};
 use super::router::Router;
 use super::stream::Stream;
-use crate::thread::run_on_thread;
+use crate::thread::Threads;
 
 /// While draining, a connection on which no request is served is closed after
 /// this time.
@@ -47,6 +47,7 @@ impl Workers {
     pub(crate) fn start<T>(
         routers: impl IntoIterator<Item = (Router, T)>,
         drain: &CancellationToken,
+        threads: &Threads,
     ) -> std::io::Result<Self>
     where
         T: Future<Output = ()> + Send + 'static,
@@ -65,7 +66,7 @@ impl Workers {
                 let _ended = task.await;
             };
             workers.incoming.push(accepted);
-            workers.ended.push(run_on_thread("worker", worker)?);
+            workers.ended.push(threads.run("worker", worker)?);
         }
         Ok(workers)
     }

@@ -18,6 +18,7 @@ use crate::http::{
 use crate::metrics::HttpMetrics;
 use crate::publisher::{PublishLimits, publishers};
 use crate::store::TicketReader;
+use crate::thread::Threads;
 
 /// What accepts tickets.
 pub(super) struct Accept {
@@ -62,6 +63,7 @@ impl Accept {
         broker: &Broker,
         probes: &Probes,
         rejections: &RejectionLog,
+        threads: &Threads,
         http: &mut Part,
         background: &mut JoinSet<()>,
     ) -> anyhow::Result<Option<TicketReader>> {
@@ -100,7 +102,7 @@ impl Accept {
             let router = public(post_ticket, bulk, stored, probes, operators.clone());
             (router, task)
         });
-        let workers = Workers::start(routers, &http.stop)?;
+        let workers = Workers::start(routers, &http.stop, threads)?;
         let stop = http.stop.clone();
         http.tasks.spawn(self.listener.serve_on(workers, stop));
         Ok(reader)

@@ -118,7 +118,7 @@ const FOREIGN: &[(&str, &[&str])] = &[
         &["bulk", "ticket", "client", "commands", "store", "http"],
     ),
     ("sha2", &["commands", "config", "http"]),
-    ("rustix", &["broker", "commands"]),
+    ("rustix", &["broker", "commands", "service"]),
     ("slab", &["consumer"]),
     ("socket2", &["http", "broker"]),
     // config checks its URL, so that a wrong one stops the start.

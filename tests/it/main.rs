@@ -58,5 +58,6 @@ mod several_brokers;
 mod start_order;
 mod stored;
 mod summaries;
+mod supervisor;
 mod upgrade;
 mod version;
