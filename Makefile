@@ -58,8 +58,9 @@ DENY_VERSION := 0.20.2
 ALERTS := deploy/prometheus
 
 .PHONY: lint
-lint: need_cargo need_shellcheck need_cargo_deny need_prometheus ## Check format, lints, documentation, scripts, dependencies and alerts; a warning is an error
+lint: need_cargo need_shellcheck need_cargo_deny need_prometheus need_systemd ## Check format, lints, documentation, scripts, dependencies, units and alerts; a warning is an error
 	shellcheck $(SCRIPTS)
+	deploy/systemd/check.sh
 	promtool check config --lint-fatal $(ALERTS)/prometheus.yml
 	promtool test rules $(ALERTS)/rules.test.yml
 	$(DENY) check -D warnings -A license-exception-not-encountered $(DENY_WHAT)
@@ -214,6 +215,11 @@ need_chromium:
 .PHONY: need_shellcheck
 need_shellcheck:
 	@command -v shellcheck >/dev/null || deploy/stack/install.sh shellcheck
+
+# systemd-analyze, which needs no systemd that runs.
+.PHONY: need_systemd
+need_systemd:
+	@command -v systemd-analyze >/dev/null || deploy/stack/install.sh systemd
 
 # With promtool.
 .PHONY: need_prometheus

@@ -9,6 +9,7 @@ mod http;
 mod metrics;
 mod openapi;
 mod settings;
+mod systemd;
 mod tables;
 
 pub(crate) use dashboard::{dashboard, panels};

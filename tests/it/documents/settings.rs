@@ -86,7 +86,7 @@ async fn every_bound_in_the_reference_holds() {
 }
 
 /// What `--help` of a command tells of its settings.
-fn settings(command: &str, help: &str) -> Vec<Setting> {
+pub(super) fn settings(command: &str, help: &str) -> Vec<Setting> {
     let (usage, options) = help.split_once("Options:\n").expect("options");
     let mut settings = Vec::new();
     for option in options
