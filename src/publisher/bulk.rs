@@ -13,15 +13,18 @@ pub(crate) struct GroupBuilder {
     queue: Arc<PublishQueue>,
     limits: PublishLimits,
     filling: Group,
+    /// How many tickets may be in it.
+    filling_max: usize,
 }
 
 impl GroupBuilder {
     pub(super) fn new(queue: Arc<PublishQueue>, limits: PublishLimits) -> Self {
-        let filling = queue.empty_group();
+        let (filling, filling_max) = queue.empty_group();
         Self {
             queue,
             limits,
             filling,
+            filling_max,
         }
     }
 
@@ -41,14 +44,15 @@ impl GroupBuilder {
         if self.filling.tickets() == 0 {
             return None;
         }
-        let next = self.queue.empty_group();
+        let (next, next_max) = self.queue.empty_group();
+        self.filling_max = next_max;
         Some(std::mem::replace(&mut self.filling, next))
     }
 
     /// A ticket that fits into no group that may be written is a message of its own.
     fn has_room_for(&self, record: &Record<'_>) -> bool {
         let needed = GroupVersion::needed_for(&record.origin).max(self.filling.version());
-        self.filling.tickets() < self.limits.group
+        self.filling.tickets() < self.filling_max
             && needed <= self.limits.version
             && self.filling.bytes_with(record) <= GROUP_BYTES_MAX
     }

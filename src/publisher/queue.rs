@@ -21,6 +21,15 @@ const SPARE_MAX: usize = 8;
 /// Maximum of whole groups that wait for their confirms: RabbitMQ writes each before what comes after.
 const BULK_UNCONFIRMED_MAX: usize = 4;
 
+/// The same while single tickets come.
+const BULK_UNCONFIRMED_BESIDE_SINGLES: usize = 1;
+
+/// Maximum of tickets in a whole group while single tickets come, which wait behind it.
+const BULK_GROUP_BESIDE_SINGLES: usize = 256;
+
+/// Time from the last single ticket until no more are expected.
+const SINGLES_LAST: Duration = Duration::from_millis(100);
+
 /// Whether tickets are accepted, and if not why.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum LinkState {
@@ -64,6 +73,8 @@ struct State {
     bytes: usize,
     /// Tickets of whole groups that are not settled.
     bulk_tickets: usize,
+    /// When the last single ticket came.
+    single_at: Option<Instant>,
     /// Groups that nothing can be added to, oldest first.
     sealed: VecDeque<Group>,
     /// Groups that were submitted as such, likewise; they come after all others.
@@ -83,6 +94,7 @@ impl PublishQueue {
             tickets: 0,
             bytes: 0,
             bulk_tickets: 0,
+            single_at: None,
             sealed: VecDeque::new(),
             bulk: VecDeque::new(),
             filling: Group::default(),
@@ -126,6 +138,7 @@ impl PublishQueue {
             .filling
             .push(record, now + self.limits.confirm_timeout, worker);
         state.filling.keep_trace(trace);
+        state.single_at = Some(now);
         state.tickets += 1;
         state.bytes += state.filling.bytes() - before;
         if alone || state.filling.tickets() >= self.limits.group {
@@ -171,9 +184,15 @@ impl PublishQueue {
         self.state().check_link()
     }
 
-    /// A group without tickets, in a buffer that was used before if there is one.
-    pub(super) fn empty_group(&self) -> Group {
-        Group::new(self.state().spare.pop().unwrap_or_default())
+    /// A group without tickets, in a buffer that was used before if there is one, and how many may come
+    /// into it.
+    pub(super) fn empty_group(&self) -> (Group, usize) {
+        let mut state = self.state();
+        let tickets = match state.singles_come() {
+            true => self.limits.group.min(BULK_GROUP_BESIDE_SINGLES),
+            false => self.limits.group,
+        };
+        (Group::new(state.spare.pop().unwrap_or_default()), tickets)
     }
 
     /// What may be held, and for how long.
@@ -310,12 +329,21 @@ impl State {
 
     /// There is a group that may be published.
     fn has_ready_group(&self) -> bool {
-        let has_bulk = self.may_publish_bulk() && !self.bulk.is_empty();
-        !self.sealed.is_empty() || has_bulk || self.is_partial_ready()
+        !self.sealed.is_empty() || self.may_publish_bulk() || self.is_partial_ready()
     }
 
+    /// There is a whole group, and the ones before it are confirmed as far as they have to be.
     fn may_publish_bulk(&self) -> bool {
-        self.unconfirmed.bulk < BULK_UNCONFIRMED_MAX
+        !self.bulk.is_empty()
+            && self.unconfirmed.bulk
+                < match self.singles_come() {
+                    true => BULK_UNCONFIRMED_BESIDE_SINGLES,
+                    false => BULK_UNCONFIRMED_MAX,
+                }
+    }
+
+    fn singles_come(&self) -> bool {
+        self.single_at.is_some_and(|at| at.elapsed() < SINGLES_LAST)
     }
 
     /// A group that could still grow is published when no other waits for its confirm. It is

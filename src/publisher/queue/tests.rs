@@ -297,6 +297,7 @@ async fn whole_groups_come_after_all_others_and_few_at_a_time() {
         waiting.push(queue.submit_group(whole(3), 0).await.expect("accepted"));
     }
     let _single = submit(&queue).expect("accepted");
+    queue.state().single_at = None;
     let mut unconfirmed = singles(0);
     let mut groups = Vec::new();
     while let Some(group) = queue.next(unconfirmed) {
@@ -313,12 +314,26 @@ async fn whole_groups_come_after_all_others_and_few_at_a_time() {
         queue.next(unconfirmed).map(|group| group.tickets()),
         Some(1)
     );
+    unconfirmed.bulk = BULK_UNCONFIRMED_BESIDE_SINGLES;
+    assert!(queue.next(unconfirmed).is_none(), "single tickets come");
+    unconfirmed.bulk = BULK_UNCONFIRMED_MAX;
+    queue.state().single_at = Instant::now().checked_sub(SINGLES_LAST);
     assert!(queue.next(unconfirmed).is_none());
     unconfirmed.bulk -= 1;
     assert_eq!(
         queue.next(unconfirmed).map(|group| group.tickets()),
         Some(3)
     );
+}
+
+#[tokio::test]
+async fn whole_groups_are_small_while_single_tickets_come() {
+    let queue = queue(1024, 100);
+    assert_eq!(queue.empty_group().1, 1024);
+    let _single = submit(&queue).expect("accepted");
+    assert_eq!(queue.empty_group().1, BULK_GROUP_BESIDE_SINGLES);
+    queue.state().single_at = Instant::now().checked_sub(SINGLES_LAST);
+    assert_eq!(queue.empty_group().1, 1024);
 }
 
 #[tokio::test]

@@ -189,7 +189,7 @@ impl Intake {
 }
 
 impl Tickets {
-    /// How many of them there were, told or not.
+    /// Who sent them.
     pub(super) fn sender(&self) -> Option<&Sender> {
         self.head.sender.as_deref()
     }
@@ -216,10 +216,12 @@ impl Tickets {
         if let Some(ids) = &mut self.ids {
             ids.push(id);
         }
-        match full {
-            Some(group) => self.submit(group).await.map_err(Halt::not_published),
-            None => Ok(()),
+        if let Some(group) = full {
+            self.submit(group).await.map_err(Halt::not_published)?;
+            // Making a group takes a part of a millisecond, and others wait for this thread.
+            yield_now().await;
         }
+        Ok(())
     }
 
     /// The id of the ticket's own key, else of its number and the request's, else a new one.
