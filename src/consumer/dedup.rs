@@ -64,7 +64,8 @@ impl<'a> Plan<'a> {
         let mut tickets = Vec::new();
         for message in messages {
             for (record, dead) in message.records() {
-                // Ids of version 7 are ours, and new with each ticket; others are made from keys.
+                // Ids of version 7 are new with each ticket, or of keys that seldom come again; what is there
+                // already is found when it is stored. All others are of keys.
                 if message.redelivered || record.id.get_version_num() != 7 {
                     possible_duplicates.push((record.id, record.body.len()));
                 }

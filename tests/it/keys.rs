@@ -33,6 +33,34 @@ async fn a_repeated_key_is_stored_once() {
     assert_eq!(namespace.count("dead_tickets").await, 0);
 }
 
+/// A key that is a UUID of version 7 is the ticket's id, and a repetition is stored once, though ids of
+/// that version are taken to be new: posts some several times, and one with another body.
+#[tokio::test]
+async fn a_key_of_version_7_is_the_id() {
+    let namespace = Namespace::new(TICKETD).await;
+    let mut ticketd = namespace.ready("serve", &[]).await;
+    let mut client = ticketd.client().await;
+    let keys: Vec<_> = (0..5).map(|_| Uuid::now_v7()).collect();
+    for _ in 0..3 {
+        for key in &keys {
+            let header = format!("Idempotency-Key: {key}");
+            assert_eq!(
+                namespace.accepted(&mut client, &[&header], EXAMPLE).await,
+                *key
+            );
+        }
+    }
+    namespace.stored(5).await;
+    let header = format!("webhook-id: {}", keys[0]);
+    namespace
+        .accepted(&mut client, &[&header], &ticket("other"))
+        .await;
+    namespace.filled("dead_tickets", 1).await;
+    ticketd.drained().await;
+    assert_eq!(namespace.count("tickets").await, 5);
+    assert_eq!(namespace.dead().await[0].ticket_id, keys[0]);
+}
+
 /// A key used for another ticket does not replace the first: the other goes to `dead_tickets`, once
 /// however often it comes, and its products are not applied. Posts both several times, first to an
 /// idle consumer and then within one message.
