@@ -105,7 +105,7 @@ mutation 'messages are not mandatory' 'confirms::a_refused_message' \
   's/mandatory: true/mandatory: false/'
 
 mutation 'an id that is stored already is taken for bad data' 'stored_once_despite::cuts::the_reply_to_commit_is_lost' \
-  's/Some\("ticket_id"\) => StoreError::Conflict/Some("ticket_id") => StoreError::Data/'
+  's/(Some\("ticket_id"\), StoreError::Unique\(cause\)\) => StoreError::)Conflict/$1Data/'
 
 mutation 'ids are not unique' 'stored_once_despite::cuts::the_reply_to_commit_is_lost' \
   's/ constraint tickets_ticket_id_key unique//' \
