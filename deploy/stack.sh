@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# A private PostgreSQL and a private RabbitMQ for this checkout: free ports on loopback, data and logs under
+# A private PostgreSQL and a private RabbitMQ, of one node or three, for this checkout: free ports on loopback, data and logs under
 # STACK_DIR, nothing shared with servers that already run on this machine. `stack.sh help` lists the commands.
 #
 # Which process is whose is never guessed from a recorded pid alone: a process is ours when it has the name of one of
@@ -26,12 +26,18 @@ readonly START_ATTEMPTS_MAX=3 START_DEADLINE_S=300 STOP_DEADLINE_S=60 LOCK_DEADL
 # Under this much free disk the broker's own limit is near.
 readonly DISK_FREE_WARN_KB=1000000
 
+readonly RABBITMQ_PROGRAMS="rabbitmq-server erl erlexec beam.smp erl_child_setup inet_gethost cpu_sup memsup"
 # The names, as the kernel shows them, of the processes that each server consists of.
 declare -rA PROGRAMS=(
   [postgres]="postgres"
   [standby]="postgres"
-  [rabbitmq]="rabbitmq-server erl erlexec beam.smp erl_child_setup inet_gethost epmd cpu_sup memsup"
+  [rabbitmq]="$RABBITMQ_PROGRAMS"
+  [rabbitmq2]="$RABBITMQ_PROGRAMS"
+  [rabbitmq3]="$RABBITMQ_PROGRAMS"
+  [epmd]="epmd"
 )
+# In the order in which they are stopped.
+readonly SERVERS=(rabbitmq rabbitmq2 rabbitmq3 postgres standby)
 declare -A PORT=() SPAWNED=()
 PLACE='' AS_SERVER=()
 
@@ -41,12 +47,14 @@ usage: deploy/stack.sh COMMAND
 
   up [postgres|rabbitmq]     start what is not running; installs missing servers with apt-get where allowed
   up standby                 give the private PostgreSQL a synchronous standby: a COMMIT waits for both from then on
+  NODES=3 up                 the same, and three nodes of RabbitMQ as one cluster: rabbitmq, rabbitmq2 and rabbitmq3
   promote                    have the standby take writes, once the first server is gone
-  down [postgres|standby|rabbitmq]
+  down [postgres|standby|rabbitmq|rabbitmq2|rabbitmq3]
                              stop what `up` started; the data stays
-  env                        print the shell lines that export DATABASE_URL and AMQP_URL
+  env                        print the shell lines that export DATABASE_URL and AMQP_URL, which name all servers
   status                     one line per server; exit code 3 when one is down
-  ctl ARGUMENT...            rabbitmqctl against this stack's broker
+  ctl ARGUMENT...            rabbitmqctl against this stack's broker: the first node that runs
+  tool NODE NAME ARGUMENT... another of RabbitMQ's tools, such as rabbitmq-queues, against a node
   wipe                       down, then delete the data
 
 STACK_DIR names the folder of the stack (default: .stack in the checkout); another folder is another stack. A server
@@ -151,8 +159,8 @@ belongs() {
   { read -r name <"/proc/$pid/comm"; } 2>/dev/null || return 1
   [[ " ${PROGRAMS[$server]} " == *" $name "* ]] || return 1
   [[ ! /proc/$pid/cwd -ef $PLACE/$server ]] || return 0
-  # An epmd that the broker has started, when ours was killed, works in the root folder.
-  [[ $name == epmd ]] && grep -qszxF "HOME=$PLACE/$server" "/proc/$pid/environ"
+  # An epmd that a node has started, when ours was killed, works in the root folder.
+  [[ $name == epmd ]] && grep -qszxF "${RABBITMQ_NODES[@]/#/-eHOME=$PLACE/}" "/proc/$pid/environ"
 }
 
 processes() {
@@ -296,8 +304,9 @@ show_log() {
 check_server_names() {
   local name
   for name in "$@"; do
-    [[ -n ${PROGRAMS[$name]:-} ]] || die "unknown server: $name (postgres, standby or rabbitmq)"
+    [[ " ${SERVERS[*]} " == *" $name "* ]] || die "unknown server: $name (${SERVERS[*]})"
   done
+  [[ ${NODES:-1} =~ ^[13]$ ]] || die "NODES is 1 or 3: two nodes could spare none"
 }
 
 warn_of_full_disk() {
@@ -327,8 +336,8 @@ settled() { "ready_$1" || [[ -z $2 || ! -d /proc/$2 ]]; }
 
 # True when the server has ended and somebody else listens on one of its ports.
 port_was_lost() {
-  local name names=("$1")
-  [[ $1 != rabbitmq ]] || names=(amqp amqps dist)
+  local name names=("$1") number=${1#rabbitmq}
+  [[ $1 != rabbitmq* ]] || names=("amqp$number" "amqps$number" "dist$number")
   ! server_pid "$1" >/dev/null || return 1
   for name in "${names[@]}"; do [[ -z $(listeners "${PORT[$name]}") ]] || return 0; done
   return 1
@@ -339,7 +348,7 @@ install_missing() {
   for server in "$@"; do
     case $server in
       postgres | standby) newest_postgres >/dev/null || packages+=(postgresql) ;;
-      rabbitmq) [[ -x $RABBITMQ_BIN/rabbitmq-server ]] || packages+=(rabbitmq-server) ;;
+      rabbitmq*) [[ -x $RABBITMQ_BIN/rabbitmq-server ]] || packages+=(rabbitmq-server) ;;
     esac
   done
   ((${#packages[@]})) || return 0
@@ -350,14 +359,16 @@ install_missing() {
 
 up() {
   local server servers=("$@")
+  check_server_names "$@"
   (($#)) || mapfile -t servers < <(default_servers)
   ((${#servers[@]})) || { say "DATABASE_URL and AMQP_URL are set: nothing to start" && return 0; }
-  check_server_names "${servers[@]}"
   install_missing "${servers[@]}"
   lock_stack
   read_ports
   find_place || make_place
   warn_of_full_disk
+  [[ ${NODES:-1} == 1 || -d $PLACE/rabbitmq2 ]] || ! server_pid rabbitmq >/dev/null ||
+    die "RabbitMQ runs as a single node: run $SELF down rabbitmq before it becomes one of three"
   # All are launched before any is waited for: the broker boots while the database is made.
   for server in "${servers[@]}"; do
     server_pid "$server" >/dev/null || "launch_$server"
@@ -368,12 +379,16 @@ up() {
 # Those that the user has none of. A standby that was made belongs to its first server, whose COMMITs wait for it; once
 # it was promoted, the first server is behind and must not take writes again.
 default_servers() {
-  user_url rabbitmq >/dev/null || printf 'rabbitmq\n'
+  local has_place=''
+  ! find_place || has_place=1
+  user_url rabbitmq >/dev/null || nodes
   ! user_url postgres >/dev/null || return 0
-  ! find_place || [[ ! -s $PLACE/standby/PG_VERSION ]] || {
+  if [[ -n $has_place && -s $PLACE/standby/PG_VERSION ]]; then
     printf 'standby\n'
     [[ -e $PLACE/standby/standby.signal ]] || return 0
-  }
+  elif [[ ${NODES:-1} == 3 ]]; then
+    printf 'standby\n'
+  fi
   printf 'postgres\n'
 }
 
@@ -398,24 +413,9 @@ promote() {
   promote_standby
 }
 
-up_rabbitmq() {
-  if ! epmd_pid >/dev/null; then
-    launch_epmd keep_port
-    wait_until "$START_DEADLINE_S" epmd_knows_broker || die "rabbitmq does not register with the new epmd"
-  fi
-  await_server rabbitmq
-  # Its listener is open just before the start is complete; a second `up` need not ask again.
-  if [[ -n ${SPAWNED[rabbitmq]:-} ]] && ! rabbitmqctl --quiet await_startup --timeout "$START_DEADLINE_S" >&2; then
-    show_log rabbitmq
-    die "rabbitmq did not start"
-  fi
-  set_rabbitmq_policies
-  say "rabbitmq: up, pid $(server_pid rabbitmq), port ${PORT[amqp]}"
-}
-
 down() {
   local server servers=("$@") stopping=()
-  ((${#servers[@]})) || servers=(rabbitmq postgres standby)
+  ((${#servers[@]})) || servers=("${SERVERS[@]}")
   check_server_names "${servers[@]}"
   [[ -d $STACK_DIR ]] || { say "nothing is running" && return 0; }
   lock_stack
@@ -423,13 +423,14 @@ down() {
   # All are asked before any is waited for.
   for server in "${servers[@]}"; do
     if gone "$server"; then
-      say "$server: not running"
+      [[ ! -d $PLACE/$server ]] || say "$server: not running"
     else
       ask_to_stop "$server"
       stopping+=("$server")
     fi
   done
   for server in "${stopping[@]}"; do stop "$server"; done
+  [[ -n $(running_nodes) ]] || kill_processes epmd
 }
 
 # Stopped processes are woken first: they could neither end nor let their parent end.
@@ -443,7 +444,7 @@ ask_to_stop() {
 stop() {
   local server=$1
   wait_until "$STOP_DEADLINE_S" server_ended "$server" || say "$server: does not stop by itself, killing it"
-  # What is left: epmd, helpers that end with the server, and whatever a killed server left behind.
+  # What is left: helpers that end with the server, and whatever a killed server left behind.
   kill_processes "$server"
   say "$server: down"
 }
@@ -462,14 +463,23 @@ print_env() {
   fi
   if ! amqp=$(user_url rabbitmq); then
     [[ -n ${PORT[amqp]:-} ]] || die "no private RabbitMQ yet: run $SELF up"
-    amqp=amqp://guest:guest@127.0.0.1:${PORT[amqp]}/%2f
+    amqp=$(node_urls amqp 127.0.0.1)
   fi
   printf 'export DATABASE_URL=%s AMQP_URL=%s\n' "$(quote "$database")" "$(quote "$amqp")"
   # Where TLS is spoken; a server of the user's own has another port, or none.
   [[ -z ${PORT[amqps]:-} ]] ||
-    printf 'export AMQPS_URL=%s\n' "$(quote "amqps://guest:guest@localhost:${PORT[amqps]}/%2f")"
+    printf 'export AMQPS_URL=%s\n' "$(quote "$(node_urls amqps localhost)")"
   printf 'export STACK_TLS_DIR=%s\n' "$(quote "$TLS_DIR")"
   printf 'export STACK_DIR=%s STACK_URLS=%s\n' "$(quote "$STACK_DIR")" "$(quote "$(own_urls "$database" "$amqp")")"
+}
+
+# The URLs of all nodes, with commas between.
+node_urls() {
+  local scheme=$1 host=$2 number urls=''
+  for number in '' 2 3; do
+    [[ -z ${PORT[$scheme$number]:-} ]] || urls+=${urls:+,}$scheme://guest:guest@$host:${PORT[$scheme$number]}/%2f
+  done
+  printf '%s\n' "$urls"
 }
 
 # Those of the URLs that are not the user's own: see user_url.
@@ -481,7 +491,7 @@ own_urls() {
 }
 
 status() {
-  local pid code=0
+  local pid node number code=0
   read_ports
   find_place || PLACE=$STACK_DIR/data
   if pid=$(server_pid postgres); then
@@ -492,34 +502,49 @@ status() {
   fi
   ! pid=$(server_pid standby) || printf 'standby pid=%s port=%s data=%s log=%s\n' "$pid" "${PORT[standby]}" \
     "$PLACE/standby" "$LOG_DIR/standby.log"
-  if pid=$(server_pid rabbitmq); then
-    printf 'rabbitmq pid=%s port=%s tls_port=%s data=%s log=%s epmd_pid=%s epmd_port=%s dist_port=%s\n' "$pid" "${PORT[amqp]}" "${PORT[amqps]}" \
-      "$PLACE/rabbitmq" "$LOG_DIR/rabbitmq.log" "$(epmd_pid)" "${PORT[epmd]}" "${PORT[dist]}"
-  else
-    printf 'rabbitmq down\n' && code=3
-  fi
+  for node in $(nodes); do
+    number=${node#rabbitmq}
+    if pid=$(server_pid "$node"); then
+      printf '%s pid=%s port=%s tls_port=%s data=%s log=%s epmd_pid=%s epmd_port=%s dist_port=%s\n' "$node" "$pid" \
+        "${PORT[amqp$number]}" "${PORT[amqps$number]}" "$PLACE/$node" "$LOG_DIR/$node.log" "$(epmd_pid)" \
+        "${PORT[epmd]}" "${PORT[dist$number]}"
+    else
+      printf '%s down\n' "$node" && code=3
+    fi
+  done
   return "$code"
 }
 
 ctl() {
+  local nodes=()
   read_ports
-  if ! find_place || ! server_pid rabbitmq >/dev/null; then
-    die "rabbitmq is down: run $SELF up rabbitmq"
+  ! find_place || mapfile -t nodes < <(running_nodes)
+  ((${#nodes[@]})) || die "rabbitmq is down: run $SELF up rabbitmq"
+  rabbitmq_tool "${nodes[0]}" rabbitmqctl "$@"
+}
+
+tool() {
+  (($# >= 2)) || die "tool wants a node and the name of a tool"
+  check_server_names "$1"
+  [[ $2 == rabbitmq* && $2 != */* && -x $RABBITMQ_BIN/$2 ]] || die "not one of RabbitMQ's tools: $2"
+  read_ports
+  if ! find_place || ! server_pid "$1" >/dev/null; then
+    die "$1 is down: run $SELF up $1"
   fi
-  rabbitmqctl "$@"
+  rabbitmq_tool "$@"
 }
 
 # Deletes by name, so that a STACK_DIR set to a folder with other things in it keeps them.
 wipe() {
   local name
-  down postgres standby rabbitmq
+  down "${SERVERS[@]}"
   [[ -d $STACK_DIR ]] || return 0
   if [[ -n $PLACE ]]; then
-    rm -rf "$PLACE"/{postgres,standby}{,.new} "$PLACE/rabbitmq"
+    rm -rf "$PLACE"/{postgres,standby}{,.new} "$PLACE"/{rabbitmq{,2,3},epmd}
     rmdir "$PLACE"
   fi
   [[ ! -L $STACK_DIR/data ]] || rm "$STACK_DIR/data"
-  for name in initdb postgres basebackup standby epmd rabbitmq; do rm -f "$LOG_DIR/$name.log" "$LOG_DIR/$name.log.1"; done
+  for name in initdb postgres basebackup standby epmd rabbitmq{,2,3}; do rm -f "$LOG_DIR/$name.log" "$LOG_DIR/$name.log.1"; done
   rm -f "$STACK_DIR/ports" "$TLS_DIR"/{ca,localhost,certified}.{key,pem}
   [[ ! -d $TLS_DIR ]] || rmdir "$TLS_DIR"
   rmdir "$LOG_DIR" "$STACK_DIR" 2>/dev/null || true
@@ -529,7 +554,7 @@ main() {
   local command=${1:-help}
   shift || true
   case $command in
-    up | down | promote | ctl | wipe | status) "$command" "$@" ;;
+    up | down | promote | ctl | tool | wipe | status) "$command" "$@" ;;
     env) print_env ;;
     help | -h | --help) usage ;;
     *) usage >&2 && exit 2 ;;
