@@ -1,14 +1,18 @@
-//! `ticketd import`: files of many tickets, published as the body of POST /tickets is.
+//! `ticketd import`: files of many tickets, published as the body of POST /tickets is, or stored at
+//! once.
 //!
 //! The tickets of a file have ids of its path, its content and their number, so that whatever is
 //! interrupted is repeated from its beginning, and each ticket is stored once.
 //!
 //! ```text
 //! files (a thread: walk, hash, read) -> tickets (cut, counted) -> outgoing (whole groups) -> publisher
+//!                                                              '-> direct (batches) -> a consumer's writers
 //! ```
 
+mod direct;
 mod files;
 mod outgoing;
+mod sink;
 mod tickets;
 
 use std::io::Write;
@@ -21,32 +25,50 @@ use tokio::time::timeout;
 use crate::broker::Broker;
 use crate::config::ImportSettings;
 use crate::publisher::{PublishLimits, Publisher};
+use direct::DirectTickets;
 use files::FileReader;
 use outgoing::OutgoingTickets;
+use sink::TicketSink;
 use tickets::Import;
 
 /// Pieces of files that were read ahead.
 const PIECES_MAX: usize = 4;
 
-/// Publishes the tickets of files, until it is told to stop. True if all are confirmed.
+/// Publishes or stores the tickets of files, until it is told to stop. True if all are confirmed.
 pub async fn import(
     settings: &ImportSettings,
     out: &mut impl Write,
     stop: impl Future<Output = ()>,
 ) -> anyhow::Result<bool> {
-    let work = async |import: &mut Import<'_, _>| {
-        let outgoing = OutgoingTickets::new(connect(settings).await?, settings);
-        let (sender, pieces) = mpsc::channel(PIECES_MAX);
-        let reader = FileReader::new(settings, sender);
-        spawn_blocking(move || reader.run());
-        import.run(outgoing, pieces).await
-    };
     let mut import = Import::new(settings, out);
-    let ended = tokio::select! {
-        ended = work(&mut import) => ended,
-        () = stop => bail!("interrupted: import the same again, nothing is stored twice"),
+    let work = async {
+        let direct = settings.direct().map_err(anyhow::Error::msg);
+        match direct.context("DATABASE_URL")? {
+            Some(database) => {
+                let direct = DirectTickets::new(database, settings)?;
+                run(&mut import, settings, direct).await
+            }
+            None => {
+                let outgoing = OutgoingTickets::new(connect(settings).await?, settings);
+                run(&mut import, settings, outgoing).await
+            }
+        }
     };
-    ended
+    tokio::select! {
+        ended = work => ended,
+        () = stop => bail!("interrupted: import the same again, nothing is stored twice"),
+    }
+}
+
+async fn run(
+    import: &mut Import<'_, impl Write>,
+    settings: &ImportSettings,
+    sink: impl TicketSink,
+) -> anyhow::Result<bool> {
+    let (sender, pieces) = mpsc::channel(PIECES_MAX);
+    let reader = FileReader::new(settings, sender);
+    spawn_blocking(move || reader.run());
+    import.run(sink, pieces).await
 }
 
 async fn connect(settings: &ImportSettings) -> anyhow::Result<Publisher> {

@@ -332,7 +332,10 @@ impl Cli {
                 settings
                     .check()
                     .map_err(|why| invalid("--key <KEY>", &why))?;
-                (settings.broker.tls(), Ok(()))
+                match settings.direct() {
+                    Ok(None) => (settings.broker.tls(), Ok(())),
+                    database => (Ok(None), database.map(drop)),
+                }
             }
             Command::Reparse(settings) => (Ok(None), settings.database.config().map(drop)),
             Command::Day(settings) => (Ok(None), settings.database.config().map(drop)),

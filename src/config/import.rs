@@ -6,6 +6,7 @@ use std::time::Duration;
 use clap::{Args, ValueEnum, value_parser};
 
 use super::broker::BrokerSettings;
+use super::database::{DatabaseConfig, OptionalDatabaseSettings};
 use super::publish::GroupSettings;
 use super::units::duration_at_least;
 use crate::source::{Source, is_key};
@@ -15,6 +16,7 @@ const STANDARD_INPUT: &str = "-";
 
 /// The settings of `import`.
 #[derive(Debug, Args)]
+#[command(mut_arg("database_url", |arg| arg.help("PostgreSQL, where tickets are stored with --direct")))]
 pub struct ImportSettings {
     /// Files with any number of tickets, and folders of such; - is standard input
     #[arg(required = true, value_name = "FILE")]
@@ -32,11 +34,17 @@ pub struct ImportSettings {
     // That of serve and accept.
     #[arg(long, env = "BODY_MAX", default_value_t = 65536, value_parser = value_parser!(u32).range(1..=1_048_576))]
     pub body_max: u32,
-    /// Maximum wait for RabbitMQ, at the start and whenever it takes nothing
+    /// Store tickets in PostgreSQL at once, without RabbitMQ, with the same ids
+    #[arg(long)]
+    pub direct: bool,
+    /// Maximum wait for RabbitMQ, or with --direct for PostgreSQL, at the start and whenever it takes nothing
     // An operator waits for it, while RabbitMQ is restarted.
     #[arg(long, value_name = "TIME", default_value = "1m", value_parser = duration_at_least::<100>)]
     pub timeout: Duration,
-    /// Where they are published.
+    /// Where they are stored with --direct.
+    #[command(flatten)]
+    pub database: OptionalDatabaseSettings,
+    /// Where they are published without.
     #[command(flatten)]
     pub broker: BrokerSettings,
     /// What a message holds.
@@ -57,6 +65,17 @@ impl ImportSettings {
     /// Whether a FILE is standard input.
     pub fn is_standard_input(file: &Path) -> bool {
         file == Path::new(STANDARD_INPUT)
+    }
+
+    /// Where they are stored at once; none if they are published. Fails where that is not set, or its
+    /// TLS options do not go together.
+    pub fn direct(&self) -> Result<Option<DatabaseConfig>, String> {
+        if !self.direct {
+            return Ok(None);
+        }
+        let database = self.database.config()?;
+        let missing = || "it is not set, and --direct needs it".to_owned();
+        database.ok_or_else(missing).map(Some)
     }
 
     /// Checks that the tickets of each FILE have ids of their own.

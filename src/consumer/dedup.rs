@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use uuid::Uuid;
 
-use super::delivery::DeliveredMessage;
+use super::delivery::{DeliveredMessage, LookUp};
 use super::evidence::{Evidence, Kind, Sample};
 use super::known_products::{Changes, KnownProducts};
 use crate::message::Record;
@@ -64,9 +64,14 @@ impl<'a> Plan<'a> {
         let mut tickets = Vec::new();
         for message in messages {
             for (record, dead) in message.records() {
-                // Ids of version 7 are new with each ticket, or of keys that seldom come again; what is there
-                // already is found when it is stored. All others are of keys.
-                if message.redelivered || record.id.get_version_num() != 7 {
+                let may_be_stored = match message.look_up {
+                    LookUp::Nothing => false,
+                    // Ids of version 7 are new with each ticket, or of keys that seldom come again; what is
+                    // there already is found when it is stored. All others are of keys.
+                    LookUp::OfKeys => record.id.get_version_num() != 7,
+                    LookUp::All => true,
+                };
+                if may_be_stored {
                     possible_duplicates.push((record.id, record.body.len()));
                 }
                 let too_early = record.received_at_us < RECEIVED_AT_MIN_US;
@@ -229,6 +234,12 @@ impl<'a> Plan<'a> {
                 self.possible_duplicates.push(asked);
             }
         }
+    }
+
+    /// Whether some of it were found to be stored.
+    pub(super) fn has_stored(&self) -> bool {
+        let is_stored = |verdict: &Verdict| matches!(verdict, Verdict::Duplicate);
+        self.verdicts.iter().any(is_stored)
     }
 
     /// The ids of those that go to `dead_tickets`.

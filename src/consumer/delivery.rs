@@ -29,6 +29,17 @@ impl Delivered {
     }
 }
 
+/// Which of a message's tickets are asked for before they are stored, as they may be there already.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum LookUp {
+    /// None: a ticket that is there is noticed when it is refused.
+    Nothing,
+    /// Those whose ids were made from keys, which may come again.
+    OfKeys,
+    /// All.
+    All,
+}
+
 /// A delivered message, which the batch owns until it is stored.
 #[derive(Debug)]
 pub struct DeliveredMessage {
@@ -38,6 +49,8 @@ pub struct DeliveredMessage {
     pub tickets: usize,
     /// RabbitMQ has delivered it before, so it may be stored already.
     pub redelivered: bool,
+    /// Which of its tickets are asked for first.
+    pub(super) look_up: LookUp,
     /// What is wrong with the times of its tickets, and with its headers.
     pub anomaly: Anomaly,
     read_at_us: i64,
@@ -73,10 +86,29 @@ impl DeliveredMessage {
             tag: delivery.delivery_tag,
             tickets,
             redelivered: delivery.redelivered,
+            look_up: match delivery.redelivered {
+                true => LookUp::All,
+                false => LookUp::OfKeys,
+            },
             anomaly,
             read_at_us: now_us,
             data: delivery.data,
             content,
+        }
+    }
+
+    /// A group that was never published; its records must be whole.
+    pub(super) fn of_group(version: GroupVersion, group: Vec<u8>, look_up: LookUp) -> Self {
+        let read_at_us = now_us();
+        Self {
+            tag: 0,
+            tickets: message::records(version, &group).count(),
+            redelivered: false,
+            look_up,
+            anomaly: Anomaly::default(),
+            read_at_us,
+            data: group,
+            content: Content::Group(version, read_at_us),
         }
     }
 

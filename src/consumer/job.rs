@@ -36,4 +36,6 @@ pub(super) struct StoredBatch {
     pub batch: u64,
     /// The delivery tags of its messages.
     pub tags: Vec<u64>,
+    /// Some of its tickets were there already.
+    pub met_stored: bool,
 }

@@ -48,7 +48,13 @@ pub(crate) async fn run(
         None => return Ok(()),
     }
     let mut consumer = Consumer {
-        writers: WriterPool::start(&settings, &database, &health, dead.clone()),
+        writers: WriterPool::start(
+            settings.writers,
+            settings.product_refresh,
+            &database,
+            &health,
+            dead.clone(),
+        ),
         broker,
         settings,
         health,

@@ -36,8 +36,8 @@ pub(super) struct Writer {
 
 /// What became of an attempt to store a batch.
 enum BatchOutcome {
-    /// All of it is committed.
-    Stored,
+    /// All of it is committed; whether some of it was there already.
+    Stored(bool),
     /// Nobody could acknowledge it any more.
     Abandoned,
     /// Some of it may be refused because of the tables, and has to wait.
@@ -121,12 +121,13 @@ impl Writer {
                 return false;
             }
             BatchOutcome::Abandoned => {}
-            BatchOutcome::Stored => {
+            BatchOutcome::Stored(met_stored) => {
                 let tags = job.messages.iter().map(|message| message.tag).collect();
                 let stored = StoredBatch {
                     subscription: job.subscription,
                     batch: job.batch,
                     tags,
+                    met_stored,
                 };
                 self.report(WriterEvent::Stored(stored)).await;
             }
@@ -176,7 +177,7 @@ impl Writer {
             }
         }
         if search.is_done() {
-            BatchOutcome::Stored
+            BatchOutcome::Stored(plan.has_stored())
         } else {
             BatchOutcome::Refused(search)
         }

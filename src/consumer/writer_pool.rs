@@ -1,6 +1,7 @@
 //! The writers, which of them are idle, and what they report.
 
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
@@ -11,7 +12,7 @@ use super::flusher::Shared;
 use super::job::{Job, StoredBatch, WriterEvent};
 use super::known_products::KnownProducts;
 use super::writer::Writer;
-use crate::config::{DatabaseConfig, StoreSettings};
+use crate::config::DatabaseConfig;
 use crate::health::Health;
 
 /// All writers of the consumer.
@@ -26,16 +27,17 @@ pub(super) struct WriterPool {
 }
 
 impl WriterPool {
-    /// Starts the writers, each of which connects.
+    /// Starts so many writers, each of which connects.
     pub(super) fn start(
-        settings: &StoreSettings,
+        writers: u16,
+        product_refresh: Duration,
         database: &DatabaseConfig,
         health: &Arc<Health>,
         dead: DeadLog,
     ) -> Self {
-        let count = usize::from(settings.writers);
+        let count = usize::from(writers);
         let (sender, events) = mpsc::channel(2 * count);
-        let known = KnownProducts::new(settings.product_refresh);
+        let known = KnownProducts::new(product_refresh);
         let shared = Shared {
             database: database.clone(),
             health: health.clone(),

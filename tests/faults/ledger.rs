@@ -146,6 +146,12 @@ impl Ledger {
         n
     }
 
+    /// After it was said in another way than by an answer that it is safe, under this id.
+    pub(crate) fn confirmed(&self, n: u64, id: Uuid) {
+        self.write(&format!("answered {n} {} 202 {id}\n", now_us()));
+        self.accepted.fetch_add(1, Ordering::SeqCst);
+    }
+
     /// After its answer, or once there can be none.
     pub(crate) fn answered(&self, n: u64, answer: &std::io::Result<Answer>) {
         let at = now_us();

@@ -88,7 +88,7 @@ mutation '202 when the message is written, not when it is confirmed' 'confirms::
   's/\bconfirmed\.await\n/drop(confirmed);\n    Ok(Confirmation::Ack(None))\n/'
 
 mutation 'acknowledged before COMMIT' 'stored_once_despite::processes::kill_9_of_consume_that_waits' \
-  's/(async fn store_or_hold\(.*?-> bool \{)/$1\n        let tags = job.messages.iter().map(|message| message.tag).collect();\n        let (subscription, batch) = (job.subscription, job.batch);\n        let _early = self.events.send(WriterEvent::Stored(StoredBatch { subscription, batch, tags })).await;/s'
+  's/(async fn store_or_hold\(.*?-> bool \{)/$1\n        let tags = job.messages.iter().map(|message| message.tag).collect();\n        let (subscription, batch) = (job.subscription, job.batch);\n        let _early = self.events.send(WriterEvent::Stored(StoredBatch { subscription, batch, tags, met_stored: false })).await;/s'
 
 mutation 'a nack is taken for an ack' 'confirms::a_refused_message stored_once_despite::queues::the_queue_is_full' \
   's/Ok\(Confirmation::Ack\(None\)\) =>/Ok(Confirmation::Ack(None) | Confirmation::Nack(_)) =>/'

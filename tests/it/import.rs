@@ -1,5 +1,7 @@
 //! `ticketd import`: the tickets of files, each stored once.
 
+mod direct;
+
 use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::sink::TicketSink;
 use crate::commands::progress::ProgressLine;
 use crate::config::ImportSettings;
 use crate::message::Record;
@@ -30,30 +31,6 @@ impl OutgoingTickets {
         }
     }
 
-    /// Takes a ticket, and waits while too many are on their way.
-    pub(super) async fn add(&mut self, record: Record<'_>) -> Result<(), PublishError> {
-        match self.groups.add(record) {
-            Some(full) => self.submit(full).await,
-            None => Ok(()),
-        }
-    }
-
-    /// How many are confirmed so far.
-    pub(super) fn confirmed(&self) -> u64 {
-        self.outcomes.confirmed
-    }
-
-    /// Waits until all are confirmed; an error if one is not.
-    pub(super) async fn finish(&mut self) -> Result<(), PublishError> {
-        if let Some(rest) = self.groups.take() {
-            self.submit(rest).await?;
-        }
-        self.outcomes.all().await;
-        self.show();
-        self.progress.end();
-        self.outcomes.failed.map_or(Ok(()), |(error, _)| Err(error))
-    }
-
     async fn submit(&mut self, group: Group) -> Result<(), PublishError> {
         self.outcomes.room().await?;
         self.show();
@@ -68,5 +45,33 @@ impl OutgoingTickets {
     fn show(&mut self) {
         self.progress.add(self.outcomes.confirmed - self.shown);
         self.shown = self.outcomes.confirmed;
+    }
+}
+
+impl TicketSink for OutgoingTickets {
+    const DONE: &str = "published";
+
+    async fn add(&mut self, record: Record<'_>) -> anyhow::Result<()> {
+        match self.groups.add(record) {
+            Some(full) => Ok(self.submit(full).await?),
+            None => Ok(()),
+        }
+    }
+
+    fn confirmed(&self) -> u64 {
+        self.outcomes.confirmed
+    }
+
+    async fn finish(&mut self) -> anyhow::Result<()> {
+        if let Some(rest) = self.groups.take() {
+            self.submit(rest).await?;
+        }
+        self.outcomes.all().await;
+        self.show();
+        self.progress.end();
+        match self.outcomes.failed {
+            Some((error, _)) => Err(error.into()),
+            None => Ok(()),
+        }
     }
 }

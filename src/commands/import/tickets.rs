@@ -7,7 +7,7 @@ use tokio::sync::mpsc::Receiver;
 use uuid::Uuid;
 
 use super::files::{FilePiece, ImportFile};
-use super::outgoing::OutgoingTickets;
+use super::sink::TicketSink;
 use crate::bulk::{Entry, EntryError, NdjsonSplitter, Place, next_of_text};
 use crate::clock::now_us;
 use crate::config::{ImportFormat, ImportSettings};
@@ -107,23 +107,24 @@ impl<'a, W: Write> Import<'a, W> {
     }
 
     /// Takes the tickets of all pieces, and says how many. True if all are confirmed.
-    pub(super) async fn run(
+    pub(super) async fn run<S: TicketSink>(
         &mut self,
-        mut outgoing: OutgoingTickets,
+        mut outgoing: S,
         mut pieces: Receiver<FilePiece>,
     ) -> anyhow::Result<bool> {
         let ended = self.take_all(&mut outgoing, &mut pieces).await;
         let (confirmed, rejected) = (outgoing.confirmed(), self.rejected);
         writeln!(self.out, "{confirmed}\t{rejected}")?;
-        ended.context(
-            "not all tickets are published: import the same again, nothing is stored twice",
-        )?;
+        ended.with_context(|| {
+            let done = S::DONE;
+            format!("not all tickets are {done}: import the same again, nothing is stored twice")
+        })?;
         Ok(rejected == 0)
     }
 
     async fn take_all(
         &mut self,
-        outgoing: &mut OutgoingTickets,
+        outgoing: &mut impl TicketSink,
         pieces: &mut Receiver<FilePiece>,
     ) -> anyhow::Result<()> {
         while let Some(piece) = pieces.recv().await {
@@ -135,13 +136,13 @@ impl<'a, W: Write> Import<'a, W> {
                     self.file = None;
                     self.reject(&name, &why)?;
                 }
-                FilePiece::Done => return Ok(outgoing.finish().await?),
+                FilePiece::Done => return outgoing.finish().await,
             }
         }
         bail!("the files were not read to their end")
     }
 
-    async fn take(&mut self, bytes: &[u8], outgoing: &mut OutgoingTickets) -> anyhow::Result<()> {
+    async fn take(&mut self, bytes: &[u8], outgoing: &mut impl TicketSink) -> anyhow::Result<()> {
         self.received_at_us = now_us();
         if let Some(file) = &mut self.file {
             file.splitter.push(bytes);
@@ -149,7 +150,7 @@ impl<'a, W: Write> Import<'a, W> {
         self.take_entries(outgoing).await
     }
 
-    async fn end_file(&mut self, outgoing: &mut OutgoingTickets) -> anyhow::Result<()> {
+    async fn end_file(&mut self, outgoing: &mut impl TicketSink) -> anyhow::Result<()> {
         if let Some(file) = &mut self.file {
             file.splitter.end();
         }
@@ -160,7 +161,7 @@ impl<'a, W: Write> Import<'a, W> {
         }
     }
 
-    async fn take_entries(&mut self, outgoing: &mut OutgoingTickets) -> anyhow::Result<()> {
+    async fn take_entries(&mut self, outgoing: &mut impl TicketSink) -> anyhow::Result<()> {
         let source = self.settings.source.as_ref();
         while let Some(file) = &mut self.file {
             let error = match file.splitter.next_entry() {
