@@ -11,7 +11,7 @@ trap 'rm -rf "$root"' EXIT
 mkdir -p "$root/etc/systemd/system" "$root/usr/bin" "$root/bin"
 cp ./*.service "$root/etc/systemd/system"
 # What ExecStart and ExecReload name has to be there.
-for program in usr/bin/ticketd bin/kill; do
+for program in usr/bin/ticketd bin/sh; do
   install -m 755 /dev/null "$root/$program"
 done
 # Targets and slices that every unit has to do with.
