@@ -57,10 +57,16 @@ DENY_VERSION := 0.20.2
 
 ALERTS := deploy/prometheus
 
+# What holds the manifests against the schemas of Kubernetes, and where it is put.
+KUBERNETES_VALIDATE_VERSION := 1.37.0
+YAMLLINT_VERSION := 1.38.0
+MANIFEST_TOOLS := $(or $(CARGO_TARGET_DIR),target)/kubernetes-validate-$(KUBERNETES_VALIDATE_VERSION)-$(YAMLLINT_VERSION)
+
 .PHONY: lint
-lint: need_cargo need_shellcheck need_cargo_deny need_prometheus need_systemd ## Check format, lints, documentation, scripts, dependencies, units and alerts; a warning is an error
+lint: need_cargo need_shellcheck need_cargo_deny need_prometheus need_systemd need_manifest_tools ## Check format, lints, documentation, scripts, dependencies, units, manifests and alerts; a warning is an error
 	shellcheck $(SCRIPTS)
 	deploy/systemd/check.sh
+	deploy/kubernetes/check.sh $(MANIFEST_TOOLS)
 	promtool check config --lint-fatal $(ALERTS)/prometheus.yml
 	promtool test rules $(ALERTS)/rules.test.yml
 	$(DENY) check -D warnings -A license-exception-not-encountered $(DENY_WHAT)
@@ -240,6 +246,16 @@ need_npm:
 .PHONY: need_pip
 need_pip:
 	@python3 -m pip --version >/dev/null 2>&1 || deploy/stack/install.sh python3 python3-pip
+
+# kubectl builds what kustomization.yaml says; Debian has one that is new enough from 13 on.
+.PHONY: need_manifest_tools
+need_manifest_tools: need_pip
+	@command -v kubectl >/dev/null || deploy/stack/install.sh kubernetes-client
+	@[ -d '$(MANIFEST_TOOLS)' ] || { \
+		rm -rf '$(MANIFEST_TOOLS).part' && \
+		python3 -m pip install --quiet --target '$(MANIFEST_TOOLS).part' \
+			kubernetes-validate==$(KUBERNETES_VALIDATE_VERSION) yamllint==$(YAMLLINT_VERSION) && \
+		mv '$(MANIFEST_TOOLS).part' '$(MANIFEST_TOOLS)'; }
 
 .PHONY: need_cargo_deny
 need_cargo_deny:

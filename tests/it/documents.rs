@@ -6,6 +6,7 @@ mod commands;
 mod credentials;
 mod dashboard;
 mod http;
+mod kubernetes;
 mod metrics;
 mod openapi;
 mod settings;

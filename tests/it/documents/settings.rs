@@ -1,6 +1,6 @@
 //! docs/reference/settings.md against the built binary.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::{NO_SETTINGS, codes, rows_of};
 use ticketd_testing::*;
@@ -85,8 +85,15 @@ async fn every_bound_in_the_reference_holds() {
     }
 }
 
+/// A role's settings with their defaults, as its help has them.
+pub(super) async fn known(role: &str) -> BTreeMap<String, String> {
+    let help = Process::run(TICKETD, &[role, "--help"], NO_SETTINGS).await;
+    let known = settings(role, help.text()).into_iter();
+    known.map(|(_, name, default)| (name, default)).collect()
+}
+
 /// What `--help` of a command tells of its settings.
-pub(super) fn settings(command: &str, help: &str) -> Vec<Setting> {
+fn settings(command: &str, help: &str) -> Vec<Setting> {
     let (usage, options) = help.split_once("Options:\n").expect("options");
     let mut settings = Vec::new();
     for option in options

@@ -1,12 +1,10 @@
 //! deploy/systemd: the units and their settings are the binary's. `make lint` has systemd read them.
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
 use ticketd_testing::*;
 
-use super::NO_SETTINGS;
-use super::settings::settings;
+use super::settings::known;
 use crate::TICKETD;
 
 const SERVE: &str = include_str!("../../../deploy/systemd/ticketd.service");
@@ -52,13 +50,6 @@ fn assignments(text: &str) -> impl Iterator<Item = (&str, &str)> {
     lines
         .filter_map(|line| line.split_once('='))
         .filter(|(name, _)| !name.contains(' '))
-}
-
-/// A role's settings with their defaults, as its help has them.
-async fn known(role: &str) -> BTreeMap<String, String> {
-    let help = Process::run(TICKETD, &[role, "--help"], NO_SETTINGS).await;
-    let known = settings(role, help.text()).into_iter();
-    known.map(|(_, name, default)| (name, default)).collect()
 }
 
 /// A unit starts its role, and every setting that it or its files name is one of that role, with the default
