@@ -28,6 +28,10 @@ COPY --chmod=644 deploy/grafana/datasource.yml /etc/grafana/provisioning/datasou
 COPY --chmod=644 deploy/grafana/dashboards.yml /etc/grafana/provisioning/dashboards/ticketd.yml
 COPY --chmod=644 deploy/grafana/ticketd.json /etc/grafana/provisioning/dashboards/ticketd.json
 
+# For the profile scale.
+FROM haproxy:3.2.4 AS balancer
+COPY --chmod=644 deploy/conf/haproxy.cfg /usr/local/etc/haproxy/haproxy.cfg
+
 # Of the same Debian release as what the binary runs on, so that it finds the C library it was built with.
 FROM rust:1.95.0-bookworm AS build
 WORKDIR /build

@@ -1,5 +1,7 @@
 //! The images and docker-compose.yml, as far as they can be read without an engine; `make compose_check` runs them.
 
+mod scale;
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -17,11 +19,12 @@ const IGNORE: &str = include_str!("../../.dockerignore");
 const COMPOSE: &str = include_str!("../../docker-compose.yml");
 
 /// Folders that the images have, into which settings are copied.
-const FOLDERS: [&str; 6] = [
+const FOLDERS: [&str; 7] = [
     "/etc",
     "/etc/rabbitmq",
     "/etc/rabbitmq/conf.d",
     "/etc/prometheus",
+    "/usr/local/etc/haproxy",
     "/etc/grafana/provisioning/datasources",
     "/etc/grafana/provisioning/dashboards",
 ];
@@ -70,7 +73,7 @@ fn seconds(text: &str, name: &str) -> Duration {
 #[test]
 fn every_base_is_pinned_to_a_release() {
     let bases = bases();
-    assert_eq!(bases.len(), 6, "{bases:?}");
+    assert_eq!(bases.len(), 7, "{bases:?}");
     for (image, tag) in &bases {
         let dated = tag
             .split('-')
@@ -149,7 +152,7 @@ fn settings_do_not_depend_on_the_umask() {
     let copied: Vec<_> = lines(DOCKERFILE, "COPY ")
         .filter(|copy| copy.contains("deploy/"))
         .collect();
-    assert_eq!(copied.len(), 10, "{copied:?}");
+    assert_eq!(copied.len(), 11, "{copied:?}");
     for copy in copied {
         let words: Vec<_> = copy.split_whitespace().collect();
         let [mode, from, to] = words[..] else {
@@ -191,7 +194,7 @@ fn every_manifest_is_copied() {
 #[test]
 fn every_service_is_built_bounded_and_restarted() {
     let services = services();
-    assert_eq!(services.len(), 11, "{services:?}");
+    assert_eq!(services.len(), 14, "{services:?}");
     for (name, lines) in &services {
         let restart = if name.contains("policy") {
             "restart: on-failure"
@@ -224,7 +227,7 @@ async fn the_drain_may_last_as_long_as_it_does_at_most() {
         seconds(rest, "[default")
     };
     let most = default("LAME_DUCK") + default("SHUTDOWN_GRACE");
-    for name in ["ticketd", "ticketd-tls"] {
+    for name in ["ticketd", "ticketd-tls", "accept", "consume"] {
         let ticketd = services()[name].join("\n");
         assert!(seconds(&ticketd, "stop_grace_period") >= most + Duration::from_secs(5));
     }
