@@ -194,6 +194,19 @@ bench: need_cargo ## Measure everything side by side, about MINUTES=10, into loa
 	@cargo build --release && cargo build --release --package loadtest && $(WITH_STACK) && \
 		exec $(LOADTEST) bench --ticketd $(BIN) --minutes $(or $(MINUTES),10) $(if $(SOAK),--soak $(SOAK))
 
+##@ Package
+
+# Where the package is put.
+PACKAGES := $(or $(CARGO_TARGET_DIR),target)/debian
+
+.PHONY: deb
+deb: need_cargo need_debhelper ## Make a Debian package of the release build, for the Debian release that this is
+	@cargo build --release && deploy/debian/build.sh $(BIN) $(PACKAGES)
+
+.PHONY: test_deb
+test_deb: need_cargo need_debhelper need_machine ## Install, run, upgrade and purge it on a bare Debian with a systemd of its own, as root, in five minutes
+	@cargo build --release && $(WITH_STACK) && deploy/debian/test.sh $(BIN)
+
 ##@ Servers
 
 .PHONY: down
@@ -226,6 +239,17 @@ need_shellcheck:
 .PHONY: need_systemd
 need_systemd:
 	@command -v systemd-analyze >/dev/null || deploy/stack/install.sh systemd
+
+.PHONY: need_debhelper
+need_debhelper:
+	@command -v dh >/dev/null || deploy/stack/install.sh debhelper
+
+# What makes a bare Debian and runs it, and what finds fault with packages.
+.PHONY: need_machine
+need_machine:
+	@missing=; for pair in mmdebstrap:mmdebstrap systemd-nspawn:systemd-container lintian:lintian curl:curl; do \
+		command -v "$${pair%%:*}" >/dev/null || missing="$$missing $${pair#*:}"; done; \
+		[ -z "$$missing" ] || deploy/stack/install.sh $$missing
 
 # With promtool.
 .PHONY: need_prometheus
