@@ -48,8 +48,8 @@ pub mod ticket;
 mod tls;
 
 pub use commands::{
-    check, credential, day, dead, export, healthcheck, import, migrate, reparse, sample, send,
-    show_settings, silent, status,
+    check, credential, day, dead, export, healthcheck, import, migrate, partitions, reparse,
+    sample, send, show_settings, silent, status,
 };
 pub use metrics::install as install_metrics;
 pub use service::{Service, check_files};

@@ -74,6 +74,7 @@ async fn run(command: Command, output: &mut Output) -> anyhow::Result<ExitCode> 
             serve(Service::consume(*settings, install_metrics()?)?).await?;
         }
         Command::Migrate(settings) => ticketd::migrate(&settings).await?,
+        Command::Partitions(settings) => ticketd::partitions(&settings, output).await?,
         Command::Day(settings) => ticketd::day(&settings, output).await?,
         Command::Silent(settings) => ticketd::silent(&settings, output).await?,
         Command::Export(settings) => ticketd::export(&settings, output).await?,

@@ -30,13 +30,13 @@ use tracing::{error, info, warn};
 use crate::broker::Broker;
 use crate::config::{
     AcceptSettings, CONSUMER_ADMIN_LISTEN, CommonSettings, ConsumeRole, ConsumeSettings,
-    DatabaseConfig, PageSwitch, ServeSettings, StoreSettings,
+    DatabaseConfig, PageSwitch, PartitionSettings, ServeSettings, StoreSettings,
 };
 use crate::consumer;
 use crate::health::Health;
 use crate::http::{Hosts, Listener, Page, Probes, RejectionLog, Stored, TicketState, admin};
 use crate::metrics::{Draining, HttpMetrics, Prometheus, UPKEEP_EVERY};
-use crate::store::{check_tls, watch_dead_tickets};
+use crate::store::{check_tls, watch_dead_tickets, watch_partitions};
 use crate::thread::Threads;
 use accept::Accept;
 use listen::Listening;
@@ -67,6 +67,7 @@ pub struct Service {
 struct Consume {
     database: DatabaseConfig,
     settings: StoreSettings,
+    partitions: PartitionSettings,
 }
 
 impl Service {
@@ -211,8 +212,7 @@ impl Service {
         }
         let (fail, failed) = oneshot::channel();
         if let Some(role) = self.consume {
-            let watched = watch_dead_tickets(role.database.clone());
-            background.spawn(async { match watched.await {} });
+            role.watch(&mut background);
             let part = (&threads, &mut consumer);
             start_consumer(role, self.broker, health.clone(), fail, part)?;
         }
@@ -236,7 +236,16 @@ impl Consume {
         Ok(Self {
             database: checked(settings.database.config())?,
             settings: settings.store,
+            partitions: settings.partitions,
         })
+    }
+
+    /// Starts what looks at the tables, for as long as the process is there.
+    fn watch(&self, background: &mut JoinSet<()>) {
+        let watched = watch_dead_tickets(self.database.clone());
+        background.spawn(async { match watched.await {} });
+        let watched = watch_partitions(self.database.clone(), self.partitions.clone());
+        background.spawn(async { match watched.await {} });
     }
 }
 
@@ -258,7 +267,9 @@ fn start_consumer(
     fail: oneshot::Sender<anyhow::Error>,
     (threads, consumer): (&Threads, &mut Part),
 ) -> anyhow::Result<()> {
-    let Consume { database, settings } = role;
+    let Consume {
+        database, settings, ..
+    } = role;
     let run = consumer::run(broker, database, settings, health, consumer.stop.clone());
     let part = async move {
         if let Err(error) = run.await {

@@ -42,7 +42,9 @@ pub(crate) use dead_tickets::{DeadList, DeadTicket, DeadTickets, Identity, Taken
 pub(crate) use dead_watch::watch_dead_tickets;
 pub(crate) use error::StoreError;
 pub(crate) use export::{ExportError, TicketExport};
-pub(crate) use migrate::{Tables, ensure_schema, migrate};
+pub(crate) use migrate::{
+    Partition, Partitions, Tables, ensure_schema, list_partitions, migrate, watch_partitions,
+};
 pub(crate) use reparse::{Judged, Reparse};
 pub(crate) use ticket_queries::TicketFilter;
 pub(crate) use ticket_reader::{TicketReader, Unavailable};

@@ -18,6 +18,7 @@ use super::export::ExportSettings;
 use super::http::{HttpSettings, ListenSettings};
 use super::import::ImportSettings;
 use super::logs::{self, log_filter};
+use super::partitions::{PartitionArguments, PartitionSettings};
 use super::publish::PublishSettings;
 use super::remote::{RemoteServer, RemoteSettings};
 use super::reparse::ReparseSettings;
@@ -58,6 +59,8 @@ pub enum Command {
     ///
     /// It may be interrupted, and resumes when it is run again.
     Migrate(Box<DatabaseSettings>),
+    /// List, make, take out and drop partitions of tickets, or make it a partitioned table
+    Partitions(Box<PartitionArguments>),
     /// Check for each file whether it is a valid ticket, and say why not
     Check(CheckArguments),
     /// Send files, or what comes into a folder, as tickets, each exactly once
@@ -229,6 +232,9 @@ pub struct ConsumeRole {
     /// Storing.
     #[command(flatten)]
     pub store: StoreSettings,
+    /// Partitions.
+    #[command(flatten)]
+    pub partitions: PartitionSettings,
 }
 
 /// The settings of `serve`.
@@ -308,6 +314,7 @@ impl Cli {
                 (settings.common.broker.tls(), database)
             }
             Command::Migrate(settings) => (Ok(None), settings.config().map(drop)),
+            Command::Partitions(settings) => (Ok(None), settings.database.config().map(drop)),
             Command::Status(settings) => {
                 let server = asked(&settings.remote)?;
                 let database = settings.database.config();

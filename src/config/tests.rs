@@ -103,6 +103,8 @@ const BOUNDS: &[(&str, Option<&str>, &str, &str, &str)] = &[
     ("batch-bytes", Some("1023"), "1024", "268435456", "268435457"),
     ("batch-age", None, "0s", "1day", "86400001ms"),
     ("product-refresh", None, "0s", "1day", "86400001ms"),
+    ("partition-width", Some("86399s"), "1d", "366d", "31622401s"),
+    ("retention", Some("86399s"), "1d", "36500d", "3153600001s"),
     ("writers", Some("0"), "1", "64", "65"),
     ("hold-max", Some("999ms"), "1s", "1day", "86400001ms"),
     ("shutdown-grace", None, "0s", "1day", "86400001ms"),

@@ -86,6 +86,10 @@ fn storing() {
         "Since the oldest ticket was received that was delivered and is not stored, 0 while there is none; NaN while that is not known."
     );
     describe_gauge!(
+        "ticketd_partitions_ahead_seconds",
+        "For how long from now on there are partitions of tickets; NaN where it has none of ticketd's making."
+    );
+    describe_gauge!(
         "ticketd_dead_tickets",
         "Rows of dead_tickets, 10000 at most; NaN while that is not known."
     );

@@ -17,6 +17,11 @@ impl UncertainGauge {
         Self::unknown(gauge!("ticketd_dead_tickets"))
     }
 
+    /// For how many seconds partitions of `tickets` are made.
+    pub(crate) fn partitions_ahead() -> Self {
+        Self::unknown(gauge!("ticketd_partitions_ahead_seconds"))
+    }
+
     fn unknown(gauge: Gauge) -> Self {
         gauge.set(f64::NAN);
         Self(gauge)

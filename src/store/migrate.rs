@@ -4,6 +4,7 @@
 //! - A fresh database gets schema.sql, and counts as at the newest version.
 //! - Any other gets the migrations that it has not had, in their order (`versions`).
 //! - What takes longer than an instant is done `online`, and follows from the catalogs (`plan`).
+//! - `tickets` may be partitioned, and is looked after then (`partitions`).
 //! - A database at a newer version is left as it is: while a fleet is upgraded, older processes go on.
 
 mod catalog;
@@ -12,6 +13,7 @@ mod fill;
 mod index;
 mod obstacles;
 mod online;
+mod partitions;
 mod plan;
 mod script;
 mod session;
@@ -27,6 +29,8 @@ use tracing::{info, warn};
 
 use super::StoreError;
 use crate::config::DatabaseConfig;
+pub(crate) use partitions::{Partition, Partitions, list_partitions, watch_partitions};
+
 use exclusive::{FORCED_AFTER, staying_in};
 use session::Session;
 use versions::{MIGRATIONS, Migration, Outcome, Versions};

@@ -18,17 +18,23 @@ use crate::ticket::{Product, Ticket, parse};
 /// How many numbers of tickets a portion spans: what it locks, and how long a killed one is done again.
 const PORTION: i64 = 20_000;
 
-const BOUNDS: &str = "select coalesce(min(id), 1) - 1, coalesce(max(id), 0) from tickets";
+// In a partitioned table, to look for them would be to read all of it.
+const BOUNDS: &str = "select \
+    case when t.relkind = 'p' then 0 else (select coalesce(min(id), 1) - 1 from tickets) end, \
+    coalesce(case when t.relkind = 'p' \
+        then (select last_value from pg_sequences where format('%I.%I', schemaname, sequencename) = \
+            pg_get_serial_sequence('tickets', 'id')) end, (select max(id) from tickets), 0) \
+    from pg_class t where t.oid = 'tickets'::regclass";
 
-const INVALID: &str = "select id, ticket_id, ticket_text, received_at, invalid_reason from tickets \
+const INVALID: &str = "select ticket_id, ticket_text, received_at, invalid_reason from tickets \
     where id > $1 and id <= $2 and not valid and ticket_text is not null \
     and ($3::timestamptz is null or received_at >= $3) \
     and ($4::text is null or split_part(invalid_reason, ':', 1) = $4) order by id for update";
 
 const JUDGE: &str = "update tickets set valid = judged.valid, invalid_reason = judged.reason, \
     order_id = judged.order_id, vat = judged.vat, total = judged.total \
-    from unnest($1::bigint[], $2::bool[], $3::text[], $4::text[], $5::numeric[], $6::numeric[]) \
-        as judged (id, valid, reason, order_id, vat, total) where tickets.id = judged.id";
+    from unnest($1::uuid[], $2::bool[], $3::text[], $4::text[], $5::numeric[], $6::numeric[]) \
+        as judged (ticket_id, valid, reason, order_id, vat, total) where tickets.ticket_id = judged.ticket_id";
 
 /// What judges stored tickets again.
 pub(crate) struct Reparse {
@@ -55,7 +61,6 @@ pub(crate) struct Judged {
 
 /// An invalid ticket's row.
 struct Stored {
-    number: i64,
     recency: Recency,
     text: String,
     reason: Option<String>,
@@ -64,7 +69,7 @@ struct Stored {
 /// What is judged otherwise, as columns.
 #[derive(Default)]
 struct Changes {
-    numbers: Vec<i64>,
+    ids: Vec<Uuid>,
     valid: Vec<bool>,
     reasons: Vec<Option<String>>,
     order_ids: Vec<Option<String>>,
@@ -132,7 +137,7 @@ impl Reparse {
         let stored: Result<Vec<_>, _> = rows.iter().map(Stored::read).collect();
         let stored = stored?;
         let (changes, products, judged) = judge(&stored);
-        if !dry_run && !changes.numbers.is_empty() {
+        if !dry_run && !changes.ids.is_empty() {
             transaction.execute(&self.judge, &changes.columns()).await?;
             products::merge(transaction.client(), &self.merge_products, &products).await?;
         }
@@ -143,22 +148,21 @@ impl Reparse {
 
 impl Stored {
     fn read(row: &Row) -> Result<Self, Error> {
-        let (ticket_id, received_at): (Uuid, SystemTime) = (row.try_get(1)?, row.try_get(3)?);
+        let (ticket_id, received_at): (Uuid, SystemTime) = (row.try_get(0)?, row.try_get(2)?);
         Ok(Self {
-            number: row.try_get(0)?,
             recency: Recency {
                 received_at_us: unix_us(received_at),
                 ticket_id,
             },
-            text: row.try_get(2)?,
-            reason: row.try_get(4)?,
+            text: row.try_get(1)?,
+            reason: row.try_get(3)?,
         })
     }
 }
 
 impl Changes {
-    fn add(&mut self, number: i64, ticket: &Ticket<'_>) {
-        self.numbers.push(number);
+    fn add(&mut self, id: Uuid, ticket: &Ticket<'_>) {
+        self.ids.push(id);
         self.valid.push(ticket.invalid.is_none());
         let reason = ticket.invalid.map(|invalid| invalid.to_string());
         self.reasons.push(reason);
@@ -169,7 +173,7 @@ impl Changes {
 
     fn columns(&self) -> [&(dyn ToSql + Sync); 6] {
         [
-            &self.numbers,
+            &self.ids,
             &self.valid,
             &self.reasons,
             &self.order_ids,
@@ -186,7 +190,6 @@ fn judge(stored: &[Stored]) -> (Changes, Vec<ProductRow<'_>>, Judged) {
     let mut newest: HashMap<String, ProductRow<'_>> = HashMap::new();
     let mut products = Vec::new();
     for Stored {
-        number,
         recency,
         text,
         reason,
@@ -200,7 +203,7 @@ fn judge(stored: &[Stored]) -> (Changes, Vec<ProductRow<'_>>, Judged) {
             Some(_) if now != *reason => judged.otherwise += 1,
             Some(_) => continue,
         }
-        changes.add(*number, &ticket);
+        changes.add(recency.ticket_id, &ticket);
         for product in products.drain(..) {
             keep_newest(&mut newest, *recency, product);
         }

@@ -5,6 +5,7 @@
 
 use serde_json::{Value, json};
 use tokio_postgres::error::SqlState;
+use tokio_postgres::types::ToSql;
 use tokio_postgres::{Client, Error, Row, Statement};
 use uuid::Uuid;
 
@@ -14,8 +15,10 @@ use crate::ticket::Reason;
 /// Maximum number of dead tickets of one id that are told of.
 const SET_ASIDE_MAX: usize = 10;
 
-/// How many of the newest tickets are looked at for a list, however few of them fit.
+/// How many of the newest tickets are looked at for a list, however few of them fit; and how many at
+/// first, since a partitioned table has no index that gives them in order.
 const LOOKED_AT_MAX: i64 = 100_000;
+const LOOKED_AT_FIRST: i64 = 4_000;
 
 const HAVE_ORIGINS: &str = "select count(*) = 5 from pg_attribute where not attisdropped and ( \
     attrelid in (to_regclass('tickets'), to_regclass('dead_tickets')) and attname in ('source', 'issued_at') \
@@ -32,9 +35,13 @@ const DEAD: &str = "select json_build_object('reason', reason, 'set_aside_at', c
     from dead_tickets where ticket_id = $1 and ($2::text is null or {source} = $2) \
     order by id desc limit $3";
 
-// Where a list begins, and the first ticket of all.
-const BOUNDS: &str = "select coalesce($1, (select max(id) + 1 from tickets), 1), \
-    coalesce((select min(id) from tickets), 1)";
+// Where a list begins, and the first ticket of all. In a partitioned table, to look for them would be
+// to read all of it: the last number that was given stands for the last there is, where the role is told.
+const BOUNDS: &str = "select coalesce($1, case when t.relkind = 'p' \
+        then (select last_value + 1 from pg_sequences where format('%I.%I', schemaname, sequencename) = \
+            pg_get_serial_sequence('tickets', 'id')) end, (select max(id) + 1 from tickets), 1), \
+    case when t.relkind = 'p' then 1 else coalesce((select min(id) from tickets), 1) end \
+    from pg_class t where t.oid = 'tickets'::regclass";
 
 const NEWEST: &str = "select id, json_build_object('number', id, \
     'id', ticket_id, 'valid', valid, 'invalid_reason', invalid_reason, 'order_id', order_id, \
@@ -121,16 +128,19 @@ impl Queries {
     ) -> Result<String, Error> {
         let bounds = client.query_one(&self.bounds, &[&filter.before]).await?;
         let (end, first): (i64, i64) = (bounds.try_get(0)?, bounds.try_get(1)?);
-        let begin = end.saturating_sub(LOOKED_AT_MAX).max(first);
         let source = filter.source.as_ref().map(Source::as_str);
         let limit = i64::from(filter.limit);
-        let rows = client
-            .query(
-                &self.newest,
-                &[&end, &begin, &filter.valid, &source, &limit, &filter.text],
-            )
-            .await?;
-        let is_full = rows.len() == usize::from(filter.limit);
+        let (mut rows, mut begin, mut is_full) = (Vec::new(), end, false);
+        for looked_at in [LOOKED_AT_FIRST, LOOKED_AT_MAX] {
+            if is_full || begin <= first && begin < end {
+                break;
+            }
+            begin = end.saturating_sub(looked_at).max(first);
+            let of: [&(dyn ToSql + Sync); 6] =
+                [&end, &begin, &filter.valid, &source, &limit, &filter.text];
+            rows = client.query(&self.newest, &of).await?;
+            is_full = rows.len() == usize::from(filter.limit);
+        }
         let last = rows.last().filter(|_| is_full);
         let last: Option<i64> = last.map(|row| row.try_get(0)).transpose()?;
         let next = last.unwrap_or(begin);

@@ -227,6 +227,17 @@ async fn tickets_cannot_be_stored() {
     watch.fires("TicketdUnrouted").await;
 }
 
+/// Nobody makes partitions: the role may not.
+#[tokio::test]
+#[ignore = "make test_alerts"]
+async fn partitions_run_out() {
+    let (namespace, url) = crate::partitions::kept::neglected("id_of(0, -2)").await;
+    let mut consume = namespace.ready("consume", &[("DATABASE_URL", &url)]).await;
+    let watch = Watch::of(&[consume.address("ADMIN_LISTEN").await]).await;
+    watch.fires("TicketdPartitionsRunOut").await;
+    crate::partitions::kept::forget_role(&namespace).await;
+}
+
 /// RabbitMQ refuses what is published, since the queue is full by a policy.
 #[tokio::test]
 #[ignore = "make test_alerts"]

@@ -85,7 +85,7 @@ const FOREIGN: &[(&str, &[&str])] = &[
     // Webhook secrets and signatures, and new ones.
     ("base64", &["config", "http", "commands"]),
     ("bytes", &["client", "commands", "http", "metrics", "store"]),
-    ("chrono", &["config", "source"]),
+    ("chrono", &["config", "source", "store"]),
     ("clap", &["config"]),
     ("encoding_rs", &["coding"]),
     (

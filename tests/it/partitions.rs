@@ -1,5 +1,8 @@
 //! `tickets` as a partitioned table.
 
+pub(crate) mod convert;
+pub(crate) mod kept;
+
 use tokio_postgres::types::ToSql;
 use uuid::Uuid;
 
@@ -128,5 +131,7 @@ async fn ids_are_looked_up_in_their_partitions() {
         row.get::<_, i64>(0)
     };
     wait_until("counted", async || read("high").await >= 16).await;
-    assert_eq!([read("low").await, read("middle").await], [0, 0]);
+    for other in [read("low").await, read("middle").await] {
+        assert!(other <= 0, "{other}");
+    }
 }
