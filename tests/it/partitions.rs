@@ -61,7 +61,7 @@ async fn a_duplicate_in_a_partition_is_one() {
     namespace.stored(20).await;
     publish(&namespace, &ids(10..30)).await;
     namespace.stored(30).await;
-    let anew = "create table another (like low including all); \
+    let anew = "create table another (like low including all excluding identity); \
         insert into another select * from low; alter table tickets detach partition low; alter table tickets attach partition another \
         for values from (minvalue) to ('10000000-0000-0000-0000-000000000000')";
     sql(&namespace, anew).await;
