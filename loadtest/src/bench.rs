@@ -8,6 +8,7 @@
 
 mod access;
 mod backlog;
+mod beside;
 mod budget;
 mod ceiling;
 mod held;
@@ -256,6 +257,7 @@ async fn measure_rates(rig: &Rig, rounds: usize, budget: &mut Budget, results: &
 async fn measure_guarded(rig: &Rig, rounds: usize, time: (&Budget, f64), results: &mut Results) {
     results.rounds = rounds;
     pairs::measure(rig, rounds, time, results).await;
+    beside::measure(rig, rounds, time.1, results).await;
     match held::measure(rig).await {
         Ok(held) => results.held = Some(held),
         Err(error) => failed(results, "the memory of connections", &error),
@@ -351,8 +353,8 @@ mod tests {
 
     #[test]
     fn the_last_round_of_rates_leaves_time_for_what_follows() {
-        assert_eq!(scenarios_left(20, 3, 0), 60 + 12 + 30);
-        assert_eq!(scenarios_left(20, 3, 2), 20 + 12 + 30);
+        assert_eq!(scenarios_left(20, 3, 0), 60 + 12 + 40);
+        assert_eq!(scenarios_left(20, 3, 2), 20 + 12 + 40);
     }
 
     #[test]

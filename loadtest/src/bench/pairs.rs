@@ -3,6 +3,7 @@
 //! The bounds are a few percent, and a machine's speed moves by more within minutes. So each is measured right beside
 //! its own twin without it, several times, and what is told is the median of the ratios.
 
+use super::beside;
 use super::budget::Budget;
 use super::outcome::Outcome;
 use super::results::{Results, quotient};
@@ -40,7 +41,7 @@ fn pairs(rounds: usize) -> usize {
 /// The time of all pairs, in that of other measurements.
 pub(super) fn scenarios(rounds: usize) -> usize {
     let measurements = 2 * Target::GUARDED.len() * pairs(rounds);
-    (measurements as f64 * TIME_SHARE) as usize
+    (measurements as f64 * TIME_SHARE) as usize + beside::scenarios(rounds)
 }
 
 /// Measures all pairs, every other time in reverse order.

@@ -2,6 +2,7 @@
 
 use super::HALF_PERCENT;
 use super::backlog::{Backlog, Soak};
+use super::beside::Beside;
 use super::ceiling::BATCH_ROWS;
 use super::held::Held;
 use super::outcome::Outcome;
@@ -31,6 +32,8 @@ pub(super) struct Results {
     pub(super) pair_seconds: Option<f64>,
     /// What connections hold.
     pub(super) held: Option<Held>,
+    /// What single tickets notice of many.
+    pub(super) beside: Vec<Beside>,
     pub(super) backlog: Option<Backlog>,
     pub(super) soak: Option<Soak>,
     /// What could not be measured, and why.
@@ -127,6 +130,10 @@ impl Results {
     fn p50_ratio_at_one(&self) -> Option<f64> {
         let p50 = |target| median(self.of(target, 1).map(|outcome| outcome.p50_ms));
         quotient(p50(Target::EndToEnd), p50(Target::Ungrouped))
+    }
+
+    fn p99_beside_many(&self) -> Option<f64> {
+        median(self.beside.iter().filter_map(Beside::p99_ratio))
     }
 
     fn p99_over_bare(&self) -> Option<f64> {
@@ -257,6 +264,12 @@ impl Results {
                 "Median latency at 1 connection over PUBLISH_GROUP_MAX=1",
                 self.p50_ratio_at_one(),
                 1.1,
+                "",
+            ),
+            threshold(
+                "p99 of single tickets beside POST /tickets at full over that without, at a quarter of the highest rate",
+                self.p99_beside_many(),
+                2.0,
                 "",
             ),
             threshold(

@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 
 use super::{figure, spread};
+use crate::bench::beside::Beside;
 use crate::bench::outcome::Outcome;
 use crate::bench::pairs::Pair;
 use crate::bench::results::{Results, median};
@@ -33,7 +34,31 @@ pub(super) fn section(results: &Results) -> String {
             held.tls / 1024.0
         );
     }
+    text.push_str(&beside(&results.beside));
     text
+}
+
+/// What single tickets notice of many; nothing where it was not measured.
+fn beside(times: &[Beside]) -> String {
+    let of = |figure: fn(&Beside) -> f64| median(times.iter().map(figure));
+    let (Some(alone), Some(beside), Some(many)) = (
+        of(|time| time.alone.p99_ms),
+        of(|time| time.beside.p99_ms),
+        of(|time| time.many_per_second),
+    ) else {
+        return String::new();
+    };
+    format!(
+        "\nSingle tickets at a quarter of the highest rate have a p99 of {alone:.1} ms alone, and of {beside:.1} ms \
+         beside requests of 1,000 tickets over 8 connections, of which {} tickets/s are accepted meanwhile: {} of it.\n",
+        super::number(many),
+        ratios(
+            &times
+                .iter()
+                .filter_map(Beside::p99_ratio)
+                .collect::<Vec<_>>()
+        )
+    )
 }
 
 fn row(results: &Results, target: Target) -> String {
