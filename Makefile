@@ -194,6 +194,15 @@ bench: need_cargo ## Measure everything side by side, about MINUTES=10, into loa
 	@cargo build --release && cargo build --release --package loadtest && $(WITH_STACK) && \
 		exec $(LOADTEST) bench --ticketd $(BIN) --minutes $(or $(MINUTES),10) $(if $(SOAK),--soak $(SOAK))
 
+.PHONY: layouts
+layouts: need_cargo ## Measure one and three nodes of RabbitMQ, with and without a standby, and compare them with the model; 6 minutes
+	@cargo build --release && cargo build --release --package loadtest && folder=$$(mktemp -d) && \
+		loadtest/layouts.sh "$$folder" $(BIN) $(LOADTEST) && $(LOADTEST) model --measured "$$folder" && rm -r "$$folder"
+
+.PHONY: model
+model: need_cargo ## Say what RATE=1000000 tickets/s take: machines, network, disk; ARGS='--brokers 1' for another layout
+	@cargo run --quiet --release --package loadtest -- model $(if $(RATE),--rate $(RATE)) $(ARGS)
+
 ##@ Package
 
 # Where the package is put.

@@ -4,12 +4,14 @@
 //! - `run` sends distinct tickets and compares the answers with the rows;
 //! - `bare` is a hyper server that answers 202 and does nothing: the ceiling;
 //! - `baseline` is the pipeline that is usually built: one message and one transaction per ticket;
-//! - `bench` measures them all side by side and writes a table and plots.
+//! - `bench` measures them all side by side and writes a table and plots;
+//! - `model` says from these what a rate takes.
 
 mod bare;
 mod baseline;
 mod bench;
 mod client;
+mod model;
 mod proc;
 #[expect(clippy::print_stdout, reason = "the report of a run is its output")]
 mod report;
@@ -43,6 +45,8 @@ enum Command {
     Baseline(baseline::Options),
     /// Measure everything side by side on this machine; exit code 1 when a ticket was lost or a part failed.
     Bench(bench::Options),
+    /// Say what a rate takes, from what was measured; exit code 1 when a measured layout is far from the model.
+    Model(model::Options),
 }
 
 fn main() -> ExitCode {
@@ -52,6 +56,7 @@ fn main() -> ExitCode {
         Command::Bare(options) => bare::run(&options).map(|()| true),
         Command::Baseline(options) => baseline::run(&options).map(|()| true),
         Command::Bench(options) => bench::run(&options),
+        Command::Model(options) => model::run(&options),
     };
     match outcome {
         Ok(true) => ExitCode::SUCCESS,
