@@ -64,6 +64,14 @@ const SESSION_NEWER: [&str; 2] = [
     "set client_connection_check_interval = '5s'",
 ];
 
+/// For sessions that ask for tickets by their ids or ranges of their numbers: in a partitioned table
+/// these are found by BRIN indexes, whose worth PostgreSQL misjudges unless it knows the range, and then
+/// reads all instead.
+pub(super) const BY_INDEX: &str = "\
+    set enable_seqscan = off; \
+    set plan_cache_mode = force_custom_plan; \
+    set max_parallel_workers_per_gather = 0";
+
 /// A connection that is set up, and the task that drives it and ends with it.
 pub(super) struct Connected {
     /// What statements go to.

@@ -8,7 +8,7 @@ use tokio_postgres::{Client, Error, Row, Statement};
 use uuid::Uuid;
 
 use super::StoreError;
-use super::connect::{Connected, Task, connect};
+use super::connect::{BY_INDEX, Connected, Task, connect};
 use super::copy::{ProductRow, Recency};
 use super::products::{self, Numeric};
 use crate::clock::unix_us;
@@ -89,6 +89,7 @@ impl Reparse {
     }
 
     async fn prepare(client: Client, task: Task, after: Option<i64>) -> Result<Self, Error> {
+        client.batch_execute(BY_INDEX).await?;
         let bounds = client.query_one(BOUNDS, &[]).await?;
         Ok(Self {
             invalid: client.prepare(INVALID).await?,

@@ -9,6 +9,7 @@ use tokio_postgres::types::ToSql;
 use tokio_postgres::{Client, Error, Row, Statement};
 use uuid::Uuid;
 
+use super::connect::BY_INDEX;
 use crate::source::Source;
 use crate::ticket::Reason;
 
@@ -79,6 +80,7 @@ pub(super) struct Queries {
 impl Queries {
     /// Prepares them.
     pub(super) async fn prepare(client: &Client) -> Result<Self, Error> {
+        client.batch_execute(BY_INDEX).await?;
         let have_origins: bool = client.query_one(HAVE_ORIGINS, &[]).await?.try_get(0)?;
         let sql = |sql: &str| match have_origins {
             true => sql
