@@ -181,6 +181,13 @@ async fn a_direct_import_is_killed() {
     stored_once(true, 12_000, &kill, &cut).await;
 }
 
+/// Attacks: what was published is published again under the same ids.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_import_through_rabbitmq_is_killed() {
+    let kill = [None, Some(Cut::Confirm)];
+    stored_once(false, 6_000, &kill, &[Cut::Confirm]).await;
+}
+
 /// Memory does not grow with what is imported: imports 128 MiB of the largest tickets.
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "part of make test_faults"]

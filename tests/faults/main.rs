@@ -26,6 +26,7 @@ const TICKETD: &str = env!("CARGO_BIN_EXE_ticketd");
 mod accept;
 mod amqp;
 mod backend;
+mod bulk;
 mod checker;
 mod confirms;
 mod declaring;
