@@ -3,8 +3,10 @@
 
 mod entry;
 mod ndjson;
+mod pieces;
 mod text;
 
 pub(crate) use entry::{Entry, EntryError, EntryProblem, Place};
 pub(crate) use ndjson::NdjsonSplitter;
+pub(crate) use pieces::PieceBuffer;
 pub(crate) use text::next_of_text;

@@ -4,6 +4,7 @@ use memchr::memchr;
 use serde_json::{Map, Value};
 
 use super::entry::{Entry, EntryError, EntryProblem, Place};
+use super::pieces::PieceBuffer;
 use crate::source::{IssuedAtError, KeyError, is_key, time_us};
 
 const BYTE_ORDER_MARK: &[u8] = "\u{feff}".as_bytes();
@@ -15,12 +16,8 @@ const FIELDS_BYTES_MAX: usize = 4096;
 /// Takes the pieces of a text, and gives the tickets in it.
 pub(crate) struct NdjsonSplitter {
     bytes_max: usize,
-    buffer: Vec<u8>,
-    /// Where in the buffer the next line begins.
-    start: usize,
-    /// Where the search for its end goes on.
-    searched: usize,
-    has_ended: bool,
+    /// From where the next line begins.
+    buffer: PieceBuffer,
     given: u64,
     /// Which line the next one is, from 1.
     line: u64,
@@ -31,10 +28,7 @@ impl NdjsonSplitter {
     pub(crate) fn new(bytes_max: usize) -> Self {
         Self {
             bytes_max,
-            buffer: Vec::new(),
-            start: 0,
-            searched: 0,
-            has_ended: false,
+            buffer: PieceBuffer::default(),
             given: 0,
             line: 1,
         }
@@ -42,27 +36,23 @@ impl NdjsonSplitter {
 
     /// Takes the next piece.
     pub(crate) fn push(&mut self, piece: &[u8]) {
-        self.buffer.drain(..self.start);
-        self.searched -= self.start;
-        self.start = 0;
-        self.buffer.extend_from_slice(piece);
+        self.buffer.push(piece);
     }
 
     /// There is no more.
     pub(crate) fn end(&mut self) {
-        self.has_ended = true;
+        self.buffer.end();
     }
 
     /// The next ticket that is complete, if there is one.
     pub(crate) fn next_entry(&mut self) -> Result<Option<Entry<'static>>, EntryError> {
         while let Some((line, end)) = self.next_line()? {
             let place = self.place();
-            let text = self.buffer.get(self.start..end).unwrap_or_default();
+            let text = self.buffer.waiting().get(..end).unwrap_or_default();
             let text = text.strip_prefix(BYTE_ORDER_MARK).unwrap_or(text);
             let is_blank = text.trim_ascii().is_empty();
             let entry = (!is_blank).then(|| self.entry(text, place));
-            self.start = line;
-            self.searched = line;
+            self.buffer.cut_off(line);
             self.line += 1;
             if let Some(entry) = entry {
                 self.given += 1;
@@ -74,18 +64,18 @@ impl NdjsonSplitter {
 
     /// Where the line behind the next one begins, and where that one ends.
     fn next_line(&mut self) -> Result<Option<(usize, usize)>, EntryError> {
-        let rest = self.buffer.get(self.searched..).unwrap_or_default();
-        let end = memchr(b'\n', rest).map(|at| self.searched + at);
-        let length = end.unwrap_or(self.buffer.len()) - self.start;
+        let end = memchr(b'\n', self.buffer.unsearched());
+        let end = end.map(|at| self.buffer.searched() + at);
+        let length = end.unwrap_or(self.buffer.waiting().len());
         let length_max = self.bytes_max.saturating_mul(ESCAPED_BYTES);
         if length > length_max.saturating_add(FIELDS_BYTES_MAX) {
             return Err(self.place().is(EntryProblem::TooLarge));
         }
         Ok(match end {
             Some(end) => Some((end + 1, end)),
-            None if self.has_ended && length > 0 => Some((self.buffer.len(), self.buffer.len())),
+            None if self.buffer.has_ended() && length > 0 => Some((length, length)),
             None => {
-                self.searched = self.buffer.len();
+                self.buffer.search_from(length);
                 None
             }
         })

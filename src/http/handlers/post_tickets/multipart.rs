@@ -4,7 +4,7 @@
 use hyper::header::{HeaderMap, HeaderName, HeaderValue};
 use memchr::{memchr_iter, memmem};
 
-use crate::bulk::{Entry, EntryError, EntryProblem, Place};
+use crate::bulk::{Entry, EntryError, EntryProblem, PieceBuffer, Place};
 use crate::coding::Coding;
 use crate::http::encoding::coding_of;
 use crate::http::idempotency::key;
@@ -23,15 +23,11 @@ pub(super) struct MultipartSplitter {
     bytes_max: usize,
     /// What parts two parts: a line end, two hyphens and the boundary.
     delimiter: Vec<u8>,
-    buffer: Vec<u8>,
-    /// Where in the buffer the part begins, or whatever stands there.
-    start: usize,
-    /// Where the search for its end goes on.
-    searched: usize,
+    /// From where the part begins, or whatever stands there.
+    buffer: PieceBuffer,
     within: Within,
-    has_ended: bool,
     given: u64,
-    /// The line on which `start` is, from 1.
+    /// The line on which the buffer begins, from 1.
     line: u64,
 }
 
@@ -72,11 +68,8 @@ impl MultipartSplitter {
             bytes_max,
             delimiter: [b"\r\n--", boundary.as_bytes()].concat(),
             // So that the first boundary needs no line before it.
-            buffer: LINE_END.to_vec(),
-            start: 0,
-            searched: 0,
+            buffer: PieceBuffer::with(LINE_END),
             within: Within::Preamble,
-            has_ended: false,
             given: 0,
             line: 0,
         })
@@ -84,15 +77,12 @@ impl MultipartSplitter {
 
     /// Takes the next piece.
     pub(super) fn push(&mut self, piece: &[u8]) {
-        self.buffer.drain(..self.start);
-        self.searched -= self.start;
-        self.start = 0;
-        self.buffer.extend_from_slice(piece);
+        self.buffer.push(piece);
     }
 
     /// There is no more.
     pub(super) fn end(&mut self) {
-        self.has_ended = true;
+        self.buffer.end();
     }
 
     /// The next ticket that is complete, if there is one.
@@ -101,11 +91,8 @@ impl MultipartSplitter {
             let Some(boundary) = self.next_boundary() else {
                 return self.wait_for_more().map(|()| None);
             };
-            let (within, start, line) = (self.within, self.start, self.line);
-            let passed = self.buffer.get(start..boundary.end).unwrap_or_default();
-            self.line += memchr_iter(b'\n', passed).count() as u64;
-            self.start = boundary.end;
-            self.searched = boundary.end;
+            let (within, line) = (self.within, self.line);
+            self.cut_off(boundary.end);
             self.within = if boundary.is_last {
                 Within::Epilogue
             } else {
@@ -114,10 +101,16 @@ impl MultipartSplitter {
             if within == Within::Part {
                 self.given += 1;
                 let place = place(self.given, line);
-                let part = self.buffer.get(start..boundary.start).unwrap_or_default();
+                let part = self.buffer.last(boundary.end).get(..boundary.start);
+                let part = part.unwrap_or_default();
                 return part_entry(part, place, self.bytes_max).map(Some);
             }
         }
+    }
+
+    fn cut_off(&mut self, bytes: usize) {
+        self.buffer.cut_off(bytes);
+        self.line += memchr_iter(b'\n', self.buffer.last(bytes)).count() as u64;
     }
 
     fn next_boundary(&mut self) -> Option<Boundary> {
@@ -125,16 +118,17 @@ impl MultipartSplitter {
             return None;
         }
         loop {
-            let rest = self.buffer.get(self.searched..).unwrap_or_default();
-            let Some(at) = memmem::find(rest, &self.delimiter) else {
+            let (waiting, searched) = (self.buffer.waiting(), self.buffer.searched());
+            let Some(at) = memmem::find(self.buffer.unsearched(), &self.delimiter) else {
                 // It may be there but for its end.
-                let kept = self.buffer.len().saturating_sub(self.delimiter.len() - 1);
-                self.searched = self.searched.max(kept);
+                let kept = waiting.len().saturating_sub(self.delimiter.len() - 1);
+                self.buffer.search_from(searched.max(kept));
                 return None;
             };
-            let start = self.searched + at;
+            let start = searched + at;
             let end = start + self.delimiter.len();
-            match delimiter_at(self.buffer.get(end..).unwrap_or_default(), self.has_ended) {
+            let after = waiting.get(end..).unwrap_or_default();
+            match delimiter_at(after, self.buffer.has_ended()) {
                 Delimiter::Boundary { bytes, is_last } => {
                     return Some(Boundary {
                         start,
@@ -142,9 +136,9 @@ impl MultipartSplitter {
                         is_last,
                     });
                 }
-                Delimiter::Content => self.searched = start + 1,
+                Delimiter::Content => self.buffer.search_from(start + 1),
                 Delimiter::Unknown => {
-                    self.searched = start;
+                    self.buffer.search_from(start);
                     return None;
                 }
             }
@@ -154,13 +148,10 @@ impl MultipartSplitter {
     /// Drops what nobody needs, and fails if more cannot help.
     fn wait_for_more(&mut self) -> Result<(), EntryError> {
         if self.within != Within::Part {
-            let ignored = self.buffer.get(self.start..self.searched);
-            self.line += memchr_iter(b'\n', ignored.unwrap_or_default()).count() as u64;
-            self.start = self.searched;
+            self.cut_off(self.buffer.searched());
         }
         if self.within == Within::Epilogue {
-            self.start = self.buffer.len();
-            self.searched = self.start;
+            self.buffer.cut_off(self.buffer.waiting().len());
             return Ok(());
         }
         let place = place(self.given + 1, self.line);
@@ -168,12 +159,10 @@ impl MultipartSplitter {
             Within::Part => self.bytes_max + HEAD_BYTES_MAX,
             Within::Preamble | Within::Epilogue => HEAD_BYTES_MAX,
         };
-        if self.searched - self.start > bytes_max
-            || self.buffer.len() - self.searched > HEAD_BYTES_MAX
-        {
+        if self.buffer.searched() > bytes_max || self.buffer.unsearched().len() > HEAD_BYTES_MAX {
             return Err(place.is(EntryProblem::TooLarge));
         }
-        if self.has_ended {
+        if self.buffer.has_ended() {
             let cut_off = "the last boundary is missing";
             return Err(place.is(EntryProblem::Malformed(cut_off)));
         }
