@@ -84,8 +84,13 @@ test_faults: need_cargo ## Break servers, links and processes, and compare the r
 	@if [ -n "$(SEED)$(MINUTES)" ]; then \
 		SEED='$(SEED)' MINUTES='$(MINUTES)' cargo test --test faults -- --ignored --nocapture nemesis::random_faults_from_env_seed; \
 	else \
-		cargo test --test faults -- --include-ignored --skip long:: --skip random_faults_from_env_seed; \
+		cargo test --test faults -- --include-ignored --skip long:: --skip cluster:: --skip random_faults_from_env_seed; \
 	fi
+
+.PHONY: test_cluster
+test_cluster: need_cargo ## Kill, stop and restart nodes of a RabbitMQ of three, in a quarter of an hour; SEED=7 MINUTES=30 for random faults alone
+	@SEED='$(SEED)' MINUTES='$(MINUTES)' cargo test --test faults -- --ignored --nocapture --test-threads=1 \
+		$(if $(SEED)$(MINUTES),cluster::nemesis::,cluster::)
 
 .PHONY: test_long
 test_long: need_cargo ## Keep RabbitMQ away for 5 minutes and PostgreSQL for 10, under load

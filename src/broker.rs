@@ -17,8 +17,10 @@ pub(crate) use error::BrokerError;
 pub(crate) use link::{Link, within};
 pub(crate) use name::client_name;
 
+use std::collections::HashMap;
 use std::io::ErrorKind;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use async_compat::CompatExt;
@@ -30,7 +32,7 @@ use tracing::info;
 
 use crate::config::{self, AmqpTls, AmqpUrl, BrokerSettings};
 use crate::tls::ClientTls;
-use link::{CONNECT_TIMEOUT, ONE_OF_SEVERAL_TIMEOUT};
+use link::{CONNECT_TIMEOUT, ENSURE_AGAIN_TIMEOUT, ONE_OF_SEVERAL_TIMEOUT};
 use socket::{SocketSlot, connect_tcp, io_error};
 use topology::Topology;
 use wire::{Wire, encrypted, runtime};
@@ -43,6 +45,10 @@ pub(crate) struct Broker {
     tls: Option<AmqpTls>,
     topology: Topology,
     declared: config::TopologyMode,
+    /// All of the topology has been there.
+    ensured: Arc<AtomicBool>,
+    /// The server that each purpose was connected to last.
+    last: Arc<Mutex<HashMap<String, String>>>,
 }
 
 impl Broker {
@@ -62,7 +68,14 @@ impl Broker {
                 dead: settings.dead_queue().into(),
             },
             declared: settings.topology,
+            ensured: Arc::default(),
+            last: Arc::default(),
         })
+    }
+
+    /// Whether a connection that is lost may be replaced by one to another server.
+    pub(crate) fn has_several_servers(&self) -> bool {
+        self.servers.len() > 1
     }
 
     /// The exchange that tickets are published to.
@@ -94,9 +107,7 @@ impl Broker {
         if let [server] = &self.servers[..] {
             return self.connect_to(server, purpose, CONNECT_TIMEOUT).await;
         }
-        // Many processes spread over the servers so, and come back to one that was away.
-        let mut servers: Vec<_> = self.servers.iter().collect();
-        fastrand::shuffle(&mut servers);
+        let servers = self.in_some_order(purpose);
         let mut failed = Vec::new();
         for server in servers {
             let address = server.address();
@@ -104,6 +115,7 @@ impl Broker {
             match connecting.await {
                 Ok(link) => {
                     info!(purpose, server = %address, "connected to RabbitMQ");
+                    self.last().insert(purpose.to_owned(), address);
                     return Ok(link);
                 }
                 Err(error) if error.is_of_one_server() => {
@@ -113,6 +125,20 @@ impl Broker {
             }
         }
         Err(BrokerError::NoServer(failed.join("; ")))
+    }
+
+    /// By chance, so that many processes spread over the servers, and come back to one that was away;
+    /// but the one that the last connection was to is the last, as it may hang.
+    fn in_some_order(&self, purpose: &str) -> Vec<&AmqpUrl> {
+        let mut servers: Vec<_> = self.servers.iter().collect();
+        fastrand::shuffle(&mut servers);
+        let last = self.last().get(purpose).cloned();
+        servers.sort_by_key(|server| Some(server.address()) == last);
+        servers
+    }
+
+    fn last(&self) -> MutexGuard<'_, HashMap<String, String>> {
+        self.last.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Connects to one server, with its handshakes within `limit`.
@@ -127,8 +153,7 @@ impl Broker {
             let opening = timeout(limit, self.open(server, purpose, &socket));
             let connection = opening.await.unwrap_or(Err(BrokerError::Timeout))?;
             let link = Link::new(connection, socket.clone());
-            let ensured = self.topology.ensure(link.connection(), self.declared);
-            ensured.await?;
+            self.ensure(&link).await?;
             Ok(link)
         });
         let opened = opened.await.unwrap_or(Err(BrokerError::Timeout));
@@ -137,6 +162,23 @@ impl Broker {
             socket.shut();
         }
         opened
+    }
+
+    /// Makes sure of the topology. Where that takes too long though all was there before, it is taken
+    /// to be there still: what is published is confirmed, or returned, and the next connection asks.
+    async fn ensure(&self, link: &Link) -> Result<(), BrokerError> {
+        let ensured = self.topology.ensure(link.connection(), self.declared);
+        if !self.has_several_servers() || !self.ensured.load(Ordering::Relaxed) {
+            ensured.await?;
+            self.ensured.store(true, Ordering::Relaxed);
+            return Ok(());
+        }
+        timeout(ENSURE_AGAIN_TIMEOUT, ensured)
+            .await
+            .unwrap_or_else(|_late| {
+                info!("RabbitMQ does not say in time whether all queues are there; they were");
+                Ok(())
+            })
     }
 
     async fn open(

@@ -20,6 +20,10 @@ pub(super) const CONNECT_TIMEOUT: Duration = Duration::from_secs(8);
 /// silent must not keep from them.
 pub(super) const ONE_OF_SEVERAL_TIMEOUT: Duration = Duration::from_secs(3);
 
+/// Maximum wait for the topology where it was all there on an earlier connection. While a node of a
+/// cluster hangs, the others cannot change it, nor say of all of it that it needs no change.
+pub(super) const ENSURE_AGAIN_TIMEOUT: Duration = Duration::from_secs(1);
+
 /// Maximum wait for the closing handshake, after which the socket is shut.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 

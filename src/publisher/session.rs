@@ -30,6 +30,16 @@ const UNCONFIRMED_MAX: usize = 512;
 /// refusing there when there is room again.
 const REFUSED_MAX: Duration = Duration::from_secs(2);
 
+/// How long after the loss of a connection its tickets wait for another one's confirm, before it
+/// counts that there is none, or that RabbitMQ refuses them. Until a cluster has found out who leads
+/// the queue now, it refuses what it is sent.
+const REPLACED_WITHIN: Duration = Duration::from_secs(2);
+
+/// How long a connection to one of several servers is kept without a confirm, at least: where the
+/// leader of the queue hangs, the others elect another after 6 to 7 s, and send it what is
+/// unconfirmed on channels that are there. A new channel would look for the old leader.
+const ELECTION: Duration = Duration::from_secs(8);
+
 /// How often deadlines are checked.
 const TICK: Duration = Duration::from_millis(50);
 
@@ -50,7 +60,7 @@ struct Confirmed {
 struct PublishSession {
     // Dropped in this order, so that the last to be shown is that there is no connection.
     blocked: Option<LinkGuard>,
-    _up: LinkGuard,
+    up: LinkGuard,
     link: Link,
     channel: Channel,
     confirms: FuturesUnordered<BoxFuture<'static, Confirmed>>,
@@ -78,9 +88,9 @@ impl PublishSession {
         }
     }
 
-    /// Ends it; the connection remains to be closed.
-    fn into_link(self) -> Link {
-        self.link
+    /// Ends it; the connection remains to be closed, and what shows that it is up to be dropped.
+    fn into_parts(self) -> (Link, LinkGuard) {
+        (self.link, self.up)
     }
 }
 
@@ -95,6 +105,11 @@ pub(super) struct ChannelActor {
     backoff: Backoff,
     /// There has been a session.
     was_up: bool,
+    /// Until when another connection has time to confirm what the last one did not; none once one
+    /// has confirmed something.
+    replaced_by: Option<Instant>,
+    /// Shows that the connection is up while another server has time to take its place.
+    held: Option<LinkGuard>,
     health: Arc<Health>,
     metrics: PublishMetrics,
 }
@@ -109,6 +124,8 @@ impl ChannelActor {
             next_number: 0,
             backoff: Backoff::new(),
             was_up: false,
+            replaced_by: None,
+            held: None,
             health,
             metrics: PublishMetrics::new(),
         }
@@ -120,16 +137,35 @@ impl ChannelActor {
             info!("publishing to RabbitMQ");
             self.was_up = true;
             let mut session = self.session(link, channel);
+            let started = Instant::now();
             let served = self.serve(&mut session).await;
-            let link = session.into_link();
+            let (link, up) = session.into_parts();
             self.requeue();
             match served {
                 Ok(()) => return link.close().await,
                 Err(error) => {
                     warn!(error = %format_args!("{error:#}"), "publishing to RabbitMQ stopped");
+                    self.lost(up, started);
                 }
             }
         }
+    }
+
+    /// A connection is lost that was made then. Where there are other servers, nobody is told for as
+    /// long as one of them may take its place.
+    fn lost(&mut self, up: LinkGuard, started: Instant) {
+        let now = Instant::now();
+        if started + REPLACED_WITHIN < now {
+            self.replaced_by = None;
+        }
+        self.replaced_by.get_or_insert(now + REPLACED_WITHIN);
+        if self.is_being_replaced() && self.broker.has_several_servers() {
+            self.held = Some(up);
+        }
+    }
+
+    fn is_being_replaced(&self) -> bool {
+        self.replaced_by.is_some_and(|until| Instant::now() < until)
     }
 
     /// Connects, however long it takes. The tickets that wait meanwhile get their result when their
@@ -153,6 +189,7 @@ impl ChannelActor {
                 () = queue.arrived() => {}
                 _ = tick.tick() => {
                     self.report();
+                    self.held = self.held.take().filter(|_| self.is_being_replaced());
                     self.queue.expire(Err(PublishError::Unavailable), Instant::now());
                 }
             }
@@ -172,21 +209,26 @@ impl ChannelActor {
     }
 
     /// From now on, and for as long as the session lasts, tickets are accepted.
-    fn session(&self, link: Link, channel: Channel) -> PublishSession {
-        let (queue, health) = (self.queue.clone(), self.health.clone());
-        let up = LinkGuard::new(self.metrics.connected.clone(), move |up| {
-            health.publishing(up);
-            queue.set_link(if up { LinkState::Up } else { LinkState::Down });
-        });
+    fn session(&mut self, link: Link, channel: Channel) -> PublishSession {
+        let up = self.held.take().unwrap_or_else(|| self.up());
         PublishSession {
             blocked: None,
-            _up: up,
+            up,
             link,
             channel,
             confirms: FuturesUnordered::new(),
             bulk_confirms: 0,
             refused_since: None,
         }
+    }
+
+    /// While it lives, tickets are accepted.
+    fn up(&self) -> LinkGuard {
+        let (queue, health) = (self.queue.clone(), self.health.clone());
+        LinkGuard::new(self.metrics.connected.clone(), move |up| {
+            health.publishing(up);
+            queue.set_link(if up { LinkState::Up } else { LinkState::Down });
+        })
     }
 
     /// Ok: every ticket has its result and no more can come.
@@ -272,11 +314,21 @@ impl ChannelActor {
                 self.metrics.confirm.record(published_at.elapsed());
                 self.backoff.reset();
                 session.refused_since = None;
+                self.replaced_by = None;
                 self.queue.settle(group, Ok(()));
                 Ok(())
             }
             Ok(Confirmation::Nack(None)) => {
                 self.metrics.failed(PublishFailed::Nack);
+                if self.is_being_replaced() {
+                    // It goes on refusing on this channel; a refused message is not taken.
+                    let unconfirmed = Unconfirmed {
+                        group,
+                        published_at,
+                    };
+                    self.unconfirmed.insert(number, unconfirmed);
+                    return Err(SessionError::EverythingRefused);
+                }
                 self.queue.settle(group, Err(PublishError::Nacked));
                 session.refused()
             }
@@ -358,12 +410,21 @@ impl ChannelActor {
         // The connection is judged by how long it has had a message: one that waited elsewhere
         // before may be overdue at once.
         let oldest = self.unconfirmed.values().next();
-        let timeout = self.queue.confirm_timeout();
+        let timeout = self.silence_max();
         if oldest.is_some_and(|oldest| now >= oldest.published_at + timeout) {
             self.metrics.failed(PublishFailed::Timeout);
             return Err(SessionError::ConfirmTimeout);
         }
         Ok(())
+    }
+
+    /// How long a connection may confirm nothing.
+    fn silence_max(&self) -> Duration {
+        let timeout = self.queue.confirm_timeout();
+        if self.broker.has_several_servers() {
+            return timeout.max(ELECTION);
+        }
+        timeout
     }
 
     fn expire_blocked(&mut self, now: Instant) {

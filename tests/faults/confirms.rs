@@ -7,7 +7,8 @@ use fastrand::Rng;
 use tokio::task::JoinSet;
 
 use crate::accept::{Accept, Setup};
-use crate::fake_broker::Fate;
+use crate::fake_broker::{FakeBroker, Fate};
+use crate::stack::Exclusivity;
 use ticketd_testing::{Client, ask_once, post, wait_until};
 
 /// The confirm time-out of the test that has one, and a second for two busy cores.
@@ -244,4 +245,41 @@ async fn a_returned_message_is_never_202() {
         statuses.contains_key(&202) && statuses.contains_key(&503),
         "{statuses:?}"
     );
+}
+
+/// Attacks: one of several servers goes, and the next one refuses at first, as one does that has not
+/// heard yet which node leads the queue. Nobody is rejected for either.
+#[tokio::test(flavor = "multi_thread")]
+async fn another_server_takes_over() {
+    let one = FakeBroker::start(Duration::ZERO).await;
+    let other = FakeBroker::start(Duration::ZERO).await;
+    let urls = [one.url(), other.url()].join(",");
+    let accept = Accept::start(Setup {
+        settings: &[("AMQP_URL", &urls)],
+        exclusivity: Exclusivity::Shared,
+        ..Setup::default()
+    })
+    .await;
+    let post_marked = async |mark: &str| {
+        let (address, request) = (accept.ticketd.address, post(&[], mark));
+        let answer = ask_once(address, &request, Duration::from_secs(10)).await;
+        answer.expect("an answer in time").status
+    };
+    assert_eq!(post_marked("mark:1 confirm;").await, 202);
+    let is_one = one.seen.lock().unwrap().messages > 0;
+    let (used, next) = if is_one { (one, other) } else { (other, one) };
+    drop(used);
+    for number in 2..12 {
+        let mark = format!(
+            "mark:{number} {};",
+            if number == 2 { "hesitate" } else { "confirm" }
+        );
+        assert_eq!(post_marked(&mark).await, 202, "{}", accept.ticketd.log());
+    }
+    {
+        let seen = next.seen.lock().unwrap();
+        assert!(seen.hesitated.contains(&2) && seen.confirmed.contains(&2));
+    }
+    // Once something was confirmed, a refusal is one.
+    assert_eq!(post_marked("mark:13 refuse;").await, 503);
 }

@@ -27,6 +27,8 @@ pub(crate) enum Fate {
     Confirm,
     /// basic.return, and then basic.ack, as for a message without a queue.
     Return,
+    /// basic.nack the first time, then basic.ack, as of a queue whose leader is not known yet.
+    Hesitate,
     /// basic.nack
     Refuse,
     /// Nothing, ever.
@@ -34,13 +36,20 @@ pub(crate) enum Fate {
 }
 
 impl Fate {
-    const ALL: [Self; 4] = [Self::Confirm, Self::Return, Self::Refuse, Self::Ignore];
+    const ALL: [Self; 5] = [
+        Self::Confirm,
+        Self::Return,
+        Self::Hesitate,
+        Self::Refuse,
+        Self::Ignore,
+    ];
 
     /// How a ticket asks for it.
     pub(crate) fn word(self) -> &'static str {
         match self {
             Self::Confirm => "confirm",
             Self::Return => "return",
+            Self::Hesitate => "hesitate",
             Self::Refuse => "refuse",
             Self::Ignore => "ignore",
         }
@@ -74,6 +83,8 @@ pub(crate) struct Seen {
     pub messages: usize,
     /// Tickets whose message was confirmed.
     pub confirmed: HashSet<u32>,
+    /// Tickets whose message was refused, and would be confirmed the next time.
+    pub hesitated: HashSet<u32>,
     /// Messages that would not survive a restart.
     pub transient: usize,
     /// Messages that would vanish without a queue.
@@ -256,7 +267,12 @@ impl Session {
             return Ok(());
         }
         self.next_tag += 1;
-        let (fate, numbers) = Fate::of(&content.body);
+        let (mut fate, numbers) = Fate::of(&content.body);
+        if fate == Fate::Hesitate {
+            let hesitated = &mut self.seen.lock().unwrap().hesitated;
+            let is_new = numbers.iter().any(|number| hesitated.insert(*number));
+            fate = if is_new { Fate::Refuse } else { Fate::Confirm };
+        }
         if fate == Fate::Return {
             let exchange_and_key = &content.route[2..content.route.len() - 1];
             let arguments = [

@@ -28,6 +28,7 @@ mod amqp;
 mod backend;
 mod bulk;
 mod checker;
+mod cluster;
 mod confirms;
 mod declaring;
 mod failover;

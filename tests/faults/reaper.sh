@@ -17,7 +17,7 @@ while read -r mount; do
 done < <(awk -v dir="$STACK_DIR/" 'index($2, dir) == 1 { print $2 }' /proc/mounts)
 unset DATABASE_URL AMQP_URL RABBITMQ_URL STACK_URLS
 here=$STACK_DIR
-for STACK_DIR in "$here"/pair "$here"; do
+for STACK_DIR in "$here"/pair "$here"/cluster "$here"; do
   bash "$here/deploy/stack.sh" wipe
 done
 rm -rf "$STACK_DIR/deploy"
