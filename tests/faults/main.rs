@@ -53,3 +53,4 @@ mod stored_once_despite;
 mod ticket;
 mod ticketd;
 mod topology;
+mod upgrading;

@@ -52,6 +52,8 @@ pub(crate) struct Ticketd {
     pub role: Role,
     /// Where it listens.
     pub address: SocketAddr,
+    /// Which ticketd it is.
+    binary: PathBuf,
     process: Process,
     settings: Settings,
     log: PathBuf,
@@ -69,10 +71,32 @@ impl Ticketd {
         settings: Settings,
         ulimit_files: Option<u32>,
     ) -> Self {
+        let binary = Path::new(TICKETD);
+        Self::start_with(binary, role, dir, settings, ulimit_files).await
+    }
+
+    /// Starts another ticketd than the one under test.
+    pub(crate) async fn start_of(
+        binary: &Path,
+        role: Role,
+        dir: &Path,
+        settings: Settings,
+    ) -> Self {
+        Self::start_with(binary, role, dir, settings, None).await
+    }
+
+    async fn start_with(
+        binary: &Path,
+        role: Role,
+        dir: &Path,
+        settings: Settings,
+        ulimit_files: Option<u32>,
+    ) -> Self {
         let log = dir.join(format!("{}.log", role.name()));
         let address = ([127, 0, 0, 1], 0).into();
         let mut ticketd = Self {
-            process: launch(role, &settings, address, &log, ulimit_files),
+            process: launch(binary, role, &settings, address, &log, ulimit_files),
+            binary: binary.to_owned(),
             role,
             address,
             settings,
@@ -99,8 +123,15 @@ impl Ticketd {
         self.process.end().await;
         self.restarted = true;
         let (address, files) = (self.address, self.ulimit_files);
-        self.process = launch(self.role, &self.settings, address, &self.log, files);
+        let (binary, settings) = (&self.binary, &self.settings);
+        self.process = launch(binary, self.role, settings, address, &self.log, files);
         self.process.address(self.role.listener()).await;
+    }
+
+    /// Starts that one where it was, once the process there was has ended.
+    pub(crate) async fn restart_as(&mut self, binary: &Path) {
+        binary.clone_into(&mut self.binary);
+        self.restart().await;
     }
 
     /// Waits for its end.
@@ -139,18 +170,19 @@ impl Ticketd {
 }
 
 fn launch(
+    binary: &Path,
     role: Role,
     settings: &Settings,
     address: SocketAddr,
     log: &Path,
     ulimit_files: Option<u32>,
 ) -> Process {
-    let mut command = Command::new(TICKETD);
+    let mut command = Command::new(binary);
     if let Some(files) = ulimit_files {
         // Both limits, as ticketd raises the soft one to the hard one.
         let script = format!("ulimit -n {files} && exec \"$0\" \"$@\"");
         command = Command::new("bash");
-        command.args(["-c", &script, TICKETD]);
+        command.args(["-c", &script]).arg(binary);
     }
     command
         .arg(role.name())
