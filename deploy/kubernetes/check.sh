@@ -15,7 +15,13 @@ made=$(mktemp)
 trap 'rm -f "$made"' EXIT
 
 python3 -m yamllint --strict --config-file yamllint.conf ./*/*.yaml
-kubectl kustomize example >"$made"
+# Debian 12's kubectl is from before kustomize knew what the example says: there its parts are looked at, unbuilt.
+if kubectl version --client 2>/dev/null | grep -q '^Kustomize Version: v[5-9]'; then
+  kubectl kustomize example >"$made"
+else
+  echo "kubectl is older than 1.27: the example is not built, its parts are checked one by one" >&2
+  find base servers example/namespace.yaml -name '*.yaml' ! -name kustomization.yaml -exec cat {} + >"$made"
+fi
 said=$(python3 -m kubernetes_validate --strict "$made" 2>&1) || {
   printf '%s\n' "$said" | grep -v ' passed ' >&2
   exit 1
