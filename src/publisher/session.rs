@@ -154,12 +154,15 @@ impl ChannelActor {
     /// A connection is lost that was made then. Where there are other servers, nobody is told for as
     /// long as one of them may take its place.
     fn lost(&mut self, up: LinkGuard, started: Instant) {
+        if !self.broker.has_several_servers() {
+            return;
+        }
         let now = Instant::now();
         if started + REPLACED_WITHIN < now {
             self.replaced_by = None;
         }
         self.replaced_by.get_or_insert(now + REPLACED_WITHIN);
-        if self.is_being_replaced() && self.broker.has_several_servers() {
+        if self.is_being_replaced() {
             self.held = Some(up);
         }
     }
